@@ -15,8 +15,10 @@ from stages.algorithms.contract import Algorithm, cost
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref, checked_name
 from stages.artifacts.store import Artifact, Store, Writer
-from stages.engines import checkpoint, local
+from stages.engines import checkpoint, clients, rounds
 from stages.engines.assembly import Plan, assemble
+from stages.engines.federation import Diverged, Federation, Share, State
+from stages.engines.local import InProcess
 from stages.errors import Interrupted, UserError, unknown
 from stages.models import split
 from stages.observer import SILENT, Observer
@@ -115,30 +117,32 @@ def run_name(plan: Plan, name: str | None) -> str:
 
 
 def finish(
-    store: Store, partial: Partial, plan: Plan, federation: local.Federation, state: local.State, observer: Observer
+    store: Store, partial: Partial, plan: Plan, federation: Federation, state: State, observer: Observer
 ) -> Artifact:
     """Run the rounds that are left and publish the run."""
     observer.start(f"{plan.algorithm.name}, seed {plan.seed}", plan.settings.rounds, state.rounds)
+    fleet = InProcess(federation, state.clients)
     try:
         with store.writable(partial.path):
-            local.run(federation, state, observer, lambda s: _save(partial, s))
+            rounds.run(federation, state, fleet, observer, lambda s: _save(partial, s))
         observer.finish()
-        if observer.stop_requested() and not local.finished(federation, state):
+        if observer.stop_requested() and not rounds.finished(federation, state):
             raise Interrupted(f"Stopped after round {state.rounds}; go on with: fedktl train --resume {partial.ref}")
         artifact = publish(store, partial, plan, federation, state)
         partial.discard()
         return artifact
-    except local.Diverged as error:
+    except Diverged as error:
         raise UserError(f"{error}. The last good checkpoint is {partial.checkpoint()}; try a lower --lr.") from error
     finally:
+        fleet.close()
         partial.close()
 
 
-def _save(partial: Partial, state: local.State) -> None:
+def _save(partial: Partial, state: State) -> None:
     partial.save(state.rounds, lambda path: checkpoint.write(state, path))
 
 
-def publish(store: Store, partial: Partial, plan: Plan, federation: local.Federation, state: local.State) -> Artifact:
+def publish(store: Store, partial: Partial, plan: Plan, federation: Federation, state: State) -> Artifact:
     """Write the run artifact under the version reserved for it."""
     ref = partial.ref
     with store.write("run", ref.name, plan.facts()["settings"], plan.seed, plan.sources, ref.version) as writer:
@@ -161,11 +165,11 @@ def publish(store: Store, partial: Partial, plan: Plan, federation: local.Federa
     return store.open(writer.ref)
 
 
-def write_history(writer: Writer, federation: local.Federation, state: local.State) -> None:
+def write_history(writer: Writer, federation: Federation, state: State) -> None:
     """All series as arrays; a run without pairs has empty ones."""
     series = state.history.tensors()
-    for split_name, shares in (("test", federation.test), ("validation", federation.validation)):
-        series[f"rounds/{split_name}_samples"] = torch.tensor([len(share.labels) for share in shares])
+    for name in ("test", "validation"):
+        series[f"rounds/{name}_samples"] = federation.sizes[name]
     series.setdefault("pairs/rounds", torch.zeros(0, dtype=torch.int64))
     series.setdefault("pairs/labels", torch.zeros(0, 0, dtype=torch.int64))
     series.setdefault("pairs/images", torch.zeros(0, 0, 3, 1, 1, dtype=torch.uint8))
@@ -199,7 +203,7 @@ def preview(plan: Plan) -> dict[str, Any]:
     """Shapes and parameters of every architecture, and the floats of a round in which everyone takes part."""
     federation, state = assemble(plan)
     names = split.architectures(plan.settings.models, len(state.clients))
-    shape = tuple(federation.train[0].images.shape[1:])
+    shape = tuple(federation.shares["train"][0].images.shape[1:])
     rows = []
     for name in dict.fromkeys(names):
         model = state.clients[names.index(name)].model
@@ -208,21 +212,22 @@ def preview(plan: Plan) -> dict[str, Any]:
             "model": name, "clients": names.count(name), "parameters": split.parameters(model),
             "features": list(features), "projections": list(projections),
         })  # fmt: skip
-    local.play_round(sketch(federation), state)
+    small = sketch(federation)
+    rounds.play_round(small, state, InProcess(small, state.clients))
     up = int(state.history.last("rounds/upload_floats").sum())
     down = cost(state.download)[0] * len(state.clients)
     return plan.facts() | {"architectures": rows, "upload_floats_per_round": up, "download_floats_per_round": down}
 
 
-def sketch(federation: local.Federation) -> local.Federation:
+def sketch(federation: Federation) -> Federation:
     """The federation with one image of each class a client trains on: its records have the shapes of the real ones."""
     shares = []
-    for client in range(len(federation.train)):
-        seen = local.batches(federation, client)
+    for share in federation.shares["train"]:
+        seen = clients.batches(federation, share)
         first = torch.stack([(seen.labels == label).nonzero()[0, 0] for label in seen.labels.unique()])
         rows = first if len(first) > 1 else first.repeat(2)  # BatchNorm has no variance over one
-        shares.append(local.Share(seen.images[rows], seen.labels[rows]))
+        shares.append(Share(seen.images[rows], seen.labels[rows]))
     everyone = replace(
         federation.settings, join_ratio=1.0, random_join=False, drop_rate=0.0, local_epochs=1, drop_last=False
     )
-    return replace(federation, settings=everyone, train=shares)
+    return replace(federation, settings=everyone, shares=federation.shares | {"train": shares})

@@ -16,8 +16,9 @@ from stages.algorithms.contract import cost, sent, tensors
 from stages.algorithms.fedktl import Download
 from stages.algorithms.lg_fedavg import Upload
 from stages.artifacts.store import Store
-from stages.engines import local
+from stages.engines import rounds
 from stages.engines.assembly import Plan, assemble
+from stages.engines.local import InProcess
 from stages.settings import Train
 
 K, C, F, W, PIXELS = 20, 100, 512, 512, 3 * 32 * 32  # clients, classes, feature_dim, latent width, numbers in an image
@@ -66,7 +67,7 @@ def second_round(plan: Plan) -> tuple[Traffic, Traffic]:
     """Floats, and bytes, up and down in the second round, all clients together; in the first, nothing comes down."""
     federation, state = assemble(plan)
     for _ in range(2):
-        local.play_round(federation, state)
+        rounds.play_round(federation, state, InProcess(federation, state.clients))
     last = {name: int(values[-1].sum()) for name, values in state.history.tensors().items() if "load_" in name}
     return tuple((last[f"rounds/upload_{unit}"], last[f"rounds/download_{unit}"]) for unit in ("floats", "bytes"))
 
@@ -109,7 +110,7 @@ def test_fedkd_sends_each_matrix_in_as_few_numbers_as_its_rank_allows(store):
 
     plan = planned(store, "fedkd")
     federation, state = assemble(replace(plan, algorithm=replace(plan.algorithm, client_update=overheard)))
-    local.play_round(federation, state)
+    rounds.play_round(federation, state, InProcess(federation, state.clients))
     shapes = {name: (len(w), w[0].numel()) for name, w in federation.shared.start.state_dict().items()}
     assert sum(rows * columns for rows, columns in shapes.values()) == AUXILIARY
 
@@ -156,6 +157,6 @@ def test_what_travels_in_half_precision_arrives_rounded():
 
 def test_a_run_in_half_precision_works_on_what_arrived(store):
     federation, state = assemble(planned(store, "fedproto", wire="fp16"))
-    local.play_round(federation, state)
+    rounds.play_round(federation, state, InProcess(federation, state.clients))
     for tensor in tensors(state.download).values():
         assert tensor.dtype == torch.int64 or torch.equal(tensor, tensor.half().float())

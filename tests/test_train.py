@@ -107,7 +107,7 @@ def test_killed_before_the_first_round_ended(toy_store, monkeypatch):
     plan = settings(algorithm="local")
     (whole,) = stage.train(toy_store, "whole", plan, {})
     with monkeypatch.context() as patched:
-        patched.setattr("stages.engines.local.play_round", lambda *args: 1 / 0)
+        patched.setattr("stages.engines.rounds.play_round", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             stage.train(toy_store, "early", plan, {})
     assert_same(numbers(whole), numbers(stage.resume(toy_store, "early", {})))

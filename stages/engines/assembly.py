@@ -11,7 +11,7 @@ from stages.algorithms.contract import Algorithm, ClientState, PairSource, Task
 from stages.artifacts import kinds
 from stages.artifacts.store import Artifact
 from stages.devices import device as placed
-from stages.engines.local import Federation, Share, State
+from stages.engines.federation import Federation, Share, State
 from stages.errors import UserError
 from stages.generators import registry
 from stages.generators.pairs import BankPairs, LivePairs
@@ -61,9 +61,11 @@ def assemble(plan: Plan) -> tuple[Federation, State]:
     clients = [ClientState(model.to(device)) for model in models(plan, data)]
     plan.algorithm.check(plan.hyper, task, [client.model for client in clients])
     server, shared = plan.algorithm.init(plan.hyper, task, rng.at("init"))
-    shares = {name: shares_of(getattr(data, name), data.clients, device) for name in kinds.SPLITS}
+    parts = {name: getattr(data, name) for name in kinds.SPLITS}
+    sizes = {name: torch.from_numpy(part.offsets).diff() for name, part in parts.items()}
+    shares = {name: shares_of(part, data.clients, device) for name, part in parts.items()}
     federation = Federation(
-        plan.algorithm, plan.hyper, shared, settings, rng, device, data.classes, **shares, pairs=pairs
+        plan.algorithm, plan.hyper, shared, settings, rng, device, data.classes, sizes, shares, pairs
     )
     return federation, State(clients, server)
 

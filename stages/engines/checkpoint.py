@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from stages.algorithms.contract import Algorithm, ClientState, rebuilt, tensors
+from stages.engines.federation import State
 from stages.engines.history import History
-from stages.engines.local import State
 
 
 def pack(state: State) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ def test_a_federation_is_refused(toy_store):
 def test_it_is_fedktls_step_with_fedktls_messages(toy_store):
     federation, state = played(planned(toy_store, "ktl"))
     assert ktl.ALGORITHM.client_update is fedktl.client_update and ktl.ALGORITHM.Hyper is fedktl.Hyper
-    present = len(federation.train[0].labels.unique())
+    present = len(federation.shares["train"][0].labels.unique())
     assert state.history["rounds/upload_floats"].tolist() == [[present * 5]] * 3
     assert cost(state.download)[0] == present * (8 + 3 * 16 * 16)
 

@@ -7,8 +7,10 @@ import torch
 
 from stages import algorithms
 from stages.algorithms import fedktl
-from stages.engines import checkpoint, local
+from stages.engines import checkpoint, rounds
 from stages.engines.assembly import Plan, assemble
+from stages.engines.federation import Diverged
+from stages.engines.local import InProcess
 from stages.errors import UserError
 from stages.observer import SILENT
 from stages.settings import Train
@@ -27,8 +29,12 @@ def planned(store, algorithm="fedktl", seed=0, hyper=None, **settings) -> Plan:
 
 def played(plan: Plan):
     federation, state = assemble(plan)
-    local.run(federation, state, SILENT, lambda s: None)
+    play(federation, state)
     return federation, state
+
+
+def play(federation, state):
+    rounds.run(federation, state, InProcess(federation, state.clients), SILENT, lambda s: None)
 
 
 def weights(state):
@@ -58,11 +64,11 @@ def test_a_state_restored_from_its_checkpoint_goes_on_as_if_nothing_had_happened
     plan = planned(toy_store, algorithm, rounds=4, join_ratio=0.5, drop_rate=0.3)
     _, whole = played(plan)
     federation, half = assemble(dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, rounds=2)))
-    local.run(federation, half, SILENT, lambda s: None)
+    play(federation, half)
     checkpoint.write(half, tmp_path / "c.safetensors")
     federation, resumed = assemble(plan)
     checkpoint.unpack(resumed, checkpoint.read(tmp_path / "c.safetensors"), plan.algorithm, federation.device)
-    local.run(federation, resumed, SILENT, lambda s: None)
+    play(federation, resumed)
     one, other = checkpoint.pack(whole), checkpoint.pack(resumed)
     timed = ("history/seconds", "history/rounds/peak_memory", "history/pairs")
     for name in one:
@@ -93,7 +99,7 @@ def test_joining_and_dropping_out(toy_store):
 
 @pytest.mark.parametrize(("number", "count"), [(0.29 * 100, 29), (0.2, 1), (2.9, 2), ((1 - 0.9) * 10, 1), (4.0, 4)])
 def test_parts_of_the_clients_are_rounded_down_to_at_least_one(number, count):
-    assert local.at_least_one(number) == count
+    assert rounds.at_least_one(number) == count
 
 
 def test_random_joining_varies_how_many_take_part(toy_store):
@@ -105,7 +111,7 @@ def test_random_joining_varies_how_many_take_part(toy_store):
 def test_traffic_is_counted_from_the_messages(toy_store):
     federation, state = played(planned(toy_store, rounds=2))
     classes, latent_dim, image = 5, 8, 3 * 16 * 16
-    present = [len(share.labels.unique()) for share in federation.train]
+    present = [len(share.labels.unique()) for share in federation.shares["train"]]
     assert state.history["rounds/upload_floats"].tolist() == [[count * classes for count in present]] * 2
     download = classes * (latent_dim + image)
     assert state.history["rounds/download_floats"].tolist() == [[0] * CLIENTS, [download] * CLIENTS]
@@ -121,7 +127,7 @@ def test_local_training_sends_nothing(toy_store):
 
 def test_accuracy_is_what_predict_says(toy_store):
     federation, state = played(planned(toy_store, rounds=2))
-    share, client = federation.test[1], state.clients[1]
+    share, client = federation.shares["test"][1], state.clients[1]
     client.model.eval()
     x = share.images.float() / 127.5 - 1
     scores = fedktl.predict(federation.hyper, federation.shared, client, state.download, x)
@@ -136,7 +142,7 @@ def test_evaluation_every_few_rounds_and_after_the_last(toy_store):
 
 def test_patience_ends_a_run_that_gets_no_better(toy_store):
     federation, state = played(planned(toy_store, "local", rounds=50, patience=2, lr=1e-9))
-    assert state.rounds == 2 and local.finished(federation, state)
+    assert state.rounds == 2 and rounds.finished(federation, state)
 
 
 @pytest.mark.parametrize("pairs", ["bank", "live"])
@@ -148,13 +154,13 @@ def test_both_kinds_of_pairs(toy_store, pairs):
 
 
 def test_a_loss_that_is_no_number_names_client_and_round(toy_store):
-    with pytest.raises(local.Diverged, match=r"Client \d diverged in round \d"):
+    with pytest.raises(Diverged, match=r"Client \d diverged in round \d"):
         played(planned(toy_store, "local", lr=1e30, rounds=5))
 
 
 def test_phases_add_up_to_the_round(toy_store):
     _, state = played(planned(toy_store))
-    seconds = {name: state.history[f"seconds/{name}"] for name in local.PHASES}
+    seconds = {name: state.history[f"seconds/{name}"] for name in rounds.PHASES}
     assert all(len(values) == 3 and (values >= 0).all() for values in seconds.values())
     assert seconds["local training"].min() > 0 and seconds["prototypes"].min() > 0
 

@@ -1,0 +1,58 @@
+"""What a round works with: what stays the same from round to round, and what changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.algorithms.contract import Algorithm, ClientState, PairSource
+from stages.engines.history import History
+from stages.errors import UserError
+from stages.randomness import Rng
+from stages.settings import Train
+
+
+class Diverged(UserError):
+    """A loss that is no number."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One split of one client on the device: images uint8 [n, C, H, W], labels int64 [n]."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass
+class Federation:
+    """Everything that stays the same from round to round."""
+
+    algorithm: Algorithm
+    hyper: Any
+    shared: Any
+    settings: Train
+    rng: Rng
+    device: torch.device
+    classes: int
+    sizes: dict[str, Tensor]  # images of every client by split, int64 [clients]
+    shares: dict[str, list[Share]]  # by split, those of the clients that live in this process
+    pairs: PairSource | None
+
+    @property
+    def clients(self) -> int:
+        return len(self.sizes["train"])
+
+
+@dataclass
+class State:
+    """Everything that changes: what a checkpoint holds."""
+
+    clients: list[ClientState]
+    server: Any
+    download: Any = None  # what the server sent last
+    rounds: int = 0  # done
+    history: History = field(default_factory=History)

@@ -1,0 +1,202 @@
+"""The round loop, written once: it asks a fleet of clients to train, has the server learn, and records."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stages.algorithms.contract import cost, sent
+from stages.clock import Clock, collecting, phase
+from stages.engines.clients import Answer, check_finite, scalars
+from stages.engines.federation import Federation, State
+from stages.observer import Observer
+from stages.randomness import Rng
+
+PHASES = ("local training", "prototypes", "alignment", "pairs", "evaluation", "checkpoint")
+PICTURES = 8  # rounds whose pairs are kept as pictures, spread evenly over the run
+
+
+class Fleet(Protocol):
+    """Where the clients are. The loop below is the same for clients in this process and for clients anywhere."""
+
+    def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer]:
+        """What the clients that joined send in the round after `rounds`; who is missing sent nothing.
+
+        `download` is what the server sent last, None before it sent anything. Raises Diverged for a loss that is
+        not finite, where that ends the run.
+        """
+
+    def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
+        """By split (test, validation), how many images each client labels rightly after `rounds`: int64 [clients]."""
+
+    def collect(self) -> None:
+        """Bring the clients' states that this process keeps in the State up to date, for a checkpoint."""
+
+    def close(self) -> None:
+        """End what was started for the clients."""
+
+
+def run(
+    federation: Federation, state: State, fleet: Fleet, observer: Observer, checkpoint: Callable[[State], None]
+) -> None:
+    """Run rounds until `settings.rounds`, patience or a request to stop; the last state is always checkpointed.
+
+    Raises Diverged, without a checkpoint, if a loss is not finite.
+    """
+    settings, device = federation.settings, federation.device
+    clock = Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
+    with collecting(clock):
+        if "rounds/evaluated" not in state.history:
+            evaluate(federation, state, fleet)
+            fleet.collect()
+            checkpoint(state)
+        clock.seconds = dict.fromkeys(PHASES, 0.0)
+        ended, stopping = finished(federation, state), observer.stop_requested()
+        while not (ended or stopping):
+            play_round(federation, state, fleet)
+            if state.rounds % settings.eval_every == 0 or state.rounds == settings.rounds:
+                evaluate(federation, state, fleet)
+            for name, seconds in clock.seconds.items():  # a checkpoint's are charged to the round after it
+                state.history.add(f"seconds/{name}", seconds)
+            state.history.add("rounds/peak_memory", peak_memory(device))
+            clock.seconds = dict.fromkeys(PHASES, 0.0)
+            observer.advance(1, **highlights(federation, state))
+            ended, stopping = finished(federation, state), observer.stop_requested()
+            if state.rounds % settings.checkpoint_every == 0 or ended or stopping:
+                with phase("checkpoint"):
+                    fleet.collect()
+                    checkpoint(state)
+
+
+def finished(federation: Federation, state: State) -> bool:
+    return state.rounds >= federation.settings.rounds or out_of_patience(federation, state)
+
+
+def play_round(federation: Federation, state: State, fleet: Fleet) -> None:
+    """One round: the joined clients train and upload, the server makes what they download next."""
+    rng, wire = federation.rng.at("round", state.rounds), federation.settings.wire
+    joined, heard = participants(federation, rng)
+    with phase("local training"):
+        answers = fleet.train(state.rounds, joined, state.download)
+    uploads = {client: sent(answers[client].upload, wire) for client in heard if client in answers}
+    record_traffic(federation, state, joined, uploads)
+    record_slowness(federation, state, joined)
+    state.server, download, metrics = federation.algorithm.server_update(
+        federation.hyper, federation.shared, state.server,
+        {client: upload for client, upload in uploads.items() if upload is not None},
+        federation.pairs, rng.at("server"),
+    )  # fmt: skip
+    state.download = sent(download, wire)
+    server_metrics = scalars(metrics)
+    check_finite(server_metrics, "The server", state.rounds)
+    record_metrics(federation, state, {client: answer.metrics for client, answer in answers.items()}, server_metrics)
+    record_pairs(federation, state)
+    state.rounds += 1
+
+
+def participants(federation: Federation, rng: Rng) -> tuple[list[int], list[int]]:
+    """Clients that train this round, ascending, and those among them whose upload arrives; at least one each."""
+    settings, count = federation.settings, federation.clients
+    draw = rng.numpy("participants")
+    ratio = draw.uniform(settings.join_ratio, 1) if settings.random_join else settings.join_ratio
+    joined = draw.permutation(count)[: at_least_one(ratio * count)]
+    heard = joined[: at_least_one((1 - settings.drop_rate) * len(joined))]
+    return sorted(joined.tolist()), sorted(heard.tolist())
+
+
+def at_least_one(number: float) -> int:
+    """Rounded down, but for the rounding of floats: 0.29 of 100 clients are 29."""
+    return max(1, int(number + 1e-9))
+
+
+def evaluate(federation: Federation, state: State, fleet: Fleet) -> None:
+    """Accuracy of every client on its own test and validation images."""
+    with phase("evaluation"):
+        state.history.add("rounds/evaluated", state.rounds)
+        for split, hits in fleet.evaluate(state.rounds, state.download).items():
+            state.history.add(f"rounds/{split}_accuracy", hits.double() / federation.sizes[split])  # no images: NaN
+
+
+def weighted(accuracy: Tensor, sizes: Tensor) -> float:
+    """Accuracy over all images of all clients, in percent; NaN without images."""
+    return float((accuracy.nan_to_num() * sizes).sum() / sizes.sum() * 100)
+
+
+def out_of_patience(federation: Federation, state: State) -> bool:
+    """True once `patience` evaluations in a row brought no better accuracy."""
+    patience = federation.settings.patience
+    if not patience:
+        return False
+    judged = "validation" if federation.sizes["validation"].any() else "test"
+    curve = [weighted(row, federation.sizes[judged]) for row in state.history[f"rounds/{judged}_accuracy"]]
+    return len(curve) - 1 - curve.index(max(curve)) >= patience
+
+
+def record_traffic(federation: Federation, state: State, joined: list[int], uploads: Mapping[int, Any]) -> None:
+    """Floats and bytes of each client's round, counted from the records: the download it trained with, its upload."""
+    count, wire = federation.clients, federation.settings.wire
+    down = cost(state.download, wire)
+    up = {client: cost(upload, wire) for client, upload in uploads.items()}
+    for i, unit in enumerate(("floats", "bytes")):
+        state.history.add(f"rounds/upload_{unit}", [up[c][i] if c in up else 0 for c in range(count)])
+        state.history.add(f"rounds/download_{unit}", [down[i] if c in joined else 0 for c in range(count)])
+    state.history.add("rounds/joined", [c in joined for c in range(count)])
+    state.history.add("rounds/uploaded", [uploads.get(c) is not None for c in range(count)])
+
+
+def record_slowness(federation: Federation, state: State, joined: list[int]) -> None:
+    """By how many simulated seconds each client is late, if any is slow: the same ones in every round."""
+    settings, count = federation.settings, federation.clients
+    if settings.slow_rate and settings.slow_seconds:
+        slow = federation.rng.numpy("slow").permutation(count)[: round(settings.slow_rate * count)]
+        late = [settings.slow_seconds * (c in slow and c in joined) for c in range(count)]
+        state.history.add("rounds/simulated_seconds", late)
+
+
+def record_metrics(
+    federation: Federation, state: State, clients: Mapping[int, dict[str, float]], server: Mapping[str, float]
+) -> None:
+    for name in next(iter(clients.values())):
+        rows = [clients[c][name] if c in clients else float("nan") for c in range(federation.clients)]
+        state.history.add(f"client_metrics/{name}", rows)
+    for name, value in server.items():
+        state.history.add(f"server_metrics/{name}", value)
+
+
+def record_pairs(federation: Federation, state: State) -> None:
+    """Keep this round's pairs as pictures, if it is one of those kept: a row per class, label -1 where there is none."""
+    download, last = state.download, federation.settings.rounds - 1
+    kept = {round(i * last / (PICTURES - 1)) for i in range(PICTURES)}
+    if not hasattr(download, "images") or state.rounds not in kept:
+        return
+    missing = federation.classes - len(download.labels)
+    state.history.add("pairs/rounds", state.rounds + 1)
+    state.history.add("pairs/labels", F.pad(download.labels, (0, missing), value=-1).cpu())
+    state.history.add("pairs/images", F.pad(download.images, (0, 0, 0, 0, 0, 0, 0, missing)).cpu())
+
+
+def highlights(federation: Federation, state: State) -> dict[str, Any]:
+    """What is worth showing of the round just done."""
+    history = state.history
+    facts: dict[str, Any] = {"accuracy": weighted(history.last("rounds/test_accuracy"), federation.sizes["test"])}
+    facts["loss"] = float(history.last("client_metrics/loss").nanmean())
+    for name in ("mmd", "mse"):
+        if f"server_metrics/{name}" in history:
+            facts[name] = float(history.last(f"server_metrics/{name}"))
+    facts["floats_up"] = int(history.last("rounds/upload_floats").sum())
+    facts["floats_down"] = int(history.last("rounds/download_floats").sum())
+    return facts
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most the device has held, or on a CPU the most this process has."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
