@@ -262,6 +262,7 @@ class Train(Settings):
         "bank", "Image-latent pairs: matched from the bank, or rendered every round.",
         panel="Pairs", choices=("bank", "live"),
     )  # fmt: skip
+    pairs_per_class: int = setting(1, "Pairs of each class from the bank; all are downloaded.", panel="Pairs", low=1)
     generator: str | None = setting(
         None, "Allow live pairs from this package.module:factory, the one that made the bank.", panel="Pairs"
     )

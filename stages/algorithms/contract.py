@@ -62,7 +62,7 @@ class PairSource(Protocol):
         """n latents float32 [n, H] of the generator's own distribution."""
 
     def pairs(self, centroids: Tensor) -> tuple[Tensor, Tensor]:
-        """Images uint8 [M, 3, size, size] and latents float32 [M, H], one pair for each centroid float32 [M, H]."""
+        """Images uint8 [M K, 3, size, size] and latents float32 [M K, H]: K pairs for each centroid float32 [M, H]."""
 
 
 class Batches:

@@ -50,9 +50,11 @@ class Upload:
 
 @dataclass(frozen=True)
 class Download:
-    labels: Tensor  # int64 [M]
-    images: Tensor  # uint8 [M, 3, size, size]
-    latents: Tensor  # float32 [M, H]
+    """K pairs of each of M classes, the pairs of a class one after the other; the paper has K = 1."""
+
+    labels: Tensor  # int64 [M K]
+    images: Tensor  # uint8 [M K, 3, size, size]
+    latents: Tensor  # float32 [M K, H]
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ def server_update(
         # the reference makes a pair for every row of its table, uploaded or not
         classes = state.seen.nonzero().flatten() if hyper.centroids == "mean" else torch.arange(len(state.seen))
         classes = classes.to(state.centroids.device)
-        download = Download(classes, *pairs.pairs(state.centroids[classes]))
+        images, latents = pairs.pairs(state.centroids[classes])
+        download = Download(classes.repeat_interleave(len(images) // len(classes)), images, latents)
     return state, download, metrics
 
 

@@ -115,6 +115,8 @@ def pair_source(plan: Plan, data: kinds.Data, device: torch.device) -> PairSourc
         return None
     size, bank = data.train.images.shape[-1], kinds.read(plan.latents)
     if plan.settings.pairs == "live":
+        if plan.settings.pairs_per_class > 1:
+            raise UserError("Live pairs are one a class, its centroid rendered; for more of them use --pairs bank.")
         embeddings = {name: torch.from_numpy(values) for name, values in bank.embeddings.items()}
         generator = registry.again(
             plan.latents.settings, bank.generator, embeddings, plan.settings.generator, plan.settings.weights, device
@@ -126,4 +128,4 @@ def pair_source(plan: Plan, data: kinds.Data, device: torch.device) -> PairSourc
             )
         return LivePairs(generator, size, device)
     latents, images = (torch.from_numpy(values).to(device) for values in (bank.latents, bank.images))
-    return BankPairs(latents, images, size, data.classes)
+    return BankPairs(latents, images, size, data.classes, plan.settings.pairs_per_class)

@@ -170,15 +170,17 @@ def record_metrics(
 
 
 def record_pairs(federation: Federation, state: State) -> None:
-    """Keep this round's pairs as pictures, if it is one of those kept: a row per class, label -1 where there is none."""
+    """Keep a picture of each class, if this round is one of those kept: a row per class, label -1 where there is none."""
     download, last = state.download, federation.settings.rounds - 1
     kept = {round(i * last / (PICTURES - 1)) for i in range(PICTURES)}
     if not hasattr(download, "images") or state.rounds not in kept:
         return
-    missing = federation.classes - len(download.labels)
+    first = download.labels.diff(prepend=download.labels.new_tensor([-1])) != 0  # the pairs of a class lie together
+    labels, images = download.labels[first], download.images[first]
+    missing = federation.classes - len(labels)
     state.history.add("pairs/rounds", state.rounds + 1)
-    state.history.add("pairs/labels", F.pad(download.labels, (0, missing), value=-1).cpu())
-    state.history.add("pairs/images", F.pad(download.images, (0, 0, 0, 0, 0, 0, 0, missing)).cpu())
+    state.history.add("pairs/labels", F.pad(labels, (0, missing), value=-1).cpu())
+    state.history.add("pairs/images", F.pad(images, (0, 0, 0, 0, 0, 0, 0, missing)).cpu())
 
 
 def highlights(federation: Federation, state: State) -> dict[str, Any]:

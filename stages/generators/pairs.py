@@ -11,23 +11,23 @@ from stages.generators.protocol import Generator, resized
 
 
 class BankPairs:
-    """No generator at all: each centroid gets the bank's latent that matches it, and that latent's own image."""
+    """No generator at all: each centroid gets the bank's latents that match it, and these latents' own images."""
 
-    def __init__(self, latents: Tensor, images: Tensor, size: int, classes: int):
+    def __init__(self, latents: Tensor, images: Tensor, size: int, classes: int, per_class: int = 1):
         """latents float32 [n, H], images uint8 [n, 3, s, s], brought to size x size."""
-        if len(latents) < classes:
+        if len(latents) < classes * per_class:
             raise UserError(
-                f"The bank holds {len(latents)} latents and {classes} classes want one each; generate a larger bank."
+                f"The bank holds {len(latents)} latents and {classes} classes want {per_class} each; generate a larger bank."
             )
-        self._latents, self._images = latents, resized(images, size)
+        self._latents, self._images, self._per_class = latents, resized(images, size), per_class
         self.latent_dim = latents.shape[1]
 
     def sample_latents(self, n: int, rng: torch.Generator) -> Tensor:
         return self._latents[torch.randint(len(self._latents), (n,), generator=rng).to(self._latents.device)]
 
     def pairs(self, centroids: Tensor) -> tuple[Tensor, Tensor]:
-        """One-to-one, with the least sum of distances between centroids and latents."""
-        rows = match(torch.cdist(centroids, self._latents))
+        """`per_class` latents for each centroid and none twice, with the least sum of distances."""
+        rows = match(torch.cdist(centroids, self._latents).repeat_interleave(self._per_class, 0))
         return self._images[rows], self._latents[rows]
 
 

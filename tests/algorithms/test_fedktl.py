@@ -15,10 +15,10 @@ from tests.toys import tiny
 TASK = Task(clients=3, classes=4, feature_dim=8, latent_dim=5, lr=0.1, batch_size=4, device=torch.device("cpu"))
 
 
-def bank(count=30):
+def bank(count=30, per_class=1):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, 16, 16), generator=generator, dtype=torch.uint8)
-    return BankPairs(torch.randn(count, 5, generator=generator), images, 16, 4)
+    return BankPairs(torch.randn(count, 5, generator=generator), images, 16, 4, per_class)
 
 
 def upload(*labels, seed=0):
@@ -52,6 +52,13 @@ def test_upload_and_download_cost_what_the_paper_counts():
     assert cost(upload(0, 1, 3))[0] == 3 * 4
     assert cost(download)[0] == 4 * (5 + 3 * 16 * 16)
     assert cost(download)[1] == 4 * (5 * 4 + 3 * 16 * 16 + 8)  # float32 latents, a byte a pixel, int64 labels
+
+
+def test_several_pairs_a_class_are_labelled_and_counted():
+    state, shared = fedktl.init(quick(), TASK, Rng(0))
+    _, download, _ = fedktl.server_update(quick(), shared, state, {0: upload(1, 3)}, bank(per_class=3), Rng(0))
+    assert download.labels.tolist() == [1, 1, 1, 3, 3, 3]
+    assert cost(download)[0] == 6 * (5 + 3 * 16 * 16)
 
 
 def test_only_classes_that_were_uploaded_get_a_pair_and_they_keep_it():

@@ -153,6 +153,15 @@ def test_both_kinds_of_pairs(toy_store, pairs):
     assert (state.download.latents == state.server.centroids).all() == (pairs == "live")
 
 
+def test_several_pairs_a_class_are_downloaded_and_one_is_kept_as_a_picture(toy_store):
+    _, one = played(planned(toy_store))
+    _, three = played(planned(toy_store, pairs_per_class=3))
+    assert three.download.labels.tolist() == [label for label in range(5) for _ in range(3)]
+    assert torch.equal(three.history["rounds/download_floats"], 3 * one.history["rounds/download_floats"])
+    assert three.history["pairs/labels"].tolist() == one.history["pairs/labels"].tolist()
+    assert torch.equal(three.history["pairs/images"][-1], three.download.images[::3])
+
+
 def test_a_loss_that_is_no_number_names_client_and_round(toy_store):
     with pytest.raises(Diverged, match=r"Client \d diverged in round \d"):
         played(planned(toy_store, "local", lr=1e30, rounds=5))
@@ -179,6 +188,8 @@ def test_phases_add_up_to_the_round(toy_store):
         ({"device": "cuda:7"}, "not to be had"),
         ({"device": "abacus"}, "not to be had"),
         ({"pairs": "live"}, "--generator tests.toys:linear"),
+        ({"pairs": "live", "pairs_per_class": 2}, "--pairs bank"),
+        ({"pairs_per_class": 1000}, "classes want 1000 each"),
     ],
 )
 def test_what_does_not_fit_is_named_before_the_first_round(toy_store, settings, sentence):

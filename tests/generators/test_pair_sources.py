@@ -44,6 +44,15 @@ def test_two_equal_centroids_get_two_different_latents():
     assert sorted(bank.pairs(torch.zeros(2, 1))[1].flatten().tolist()) == [0.0, 1.0]
 
 
+def test_several_pairs_a_class_are_its_nearest_latents_and_none_twice():
+    latents = torch.tensor([[0.0], [1.0], [4.0], [9.0], [10.0], [20.0]])
+    bank = BankPairs(latents, torch.zeros(6, 3, 4, 4, dtype=torch.uint8), 4, 2, per_class=2)
+    found = bank.pairs(torch.tensor([[9.6], [0.4]]))[1].flatten().tolist()
+    assert sorted(found[:2]) == [9.0, 10.0] and sorted(found[2:]) == [0.0, 1.0]
+    with pytest.raises(UserError, match="2 classes want 4 each"):
+        BankPairs(latents, torch.zeros(6, 3, 4, 4, dtype=torch.uint8), 4, 2, per_class=4)
+
+
 def test_a_bank_smaller_than_the_classes_is_refused():
     with pytest.raises(UserError, match="3 latents and 4 classes"):
         BankPairs(torch.zeros(3, 1), torch.zeros(3, 3, 4, 4, dtype=torch.uint8), 4, 4)
