@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from stages.algorithms.contract import ClientState, tensors
-from stages.engines import checkpoint, local
+from stages.engines import checkpoint, clients
+from stages.engines.federation import Federation, State
 from tests.benchmarks import machine
 
 
@@ -40,20 +41,25 @@ def per_image(model: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
     return forward // 2, flops(lambda: outline(x).sum().backward()) // 2
 
 
-def seconds(federation: local.Federation, state: local.State) -> dict[str, float]:
+def steps(federation: Federation) -> int:
+    """Steps of local training in a round in which every client takes part."""
+    return sum(len(clients.batches(federation, share)) for share in federation.shares["train"])
+
+
+def seconds(federation: Federation, state: State) -> dict[str, float]:
     """Least seconds of each phase of a FedKTL round in which every client takes part and there are pairs."""
     device, hyper, server = federation.device, federation.hyper, state.server
     costs: dict[str, tuple[int, int]] = {}
     training = prototypes = evaluation = 0
     for number, client in enumerate(state.clients):
-        seen = local.batches(federation, number)
+        seen = clients.batches(federation, federation.shares["train"][number])
         key = str(client.model)
         if key not in costs:
             costs[key] = per_image(client.model, tuple(seen.images.shape[1:]))
         forward, both = costs[key]
         training += 2 * both * len(seen) * seen.size  # own images and pairs
         prototypes += forward * len(seen.labels)
-        evaluation += forward * (len(federation.test[number].labels) + len(federation.validation[number].labels))
+        evaluation += forward * sum(int(federation.sizes[split][number]) for split in ("test", "validation"))
     uploads = int(state.history.last("rounds/upload_floats").sum()) // federation.classes
     rate = machine.flops_rate(device)
     saved = sum(tensor.numel() * tensor.element_size() for tensor in checkpoint.pack(state).values())
@@ -77,25 +83,25 @@ def alignment_flops(server, uploads: int) -> int:
     return flops(step) * uploads // len(x)
 
 
-def held(federation: local.Federation, state: local.State) -> dict[str, int]:
+def held(federation: Federation, state: State) -> dict[str, int]:
     """Bytes of the data, of all models, and of one worker's activations and gradients at their largest."""
 
     def size(parts) -> int:
         return sum(part.numel() * part.element_size() for part in parts)
 
-    splits = federation.train + federation.validation + federation.test
+    shares = [share for split in federation.shares.values() for share in split]
     source = federation.pairs
     bank = [value for value in vars(source).values() if isinstance(value, torch.Tensor)]
     models = [tensors(client.model).values() for client in state.clients]
     unique = {str(client.model): number for number, client in enumerate(state.clients)}
     work = max(activations(federation, state, number) for number in unique.values())
     return {
-        "data": size([t for share in splits for t in (share.images, share.labels)] + bank),
+        "data": size([t for share in shares for t in (share.images, share.labels)] + bank),
         "models": sum(size(model) for model in models), "activations": work,
     }  # fmt: skip
 
 
-def activations(federation: local.Federation, state: local.State, number: int) -> int:
+def activations(federation: Federation, state: State, number: int) -> int:
     """Bytes that autograd keeps of one step's own images and pairs, and the gradients that come of it."""
     model, kept = copy.deepcopy(state.clients[number].model).train(), {}
     ours = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -106,7 +112,7 @@ def activations(federation: local.Federation, state: local.State, number: int) -
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    x = torch.rand(federation.settings.batch_size, *federation.train[number].images.shape[1:], device=federation.device)
+    x = torch.rand(federation.settings.batch_size, *federation.shares["train"][number].images.shape[1:], device=federation.device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = model(x).sum() + model(x).sum()
     gradients = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

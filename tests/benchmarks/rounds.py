@@ -23,8 +23,9 @@ from pathlib import Path
 import torch
 
 from stages.clock import Clock, collecting, phase
-from stages.engines import checkpoint, local
+from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
+from stages.engines.local import InProcess
 from tests.benchmarks import floors, machine
 from tests.benchmarks.bare import bare_seconds
 from tests.benchmarks.cases import CASES, Case, planned
@@ -55,27 +56,27 @@ def beside(update, seconds: dict):
     return both
 
 
-def measure(case: Case, rounds: int, folder: Path | None, **settings) -> dict:
+def measure(case: Case, repeats: int, folder: Path | None, **settings) -> dict:
     """Medians over the rounds after the first, in which there are no pairs yet."""
     with planned(case, folder, **settings) as plan, tempfile.TemporaryDirectory() as scratch:
         bare: dict[str, float] = {"bare": 0.0}
         algorithm = replace(plan.algorithm, client_update=beside(plan.algorithm.client_update, bare))
         federation, state = assemble(replace(plan, algorithm=algorithm))
-        ratios, phases = [], []
-        for number in range(rounds + 1):
+        fleet, ratios, phases = InProcess(federation, state.clients), [], []
+        for number in range(repeats + 1):
             bare["bare"] = 0.0
             clock = Clock()
             with collecting(clock):
-                local.play_round(federation, state)
-                local.evaluate(federation, state)
+                rounds.play_round(federation, state, fleet)
+                rounds.evaluate(federation, state, fleet)
                 with phase("checkpoint"):
                     checkpoint.write(state, Path(scratch) / "c.safetensors")
             del clock.seconds["bare"]
             if number:
                 ratios.append(clock.seconds["local training"] / bare["bare"])
                 phases.append(clock.seconds)
-        steps = sum(len(local.batches(federation, client)) for client in range(len(state.clients)))
-        seconds = {name: statistics.median(each.get(name, 0.0) for each in phases) for name in local.PHASES}
+        steps = floors.steps(federation)
+        seconds = {name: statistics.median(each.get(name, 0.0) for each in phases) for name in rounds.PHASES}
         others = sum(value for name, value in seconds.items() if name != "local training")
         return {
             "seconds": seconds, "floor": floors.seconds(federation, state), "engine/bare": statistics.median(ratios),
@@ -90,9 +91,10 @@ def memory(case: Case, folder: Path | None, settings: dict) -> dict:
     before = machine.peak_memory()
     with planned(case, folder, **settings) as plan:
         federation, state = assemble(plan)
+        fleet = InProcess(federation, state.clients)
         for _ in range(2):
-            local.play_round(federation, state)
-            local.evaluate(federation, state)
+            rounds.play_round(federation, state, fleet)
+            rounds.evaluate(federation, state, fleet)
         peak = machine.peak_memory() - before
         return {"peak": peak, "libraries": before, "held": floors.held(federation, state)}
 
@@ -111,7 +113,7 @@ def show(name: str, result: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", choices=CASES, action="append", help="default: all")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of, after a first one")
     parser.add_argument("--images", type=int, help="training images per client, instead of the case's own")
     parser.add_argument("--folder", type=Path, help="the recorded CIFAR-10 partition")
     parser.add_argument("--device", default="cpu")
