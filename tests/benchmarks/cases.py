@@ -49,7 +49,12 @@ def planned(case: Case, folder: Path | None = None, **settings):
         chosen = {"models": case.models, "pairs": "bank", "device": "cpu"}
         hyper = algorithm.Hyper.make(preset.algorithms["fedktl"])
         plan = Plan(
-            algorithm, hyper, Train.make(preset.train, chosen, settings), 0, store.newest("data"), store.newest("latents")
+            algorithm,
+            hyper,
+            Train.make(preset.train, chosen, settings),
+            0,
+            store.newest("data"),
+            store.newest("latents"),
         )
         yield plan
 

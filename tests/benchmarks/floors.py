@@ -112,7 +112,9 @@ def activations(federation: Federation, state: State, number: int) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    x = torch.rand(federation.settings.batch_size, *federation.shares["train"][number].images.shape[1:], device=federation.device)
+    x = torch.rand(
+        federation.settings.batch_size, *federation.shares["train"][number].images.shape[1:], device=federation.device
+    )
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = model(x).sum() + model(x).sum()
     gradients = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
