@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Descent, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.descent import Descent, Measured
 from stages.randomness import Rng
 from stages.settings import Settings, setting
 
@@ -51,25 +52,25 @@ def client_update(
 ) -> tuple[Upload, Metrics]:
     """Cross-entropy + gamma x cross-entropy with the others' output for the image's class; outputs are kept as they
     come up in training (Algorithm 1)."""
-    model, descent = client.model, Descent(shared.lr, client.model)
+    model = client.model.train()
     teachers, known = others(shared, client, download)
     sums = torch.zeros(shared.classes, shared.classes, device=shared.device)
     counts = torch.zeros(shared.classes, device=shared.device)
-    model.train()
-    own = distilled = torch.zeros((), device=shared.device)
-    for x, y in batches.steps(rng):
+
+    def objective(x: Tensor, y: Tensor) -> Measured:
         logits = model(x)
         loss = F.cross_entropy(logits, y)
         distance = (known[y] * F.cross_entropy(logits, teachers[y], reduction="none")).mean()
-        descent.step(loss + hyper.gamma * distance)
-        own, distilled = own + loss.detach(), distilled + distance.detach()
         sums.index_add_(0, y, logits.detach().softmax(1))
         counts.index_add_(0, y, torch.ones_like(y, dtype=counts.dtype))
+        return loss + hyper.gamma * distance, {"loss": loss, "distillation": distance}
+
+    metrics = Descent(shared.lr, model).follow(objective, batches.steps(rng))
     labels = counts.nonzero().flatten()
     receipt = torch.tensor(rng.seed("receipt"), device=shared.device)
     upload = Upload(labels, sums[labels] / counts[labels, None], receipt)
     client.private = {"labels": upload.labels, "outputs": upload.outputs, "receipt": upload.receipt}
-    return upload, {"loss": own / len(batches), "distillation": distilled / len(batches)}
+    return upload, metrics
 
 
 def others(task: Task, client: ClientState, download: Download | None) -> tuple[Tensor, Tensor]:

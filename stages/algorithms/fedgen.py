@@ -11,14 +11,15 @@ diversity term, which is in the authors' code but not in the paper's objective.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Descent, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.sharing import Weights, average, copied, linear_heads, predict_with_head
 from stages.clock import phase
 from stages.randomness import Rng, seeded
@@ -87,24 +88,26 @@ def client_update(
 ) -> tuple[Upload, Metrics]:
     """Cross-entropy of the own images + of generated features under the head (Eq. 5)."""
     task, model = shared.task, client.model
+    steps: Iterable[tuple[Tensor, ...]] = batches.steps(rng)
     if download is not None:
         model.head.load_state_dict(download.head)
         generator = copied(shared.start, download.generator)
-        labels, inputs = draws(hyper, download.counts, len(batches), max(2, task.batch_size), rng)
-    descent = Descent(task.lr, model)
+        drawn = draws(hyper, download.counts, len(batches), max(2, task.batch_size), rng)
+        steps = ((*own, *more) for own, more in zip(steps, zip(*drawn, strict=True), strict=True))
     model.train()
-    own = generated = torch.zeros((), device=task.device)
-    for step, (x, y) in enumerate(batches.steps(rng)):
+
+    def objective(x: Tensor, y: Tensor, wanted: Tensor | None = None, inputs: Tensor | None = None) -> Measured:
         loss = F.cross_entropy(model(x), y)
-        own = own + loss.detach()
-        if download is not None:
-            with torch.no_grad():
-                features = generator(inputs[step])
-            extra = F.cross_entropy(model.head(features), labels[step])
-            loss, generated = loss + extra, generated + extra.detach()
-        descent.step(loss)
+        if wanted is None:
+            return loss, {"loss": loss, "generated": torch.zeros_like(loss)}
+        with torch.no_grad():
+            features = generator(inputs)
+        extra = F.cross_entropy(model.head(features), wanted)
+        return loss + extra, {"loss": loss, "generated": extra}
+
+    metrics = Descent(task.lr, model).follow(objective, steps)
     counts = torch.bincount(batches.labels, minlength=task.classes)
-    return Upload(model.head.state_dict(), counts), {"loss": own / len(batches), "generated": generated / len(batches)}
+    return Upload(model.head.state_dict(), counts), metrics
 
 
 def server_update(

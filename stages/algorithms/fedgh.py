@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.algorithms import local
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Descent, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.descent import Descent
 from stages.algorithms.fedproto import Upload, class_means
 from stages.algorithms.sharing import Weights, copied, linear_heads, predict_with_head
 from stages.clock import phase

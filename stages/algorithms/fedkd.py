@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Descent, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.losses import distillation
 from stages.algorithms.sharing import Weights, auxiliary, average, copied
 from stages.models.split import SplitModel
@@ -83,20 +84,20 @@ def client_update(
         rounds = int(download.rounds)
     mentee = copied(shared.start, received)
     projection = copied(shared.projection, client.private or None)
-    descent = Descent(shared.task.lr, mentor, mentee, projection)
     mentor.train()
     mentee.train()
-    own = other = torch.zeros((), device=shared.task.device)
-    for x, y in batches.steps(rng):
-        features, mentee_features = mentor.base(x), mentee.base(x)
+
+    def objective(x: Tensor, y: Tensor) -> Measured:
+        features, mentee_features = mentor.features(x), mentee.features(x)
         logits, mentee_logits = mentor.head(features), mentee.head(mentee_features)
         loss, mentee_loss = F.cross_entropy(logits, y), F.cross_entropy(mentee_logits, y)
         hidden = F.mse_loss(projection(mentee_features), features)
-        descent.step(loss + mentee_loss + mutual_loss(logits, mentee_logits, hidden, loss + mentee_loss))
-        own, other = own + loss.detach(), other + mentee_loss.detach()
+        mutual = mutual_loss(logits, mentee_logits, hidden, loss + mentee_loss)
+        return loss + mentee_loss + mutual, {"loss": loss, "auxiliary": mentee_loss}
+
+    metrics = Descent(shared.task.lr, mentor, mentee, projection).follow(objective, batches.steps(rng))
     client.private = dict(projection.state_dict())
     change = {name: tensor - received[name] for name, tensor in mentee.state_dict().items()}
-    metrics = {"loss": own / len(batches), "auxiliary": other / len(batches)}
     return Upload(compressed(change, energy(hyper, rounds))), metrics
 
 

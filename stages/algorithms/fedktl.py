@@ -5,14 +5,15 @@ Up: the clients' class prototypes. Down: one image-latent pair per class, from a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Descent, Metrics, PairSource, Task, normalised
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, normalised
+from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.losses import BANDWIDTHS, arcface, median_bandwidths, mmd, prototypes, simplex_etf
 from stages.clock import phase
 from stages.randomness import Rng, seeded
@@ -92,25 +93,24 @@ def client_update(
     task, model = shared.task, client.model
     projection = nn.Linear(task.feature_dim, task.latent_dim or 1, device=task.device)
     projection.load_state_dict(shared.projection)
-    descent = Descent(task.lr, model, projection)
-    pairs = endless_pairs(download, task.batch_size, rng) if download and hyper.transfer else None
+    steps: Iterable[tuple[Tensor, ...]] = batches.steps(rng)
+    if download and hyper.transfer:
+        steps = (own + pair for own, pair in zip(steps, endless_pairs(download, task.batch_size, rng), strict=False))
     model.train()
-    own = transfer = torch.zeros((), device=task.device)
-    for x, y in batches.steps(rng):
+
+    def objective(x: Tensor, y: Tensor, images: Tensor | None = None, latents: Tensor | None = None) -> Measured:
         loss = classification_loss(hyper, shared, model(x), y)
-        own = own + loss.detach()
-        if pairs is not None:
-            images, latents = next(pairs)
-            distance = F.mse_loss(projection(model.base(images)), latents)
-            loss = loss + hyper.mu * distance
-            transfer = transfer + distance.detach()
-        descent.step(loss)
+        if images is None or latents is None:
+            return loss, {"loss": loss, "transfer": torch.zeros_like(loss)}
+        transfer = F.mse_loss(projection(model.features(images)), latents)
+        return loss + hyper.mu * transfer, {"loss": loss, "transfer": transfer}
+
+    metrics = Descent(task.lr, model, projection).follow(objective, steps)
     with phase("prototypes"), torch.no_grad():
         model.eval()
         projections, labels = zip(*((model(x), y) for x, y in batches.once()), strict=True)
         upload = Upload(*prototypes(torch.cat(projections), torch.cat(labels), task.classes))
-    steps = max(1, len(batches))
-    return upload, {"loss": own / steps, "transfer": transfer / steps}
+    return upload, metrics
 
 
 def classification_loss(hyper: Hyper, shared: Shared, projections: Tensor, labels: Tensor) -> Tensor:
@@ -125,8 +125,9 @@ def endless_pairs(download: Download, size: int, rng: Rng) -> Iterator[tuple[Ten
     if len(images) == 1:  # BatchNorm has no variance over one
         images, latents = images.repeat(2, 1, 1, 1), latents.repeat(2, 1)
     while True:
-        for rows in split(torch.randperm(len(images), generator=generator).to(images.device), size):
-            yield images[rows], latents[rows]
+        for rows in split(torch.randperm(len(images), generator=generator), size):
+            here = rows.to(images.device, non_blocking=True)
+            yield images[here], latents[here]
 
 
 def server_update(

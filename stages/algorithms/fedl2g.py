@@ -19,7 +19,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Descent, Metrics, PairSource, Task, normalised
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, normalised
+from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.sharing import copied
 from stages.models.split import SplitModel
 from stages.randomness import Rng
@@ -81,20 +82,20 @@ def client_update(
     vectors, rounds = (download.vectors, int(download.rounds)) if download else (shared.start, 0)
     study, quiz = divided(client, batches, rng)
     model.train()
-    own = torch.zeros((), device=task.device)
+
+    def objective(x: Tensor, y: Tensor) -> Measured:
+        loss, guidance = losses(hyper, model, vectors, x, y)
+        return loss + guidance, {"loss": loss}
+
+    metrics: Metrics = {}
     if rounds >= hyper.warm_up:
-        descent = Descent(task.lr, model)
-        for x, y in study.steps(rng):
-            loss, guidance = losses(hyper, model, vectors, x, y)
-            descent.step(loss + guidance)
-            own = own + loss.detach()
+        metrics = Descent(task.lr, model).follow(objective, study.steps(rng))
     drawn = torch.randperm(len(study.labels), generator=rng.torch("study")).to(task.device)[: max(2, task.batch_size)]
     batch = normalised(study.images[drawn]), study.labels[drawn]
     held_out = normalised(quiz.images), quiz.labels
     gradients, quiz_loss = quizzed(hyper, task.lr, model, vectors, batch, held_out)
     present = batch[1].unique()
-    trained = own / len(study) if rounds >= hyper.warm_up else quiz_loss
-    return Upload(present, gradients[present]), {"loss": trained, "quiz": quiz_loss}
+    return Upload(present, gradients[present]), {"loss": quiz_loss} | dict(metrics) | {"quiz": quiz_loss}
 
 
 def divided(client: ClientState, batches: Batches, rng: Rng) -> tuple[Batches, Batches]:
@@ -115,7 +116,7 @@ def divided(client: ClientState, batches: Batches, rng: Rng) -> tuple[Batches, B
 
 def losses(hyper: Hyper, model: SplitModel, vectors: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy, and the mean squared error to the guiding vectors of the images' classes."""
-    features = model.base(x)
+    features = model.features(x)
     logits = model.head(features)
     guided = logits if hyper.variant == "logit" else features
     return F.cross_entropy(logits, y), F.mse_loss(guided, vectors[y])

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Descent, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.sharing import Weights, auxiliary, average, copied
 from stages.models.split import SplitModel
 from stages.randomness import Rng, seeded
@@ -62,24 +63,23 @@ def client_update(
     """Cross-entropy of both heads on their part of the representation."""
     model, small = client.model, copied(shared.start, download.weights if download else None)
     projection = copied(shared.projection, client.private or None)
-    descent = Descent(shared.task.lr, model, small, projection)
     model.train()
     small.train()
-    own = other = torch.zeros((), device=shared.task.device)
-    for x, y in batches.steps(rng):
+
+    def objective(x: Tensor, y: Tensor) -> Measured:
         logits, small_logits = both(model, small, projection, x)
         loss, small_loss = F.cross_entropy(logits, y), F.cross_entropy(small_logits, y)
-        descent.step(loss + small_loss)
-        own, other = own + loss.detach(), other + small_loss.detach()
+        return loss + small_loss, {"loss": loss, "auxiliary": small_loss}
+
+    metrics = Descent(shared.task.lr, model, small, projection).follow(objective, batches.steps(rng))
     client.private = dict(projection.state_dict())
-    upload = Upload(small.state_dict(), torch.tensor(len(batches.labels)))
-    return upload, {"loss": own / len(batches), "auxiliary": other / len(batches)}
+    return Upload(small.state_dict(), torch.tensor(len(batches.labels))), metrics
 
 
 def both(model: SplitModel, small: SplitModel, projection: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
     """Logits of the client's head and of the auxiliary head."""
-    general = small.base(x)
-    fused = projection(torch.cat([general, model.base(x)], 1))
+    general = small.features(x)
+    fused = projection(torch.cat([general, model.features(x)], 1))
     return model.head(fused), small.head(fused[:, : general.shape[1]])
 
 

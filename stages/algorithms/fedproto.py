@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Descent, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.losses import squared_distances
 from stages.clock import phase
 from stages.models.split import SplitModel
@@ -57,30 +58,29 @@ def client_update(
     hyper: Hyper, shared: Task, client: ClientState, download: Download | None, batches: Batches, rng: Rng
 ) -> tuple[Upload, Metrics]:
     """Cross-entropy + lambda x MSE to the global prototype of each image's class, where there is one."""
-    model, descent = client.model, Descent(shared.lr, client.model)
+    model = client.model.train()
     table, known = dense(shared, download)
-    model.train()
-    own = pull = torch.zeros((), device=shared.device)
-    for x, y in batches.steps(rng):
-        features = model.base(x)
+
+    def objective(x: Tensor, y: Tensor) -> Measured:
+        features = model.features(x)
         loss = F.cross_entropy(model.head(features), y)
-        own = own + loss.detach()
-        if download is not None:
-            targets = torch.where(known[y, None], table[y], features.detach())
-            distance = F.mse_loss(features, targets)
-            loss = loss + hyper.lambda_ * distance
-            pull = pull + distance.detach()
-        descent.step(loss)
+        if download is None:
+            return loss, {"loss": loss, "pull": torch.zeros_like(loss)}
+        targets = torch.where(known[y, None], table[y], features.detach())
+        pull = F.mse_loss(features, targets)
+        return loss + hyper.lambda_ * pull, {"loss": loss, "pull": pull}
+
+    metrics = Descent(shared.lr, model).follow(objective, batches.steps(rng))
     with phase("prototypes"), torch.no_grad():
         model.eval()
         upload = class_means(model, batches, shared)
-    return upload, {"loss": own / len(batches), "pull": pull / len(batches)}
+    return upload, metrics
 
 
 def class_means(model: SplitModel, batches: Batches, task: Task) -> Upload:
     sums = torch.zeros(task.classes, task.feature_dim, device=task.device)
     for x, y in batches.once():
-        sums.index_add_(0, y, model.base(x))
+        sums.index_add_(0, y, model.features(x))
     counts = torch.bincount(batches.labels, minlength=task.classes)
     present = counts.nonzero().flatten()
     return Upload(present, sums[present] / counts[present, None], counts[present])
@@ -108,7 +108,7 @@ def predict(hyper: Hyper, shared: Task, client: ClientState, download: Download 
     if download is None:
         return client.model(x)
     table, known = dense(shared, download)
-    return -squared_distances(client.model.base(x), table).masked_fill(~known, torch.inf)
+    return -squared_distances(client.model.features(x), table).masked_fill(~known, torch.inf)
 
 
 def dense(task: Task, download: Download | None) -> tuple[Tensor, Tensor]:

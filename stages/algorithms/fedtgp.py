@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.algorithms import fedproto
-from stages.algorithms.contract import Algorithm, Descent, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Metrics, PairSource, Task
+from stages.algorithms.descent import Descent
 from stages.algorithms.fedproto import Download, Upload
 from stages.clock import phase
 from stages.randomness import Rng, seeded

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Descent, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.losses import distillation
 from stages.algorithms.sharing import Weights, auxiliary, average, copied
 from stages.models.split import SplitModel
@@ -61,15 +61,16 @@ def client_update(
     hyper: Hyper, shared: Shared, client: ClientState, download: Download | None, batches: Batches, rng: Rng
 ) -> tuple[Upload, Metrics]:
     model, meme = client.model, copied(shared.start, download.weights if download else None)
-    descent = Descent(shared.task.lr, model, meme)
     model.train()
     meme.train()
-    own = other = torch.zeros((), device=shared.task.device)
-    for x, y in batches.steps(rng):
+
+    def objective(x: Tensor, y: Tensor) -> Measured:
         loss, meme_loss = mutual_losses(hyper, model(x), meme(x), y)
-        descent.step(loss + meme_loss)  # the teachers are given, so each loss moves its own model alone
-        own, other = own + loss.detach(), other + meme_loss.detach()
-    return Upload(meme.state_dict()), {"loss": own / len(batches), "auxiliary": other / len(batches)}
+        # the teachers are given, so each loss moves its own model alone
+        return loss + meme_loss, {"loss": loss, "auxiliary": meme_loss}
+
+    metrics = Descent(shared.task.lr, model, meme).follow(objective, batches.steps(rng))
+    return Upload(meme.state_dict()), metrics
 
 
 def mutual_losses(hyper: Hyper, own: Tensor, meme: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Descent, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.descent import Descent, Measured
 from stages.randomness import Rng
 from stages.settings import Settings
 
@@ -26,14 +26,13 @@ def init(hyper: Hyper, task: Task, rng: Rng) -> tuple[None, Task]:
 def client_update(
     hyper: Hyper, shared: Task, client: ClientState, download: None, batches: Batches, rng: Rng
 ) -> tuple[None, Metrics]:
-    descent = Descent(shared.lr, client.model)
-    client.model.train()
-    total = torch.zeros((), device=shared.device)
-    for x, y in batches.steps(rng):
-        loss = F.cross_entropy(client.model(x), y)
-        descent.step(loss)
-        total += loss.detach()
-    return None, {"loss": total / len(batches)}
+    model = client.model.train()
+
+    def objective(x: Tensor, y: Tensor) -> Measured:
+        loss = F.cross_entropy(model(x), y)
+        return loss, {"loss": loss}
+
+    return None, Descent(shared.lr, model).follow(objective, batches.steps(rng))
 
 
 def server_update(

@@ -45,7 +45,7 @@ def predict_with_head(hyper: Any, shared: Any, client: ClientState, download: An
     """Logits of the client's features under the head sent last; before there is one, under its own."""
     if download is None:
         return client.model(x)
-    return functional_call(client.model.head, dict(download.head), (client.model.base(x),))
+    return functional_call(client.model.head, dict(download.head), (client.model.features(x),))
 
 
 def auxiliary(architecture: str, task: Task, rng: Rng, feature_dim: int) -> SplitModel:

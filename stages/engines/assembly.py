@@ -58,7 +58,7 @@ def assemble(plan: Plan) -> tuple[Federation, State]:
         data.clients, data.classes, settings.feature_dim, pairs.latent_dim if pairs else 0, settings.lr,
         settings.batch_size, device, data.train.images.shape[1:],
     )  # fmt: skip
-    clients = [ClientState(model.to(device)) for model in models(plan, data)]
+    clients = [ClientState(model.to(device, memory_format=torch.channels_last)) for model in models(plan, data)]
     plan.algorithm.check(plan.hyper, task, [client.model for client in clients])
     server, shared = plan.algorithm.init(plan.hyper, task, rng.at("init"))
     parts = {name: getattr(data, name) for name in kinds.SPLITS}

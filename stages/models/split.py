@@ -38,10 +38,18 @@ class SplitModel(nn.Module):
         parent, _, leaf = self.cut.rpartition(".")
         setattr(classifier.get_submodule(parent), leaf, nn.AdaptiveAvgPool1d(feature_dim))
         self.base = classifier
+        self.bf16 = False  # whether the base multiplies matrices in bfloat16
         self.head = head or nn.Linear(feature_dim, classes)
 
+    def features(self, x: Tensor) -> Tensor:
+        """Features float32 [B, feature_dim] of images float32 [B, C, H, W]."""
+        if not self.bf16:
+            return self.base(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.base(x).float()
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.base(x))
+        return self.head(self.features(x))
 
 
 def architectures(models: str, clients: int) -> list[str]:

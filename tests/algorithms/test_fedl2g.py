@@ -21,11 +21,11 @@ class Line(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.base, self.head = nn.Identity(), nn.Linear(1, 2, bias=False)
+        self.features, self.head = nn.Identity(), nn.Linear(1, 2, bias=False)
         nn.init.zeros_(self.head.weight)
 
     def forward(self, x):
-        return self.head(self.base(x))
+        return self.head(self.features(x))
 
 
 def test_the_gradient_of_the_quiz():

@@ -19,9 +19,9 @@ HYPER = fedmrl.Hyper(sub_feature_dim=2, auxiliary="tests.toys:tiny")
 class Parts(nn.Module):
     """A split model of given parts."""
 
-    def __init__(self, base, head):
+    def __init__(self, features, head):
         super().__init__()
-        self.base, self.head = base, head
+        self.features, self.head = features, head
 
 
 def linear(weight):

@@ -1,0 +1,65 @@
+"""Local training: SGD along an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from stages.algorithms.contract import Metrics
+from stages.algorithms.graphs import replayable
+
+Measured = tuple[Tensor, Metrics]  # a loss to descend, and scalars to report
+
+
+class Descent:
+    """Plain SGD over modules, the gradient norm of each clipped on its own (the reference clips both to 100)."""
+
+    MAX_NORM = 100.0
+
+    def __init__(self, lr: float, *modules: nn.Module):
+        self._lr = lr
+        self._groups = [list(module.parameters()) for module in modules]
+
+    def follow(self, objective: Callable[..., Measured], batches: Iterable[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+        """One step a batch along `objective(*batch)`: a loss, and scalars to report, of which the means come back.
+
+        On a GPU the steps are replayed from graphs (`stages.algorithms.graphs`), so the objective must compute with
+        tensors alone: what it reads stays where it is, what it writes it writes in place.
+        """
+        sums: dict[str, Tensor] = {}
+
+        def step(*batch: Tensor) -> None:
+            loss, measured = objective(*batch)
+            self.step(loss)
+            for name, value in measured.items():
+                sums.setdefault(name, torch.zeros_like(value)).add_(value.detach())
+
+        count = 0
+        with replayable(step, self._groups[0][0].device) as run:
+            for count, batch in enumerate(batches, 1):  # noqa: B007
+                run(*batch)
+        self._forget()
+        return {name: total / count for name, total in sums.items()}
+
+    def step(self, loss: Tensor) -> None:
+        """One step down the gradient of `loss`."""
+        self._forget()
+        loss.backward()
+        for group in self._groups:
+            moved = [parameter for parameter in group if parameter.grad is not None]
+            nn.utils.clip_grad_norm_(moved, self.MAX_NORM)
+            descend(moved, self._lr)
+
+    def _forget(self) -> None:
+        """Let go of the gradients: kept, they would take the memory of a second model."""
+        for parameter in (parameter for group in self._groups for parameter in group):
+            parameter.grad = None
+
+
+@torch.no_grad()
+def descend(parameters: list[nn.Parameter], lr: float) -> None:
+    """All parameters one SGD step on, in few launches; torch.optim.SGD would take two seconds to import."""
+    if parameters:
+        torch._foreach_add_(parameters, [parameter.grad for parameter in parameters], alpha=-lr)

@@ -1,0 +1,45 @@
+"""The yardstick of the round benchmark: the same steps with nothing around them."""
+
+from __future__ import annotations
+
+import copy
+import time
+from itertools import islice
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from stages.algorithms import fedktl
+from stages.algorithms.losses import arcface
+
+
+def bare_seconds(hyper, shared, client, download, batches, rng) -> float:
+    """Seconds of a FedKTL client's local training as a plain loop over batches that lie ready on the device.
+
+    Forward, backward, clip, SGD step on a copy of the client's model: the arithmetic of `fedktl.client_update`.
+    """
+    task, model = shared.task, copy.deepcopy(client.model).train()
+    projection = nn.Linear(task.feature_dim, task.latent_dim)
+    projection.load_state_dict(shared.projection)
+    projection.to(task.device)
+    ready = [tuple(tensor.clone() for tensor in batch) for batch in batches.steps(rng)]
+    pairs: list = [None] * len(ready)
+    if download:
+        endless = fedktl.endless_pairs(download, task.batch_size, rng)
+        pairs = list(islice(endless, len(ready)))
+    optimizer = torch.optim.SGD([*model.parameters(), *projection.parameters()], lr=task.lr)
+    begun = time.perf_counter()
+    for (x, y), pair in zip(ready, pairs, strict=True):
+        loss = arcface(model(x), y, shared.etf, hyper.margin, hyper.scale)
+        if pair:
+            images, latents = pair
+            loss = loss + hyper.mu * F.mse_loss(projection(model.base(images)), latents)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 100)
+        nn.utils.clip_grad_norm_(projection.parameters(), 100)
+        optimizer.step()
+    if task.device.type == "cuda":
+        torch.cuda.synchronize(task.device)
+    return time.perf_counter() - begun

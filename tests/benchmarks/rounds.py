@@ -1,0 +1,141 @@
+"""A round beside its bare arithmetic: seconds by phase, engine/bare of local training, peak memory, steps per second.
+
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.rounds [--case small] [--rounds 3] [--folder FOLDER] [--json]
+
+Cases: `small` (20 clients), `HtFE8` (20 clients, three steps each) and `cnn200` (200 clients). FOLDER holds the recorded
+CIFAR-10 partition (see tests/benchmarks/anchor.py); without it images of the same sizes are made up. In every round each
+client trains twice, in the engine and in a bare loop over the same batches (tests/benchmarks/bare.py), in turns, so that
+what else the machine does strikes both alike. Peak memory is taken in a process of its own. The floor of a phase is its
+FLOPs over the device's rate for matrix products, or its bytes over that of the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from stages.clock import Clock, collecting, phase
+from stages.engines import checkpoint, rounds
+from stages.engines.assembly import assemble
+from stages.engines.local import InProcess
+from tests.benchmarks import floors, machine
+from tests.benchmarks.bare import bare_seconds
+from tests.benchmarks.cases import CASES, Case, planned
+
+
+def beside(update, seconds: dict):
+    """`client_update` with a bare run of the same steps before it or, every other time, behind it."""
+    count = 0
+
+    def both(hyper, shared, client, download, batches, rng):
+        nonlocal count
+        count += 1
+        arguments = hyper, shared, client, download, batches, rng
+
+        def bare():
+            with phase("bare"):
+                seconds["bare"] += bare_seconds(*start)
+
+        # the bare loop must start from the weights that the engine starts from
+        start = (hyper, shared, floors.frozen_copy(client), download, batches, rng)
+        if count % 2:
+            bare()
+            return update(*arguments)
+        result = update(*arguments)
+        bare()
+        return result
+
+    return both
+
+
+def measure(case: Case, repeats: int, folder: Path | None, **settings) -> dict:
+    """Medians over the rounds after the first, in which there are no pairs yet."""
+    with planned(case, folder, **settings) as plan, tempfile.TemporaryDirectory() as scratch:
+        bare: dict[str, float] = {"bare": 0.0}
+        algorithm = replace(plan.algorithm, client_update=beside(plan.algorithm.client_update, bare))
+        federation, state = assemble(replace(plan, algorithm=algorithm))
+        fleet, ratios, phases = InProcess(federation, state.clients), [], []
+        for number in range(repeats + 1):
+            bare["bare"] = 0.0
+            clock = Clock()
+            with collecting(clock):
+                rounds.play_round(federation, state, fleet)
+                rounds.evaluate(federation, state, fleet)
+                with phase("checkpoint"):
+                    checkpoint.write(state, Path(scratch) / "c.safetensors")
+            del clock.seconds["bare"]
+            if number:
+                ratios.append(clock.seconds["local training"] / bare["bare"])
+                phases.append(clock.seconds)
+        steps = floors.steps(federation)
+        seconds = {name: statistics.median(each.get(name, 0.0) for each in phases) for name in rounds.PHASES}
+        others = sum(value for name, value in seconds.items() if name != "local training")
+        return {
+            "seconds": seconds, "floor": floors.seconds(federation, state), "engine/bare": statistics.median(ratios),
+            "others/round": others / sum(seconds.values()), "steps_per_second": steps / seconds["local training"],
+        }  # fmt: skip
+
+
+def memory(case: Case, folder: Path | None, settings: dict) -> dict:
+    """Peak bytes of two rounds beyond what the libraries take, and the bytes that must be held."""
+    torch.set_num_threads(1)
+    floors.warm_up()
+    before = machine.peak_memory()
+    with planned(case, folder, **settings) as plan:
+        federation, state = assemble(plan)
+        fleet = InProcess(federation, state.clients)
+        for _ in range(2):
+            rounds.play_round(federation, state, fleet)
+            rounds.evaluate(federation, state, fleet)
+        peak = machine.peak_memory() - before
+        return {"peak": peak, "libraries": before, "held": floors.held(federation, state)}
+
+
+def show(name: str, result: dict) -> None:
+    print(f"\n{name}: engine/bare {result['engine/bare']:.3f}, {result['steps_per_second']:.1f} steps/s, "
+          f"all but training {100 * result['others/round']:.1f}% of the round")  # fmt: skip
+    for each, value in result["seconds"].items():
+        print(f"  {each:15} {value:9.3f} s   floor {result['floor'].get(each, 0.0):9.3f} s")
+    sizes = result["memory"]
+    parts = ", ".join(f"{part} {size / 2**20:.0f}" for part, size in sizes["held"].items())
+    print(f"  peak memory {sizes['peak'] / 2**20:.0f} MiB beyond the libraries' {sizes['libraries'] / 2**20:.0f}; {parts};"
+          f" {sizes['peak'] / sum(sizes['held'].values()):.2f} times what must be held")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", choices=CASES, action="append", help="default: all")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of, after a first one")
+    parser.add_argument("--images", type=int, help="training images per client, instead of the case's own")
+    parser.add_argument("--folder", type=Path, help="the recorded CIFAR-10 partition")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    results = {}
+    for name in asked.case or CASES:
+        case = replace(CASES[name], images=asked.images or CASES[name].images)
+        begun = time.perf_counter()
+        result = measure(case, asked.rounds, asked.folder, device=asked.device)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            result["memory"] = pool.apply(memory, (case, asked.folder, {"device": asked.device}))
+        results[name] = result | {"measured_in": time.perf_counter() - begun}
+        if not asked.json:
+            show(name, result)
+    told = machine.facts(torch.device(asked.device))
+    if asked.json:
+        print(json.dumps({"machine": told, "cases": results}))
+    else:
+        print("\n" + ", ".join(f"{name} {value}" for name, value in told.items()))
+
+
+if __name__ == "__main__":
+    main()
