@@ -57,3 +57,11 @@ def phase(name: str) -> Iterator[None]:
     else:
         with clock.phase(name):
             yield
+
+
+def shift(source: str, target: str, seconds: float) -> None:
+    """Charge seconds, measured elsewhere, to another phase than the one they were charged to."""
+    clock = _current.get()
+    if clock is not None:
+        clock.seconds[source] = clock.seconds.get(source, 0.0) - seconds
+        clock.seconds[target] = clock.seconds.get(target, 0.0) + seconds

@@ -280,6 +280,10 @@ class Train(Settings):
         1, "CPU threads of one run. The result depends on their number; more pay for large models only.",
         panel="Speed", low=1,
     )  # fmt: skip
+    workers: int = setting(
+        1, "Processes that train clients side by side on the CPU. The result does not depend on their number.",
+        panel="Speed", low=1,
+    )  # fmt: skip
     seeds: tuple[int, ...] = setting((0,), "Seeds, separated by commas: a run each.", low=0, also=("--seed",))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref, checked_name
 from stages.artifacts.store import Artifact, Store, Writer
 from stages.engines import checkpoint, clients, rounds
-from stages.engines.assembly import Plan, assemble
+from stages.engines.assembly import Plan, assemble, fleet
 from stages.engines.federation import Diverged, Federation, Share, State
 from stages.engines.local import InProcess
 from stages.errors import Interrupted, UserError, unknown
@@ -24,7 +25,7 @@ from stages.models import split
 from stages.observer import SILENT, Observer
 from stages.settings import Settings, Train
 
-RESUMABLE = ("rounds", "device", "checkpoint_every", "patience")  # what may change when a run goes on
+RESUMABLE = ("rounds", "device", "workers", "checkpoint_every", "patience")  # what may change when a run goes on
 
 
 def train(
@@ -121,10 +122,9 @@ def finish(
 ) -> Artifact:
     """Run the rounds that are left and publish the run."""
     observer.start(f"{plan.algorithm.name}, seed {plan.seed}", plan.settings.rounds, state.rounds)
-    fleet = InProcess(federation, state.clients)
     try:
-        with store.writable(partial.path):
-            rounds.run(federation, state, fleet, observer, lambda s: _save(partial, s))
+        with store.writable(partial.path), closing(fleet(federation, state)) as working:
+            rounds.run(federation, state, working, observer, lambda s: _save(partial, s))
         observer.finish()
         if observer.stop_requested() and not rounds.finished(federation, state):
             raise Interrupted(f"Stopped after round {state.rounds}; go on with: fedktl train --resume {partial.ref}")
@@ -134,7 +134,6 @@ def finish(
     except Diverged as error:
         raise UserError(f"{error}. The last good checkpoint is {partial.checkpoint()}; try a lower --lr.") from error
     finally:
-        fleet.close()
         partial.close()
 
 

@@ -49,8 +49,14 @@ class Descent:
         loss.backward()
         for group in self._groups:
             moved = [parameter for parameter in group if parameter.grad is not None]
-            nn.utils.clip_grad_norm_(moved, self.MAX_NORM)
-            descend(moved, self._lr)
+            if moved:
+                nn.utils.clip_grad_norm_(moved, self.MAX_NORM)
+                self._move(moved, [parameter.grad for parameter in moved])
+
+    @torch.no_grad()
+    def _move(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+        """In few launches; torch.optim's optimizers would take two seconds to import."""
+        torch._foreach_add_(parameters, gradients, alpha=-self._lr)
 
     def _forget(self) -> None:
         """Let go of the gradients: kept, they would take the memory of a second model."""
@@ -58,8 +64,22 @@ class Descent:
             parameter.grad = None
 
 
-@torch.no_grad()
-def descend(parameters: list[nn.Parameter], lr: float) -> None:
-    """All parameters one SGD step on, in few launches; torch.optim.SGD would take two seconds to import."""
-    if parameters:
-        torch._foreach_add_(parameters, [parameter.grad for parameter in parameters], alpha=-lr)
+class AdamDescent(Descent):
+    """The same with Adam (Kingma and Ba, ICLR 2015) in place of SGD."""
+
+    def __init__(self, lr: float, *modules: nn.Module):
+        super().__init__(lr, *modules)
+        self._moments: dict[nn.Parameter, tuple[Tensor, Tensor, Tensor]] = {
+            parameter: (torch.zeros_like(parameter), torch.zeros_like(parameter), parameter.new_zeros(()))
+            for group in self._groups
+            for parameter in group
+        }
+
+    @torch.no_grad()
+    def _move(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+        means, squares, steps = map(list, zip(*(self._moments[p] for p in parameters), strict=True))
+        torch._foreach_add_(steps, 1)
+        torch._fused_adam_(
+            parameters, gradients, means, squares, [], steps, lr=self._lr, beta1=0.9, beta2=0.999, weight_decay=0.0,
+            eps=1e-8, amsgrad=False, maximize=False,
+        )  # fmt: skip

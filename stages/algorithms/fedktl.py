@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, normalised
-from stages.algorithms.descent import Descent, Measured
+from stages.algorithms.descent import AdamDescent, Descent, Measured
 from stages.algorithms.losses import BANDWIDTHS, arcface, median_bandwidths, mmd, prototypes, simplex_etf
 from stages.clock import phase
 from stages.randomness import Rng, seeded
@@ -160,32 +160,30 @@ def align(
         protos, labels = protos.repeat(2, 1), labels.repeat(2)
     if hyper.centroids == "mean":
         set_class_means(table, transformer, protos, labels)
-    optimizers = [
-        torch.optim.Adam(transformer.parameters(), lr=hyper.server_lr),
-        torch.optim.Adam([table], lr=hyper.server_lr),
-    ]
     fixed = torch.tensor(BANDWIDTHS, device=protos.device)
     order_rng, latent_rng = rng.torch("order"), rng.torch("latents")
+    sums = torch.zeros(2, device=protos.device)
     transformer.train()
-    for _ in range(hyper.server_epochs):
-        order = torch.randperm(len(protos), generator=order_rng).to(protos.device)
-        sampled = pairs.sample_latents(len(protos), latent_rng)
-        sums = torch.zeros(2, device=protos.device)
-        for rows, latents in zip(
-            split(order, hyper.server_batch_size), split(sampled, hyper.server_batch_size), strict=True
-        ):
-            mapped = transformer(protos[rows])
-            bandwidths = fixed if hyper.mmd_bandwidth == "reference" else median_bandwidths(latents)
-            discrepancy = mmd(mapped, latents, bandwidths)
-            pull = F.mse_loss(mapped, table[labels[rows]])
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            (hyper.mmd * discrepancy + hyper.mse * hyper.lambda_ * pull).backward()
-            nn.utils.clip_grad_norm_(transformer.parameters(), Descent.MAX_NORM)
-            nn.utils.clip_grad_norm_([table], Descent.MAX_NORM)
-            for optimizer in optimizers:
-                optimizer.step()
-            sums += len(rows) * torch.stack([discrepancy.detach(), pull.detach()])
+
+    def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for _ in range(hyper.server_epochs):
+            order = torch.randperm(len(protos), generator=order_rng).to(protos.device, non_blocking=True)
+            sampled = pairs.sample_latents(len(protos), latent_rng)
+            sums.zero_()  # the last epoch's are reported
+            for rows, latents in zip(
+                split(order, hyper.server_batch_size), split(sampled, hyper.server_batch_size), strict=True
+            ):
+                yield protos[rows], labels[rows], latents
+
+    def objective(protos: Tensor, labels: Tensor, latents: Tensor) -> Measured:
+        mapped = transformer(protos)
+        bandwidths = fixed if hyper.mmd_bandwidth == "reference" else median_bandwidths(latents)
+        discrepancy = mmd(mapped, latents, bandwidths)
+        pull = F.mse_loss(mapped, F.embedding(labels, table))
+        sums.add_(torch.stack([discrepancy.detach(), pull.detach()]), alpha=len(protos))
+        return hyper.mmd * discrepancy + hyper.mse * hyper.lambda_ * pull, {}
+
+    AdamDescent(hyper.server_lr, transformer, nn.ParameterList([table])).follow(objective, batches())
     if hyper.centroids == "mean":
         set_class_means(table, transformer, protos, labels)
     state.centroids = table.detach()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -56,13 +58,36 @@ def prototypes(projections: Tensor, labels: Tensor, classes: int) -> tuple[Tenso
 def mmd(x: Tensor, y: Tensor, bandwidths: Tensor) -> Tensor:
     """Squared maximum mean discrepancy (L^MMD of the paper) with kernels exp(-|a - b|^2 / 2b) summed over bandwidths.
 
-    x float32 [n, H], y float32 [m, H], bandwidths float32 [k]. Biased V-statistic: diagonals are included. Scalar.
+    x float32 [n, H], y float32 [m, H], bandwidths float32 [k]. Biased V-statistic: diagonals are included. Scalar,
+    with a gradient by x alone.
     """
+    return MeanDiscrepancy.apply(x, y, bandwidths)
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return torch.exp(squared_distances(a, b)[..., None] / (-2 * bandwidths)).sum(-1).mean()
 
-    return kernel(x, x) + kernel(y, y) - 2 * kernel(x, y)
+class MeanDiscrepancy(torch.autograd.Function):
+    """`mmd` with its gradient in closed form, in half the matrix products that autograd would take."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, bandwidths: Tensor) -> Tensor:
+        n, m, points = len(x), len(y), torch.cat([x, y])
+        weights = torch.cat([x.new_full((n,), 1 / n**2), x.new_full((m,), -2 / (n * m))])  # of a pair (x_i, point_j)
+        values, slopes = kernel(squared_distances(x, points), bandwidths)
+        within, _ = kernel(squared_distances(y, y), bandwidths)
+        ctx.save_for_backward(x, points, 2 * slopes * weights * torch.where(weights > 0, 2, 1))  # x_i, x_j: both move
+        return (values * weights).sum() + within.mean()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        x, points, pulls = ctx.saved_tensors
+        return gradient * (pulls.sum(1, keepdim=True) * x - pulls @ points), None, None
+
+
+def kernel(distances: Tensor, bandwidths: Tensor) -> tuple[Tensor, Tensor]:
+    """The kernels' sum at squared distances [n, m], and its slope there."""
+    rates = -0.5 / bandwidths
+    values = (rates[:, None, None] * distances).exp_().flatten(1)
+    both = torch.stack([torch.ones_like(rates), rates]) @ values
+    return both[0].view_as(distances), both[1].view_as(distances)
 
 
 def median_bandwidths(latents: Tensor) -> Tensor:
@@ -76,4 +101,4 @@ def median_bandwidths(latents: Tensor) -> Tensor:
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """|a_i - b_j|^2 for rows of a [n, H] and b [m, H]: float32 [n, m]."""
-    return a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
+    return torch.addmm(b.square().sum(1), a, b.T, alpha=-2) + a.square().sum(1)[:, None]

@@ -12,6 +12,9 @@ from stages.artifacts import kinds
 from stages.artifacts.store import Artifact
 from stages.devices import device as placed
 from stages.engines.federation import Federation, Share, State
+from stages.engines.local import InProcess
+from stages.engines.rounds import Fleet
+from stages.engines.workers import Workers
 from stages.errors import UserError
 from stages.generators import registry
 from stages.generators.pairs import BankPairs, LivePairs
@@ -68,6 +71,18 @@ def assemble(plan: Plan) -> tuple[Federation, State]:
         plan.algorithm, plan.hyper, shared, settings, rng, device, data.classes, sizes, shares, pairs
     )
     return federation, State(clients, server)
+
+
+def fleet(federation: Federation, state: State) -> Fleet:
+    """The clients at work: in this process, or in several. UserError if they can't be divided among processes."""
+    workers = federation.settings.workers
+    if workers == 1:
+        return InProcess(federation, state.clients)
+    if federation.device.type != "cpu":
+        raise UserError(
+            f"--workers {workers} divides a CPU; on {federation.device} leave it at 1, or add --device cpu."
+        )
+    return Workers(federation, state.clients, workers)
 
 
 def shares_of(part: kinds.Split, clients: int, device: torch.device) -> list[Share]:

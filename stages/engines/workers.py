@@ -1,0 +1,172 @@
+"""Clients trained side by side by processes of this machine, their models and images in memory that all share."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing import connection, get_context, parent_process
+from os import _exit
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.algorithms.contract import ClientState
+from stages.clock import Clock, collecting, shift
+from stages.engines import clients
+from stages.engines.arena import Arena
+from stages.engines.clients import Answer
+from stages.engines.federation import Federation
+from stages.errors import UserError
+
+SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker does next: train or evaluate one client."""
+
+    client: int
+    rounds: int
+    download: Any
+    private: dict[str, Tensor]  # travels with the client, so that any worker can take it
+    evaluate: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    result: Any  # an Answer, or the hits by split
+    private: dict[str, Tensor]
+    seconds: dict[str, float]  # by phase
+
+
+class Workers:
+    """A fleet of processes. Any number of them computes the same, bit for bit: a client is trained by one at a time.
+
+    Raises UserError for models that can't leave this process.
+    """
+
+    def __init__(self, federation: Federation, states: list[ClientState], count: int):
+        self.federation, self.states = federation, states
+        self._cost = federation.sizes["train"].tolist()  # of a client's job: first its images, then its seconds
+        try:
+            arena = Arena.of((replace(federation, pairs=None), states))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise UserError(f"A model can't be handed to worker processes ({error}); use --workers 1.") from error
+        mine, shared = arena.load()
+        federation.shares = mine.shares
+        for state, moved in zip(states, shared, strict=True):
+            state.model = moved.model
+        context = get_context("spawn")  # a fork would inherit locks and threads
+        self._workers = []
+        for _ in range(min(count, len(states))):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=work, args=(theirs, arena, torch.get_num_threads()), daemon=True)
+            process.start()
+            theirs.close()
+            self._workers.append((process, ours))
+
+    def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer]:
+        jobs = [Job(client, rounds, download, self.states[client].private) for client in joined]
+        done = self._all(jobs)
+        for client in joined:
+            self.states[client].private = done[client].private
+            self._cost[client] = sum(done[client].seconds.values())
+            clients.check_finite(done[client].result.metrics, f"Client {client}", rounds)
+        self._charge(done)
+        return {client: done[client].result for client in joined}
+
+    def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
+        jobs = [Job(client, rounds, download, state.private, True) for client, state in enumerate(self.states)]
+        done = self._all(jobs)
+        return {split: torch.tensor([done[client].result[split] for client in sorted(done)]) for split in SPLITS}
+
+    def collect(self) -> None:
+        """Nothing to bring: workers change the very weights that this process holds."""
+
+    def close(self) -> None:
+        """End the workers at once; what they were doing is lost."""
+        for process, pipe in self._workers:
+            process.kill()
+            process.join()
+            pipe.close()
+        self._workers = []
+
+    def _all(self, jobs: list[Job]) -> dict[int, Done]:
+        """Have every job done, the longest first, each by the next worker that is free."""
+        waiting = sorted(jobs, key=lambda job: self._cost[job.client])
+        idle, busy, done = list(self._workers), {}, {}
+        while waiting or busy:
+            while waiting and idle:
+                process, pipe = idle.pop()
+                job = waiting.pop()
+                self._reach(lambda: pipe.send_bytes(pickle.dumps(job)), job)  # noqa: B023
+                busy[pipe] = process, job
+            for pipe in connection.wait(list(busy)):
+                process, job = busy.pop(pipe)
+                outcome = self._reach(lambda: pickle.loads(pipe.recv_bytes()), job)  # noqa: B023
+                if isinstance(outcome, Exception):
+                    raise outcome
+                done[job.client] = outcome
+                idle.append((process, pipe))
+        return done
+
+    def _reach(self, talk: Callable[[], Any], job: Job) -> Any:
+        try:
+            return talk()
+        except (EOFError, OSError) as error:
+            raise UserError(
+                f"The worker process of client {job.client} was killed in round {job.rounds + 1}; if memory ran out, "
+                "go on with fewer --workers."
+            ) from error
+
+    def _charge(self, done: dict[int, Done]) -> None:
+        """Of the round's time, the part that workers spent on prototypes."""
+        spent = sum(each.seconds.get("prototypes", 0.0) for each in done.values())
+        shift("local training", "prototypes", spent / max(1, len(self._workers)))
+
+
+def work(pipe: connection.Connection, arena: Arena, threads: int) -> None:
+    """A worker's life: job after job until the pipe is closed or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=die_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    federation, states = arena.load()
+    while True:
+        try:
+            job = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        try:
+            outcome: Any = do(federation, states[job.client], job)
+        except UserError as error:
+            outcome = error
+        except Exception as error:
+            outcome = RuntimeError(f"client {job.client}: {type(error).__name__}: {error}")
+        pipe.send_bytes(pickle.dumps(outcome))
+
+
+def do(federation: Federation, state: ClientState, job: Job) -> Done:
+    state.private = job.private
+    clock = Clock()
+    with collecting(clock), clock.phase("local training"):
+        if job.evaluate:
+            shares = {split: federation.shares[split][job.client] for split in SPLITS}
+            result: Any = {
+                split: int(clients.right(federation, state, share, job.download)) for split, share in shares.items()
+            }
+        else:
+            share = federation.shares["train"][job.client]
+            result = clients.train(federation, job.client, state, share, job.rounds, job.download)
+    return Done(result, state.private, clock.seconds)
+
+
+def die_with_parent() -> None:
+    """End this process, whatever it is doing, when the one that started it is gone."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    _exit(1)

@@ -1,0 +1,87 @@
+"""Clients in worker processes: the same numbers as in this one, and no process left behind."""
+
+import multiprocessing
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from stages import train as stage
+from stages.artifacts import kinds
+from stages.engines import rounds
+from stages.engines.arena import Arena
+from stages.engines.assembly import assemble, fleet
+from stages.engines.federation import Diverged
+from stages.errors import UserError
+from stages.observer import SILENT, Observer
+from tests.engines.test_local import planned, same, weights
+
+
+def played(plan):
+    federation, state = assemble(plan)
+    working = fleet(federation, state)
+    try:
+        rounds.run(federation, state, working, SILENT, lambda s: None)
+    finally:
+        working.close()
+    return federation, state
+
+
+@pytest.mark.parametrize("algorithm", ["fedktl", "fedmrl"])
+def test_two_workers_compute_what_one_does(toy_store, algorithm):
+    """Four clients of two architectures, one with dropout; state kept between rounds travels with its client."""
+    one, two = (played(planned(toy_store, algorithm, join_ratio=0.75, workers=count))[1] for count in (1, 2))
+    assert same(weights(one), weights(two))
+    for name in ("rounds/test_accuracy", "client_metrics/loss", "rounds/upload_bytes"):
+        assert torch.equal(one.history[name].nan_to_num(), two.history[name].nan_to_num())
+    assert not multiprocessing.active_children()
+    assert (two.history["seconds/local training"] > 0).all()
+    if algorithm == "fedktl":
+        assert (two.history["seconds/prototypes"] > 0).all()
+
+
+def test_divergence_in_a_worker_names_client_and_round(toy_store):
+    with pytest.raises(Diverged, match=r"Client 0 diverged in round 1"):
+        played(planned(toy_store, "local", lr=1e30, rounds=5, workers=2))
+    assert not multiprocessing.active_children()
+
+
+class KillOne(Observer):
+    """After the second round one worker is killed."""
+
+    def advance(self, steps=1, **facts):
+        self.rounds = getattr(self, "rounds", 0) + steps
+        if self.rounds == 2:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+
+def test_a_killed_worker_ends_the_run_with_a_sentence_and_the_run_goes_on(toy_store):
+    settings = planned(toy_store, "local", workers=2, rounds=4, checkpoint_every=1).settings
+    with pytest.raises(UserError, match=r"The worker process of client \d was killed in round 3"):
+        stage.train(toy_store, "cut", replace(settings, algorithm=("local",)), {}, KillOne())
+    assert not multiprocessing.active_children()
+    went_on = kinds.read(stage.resume(toy_store, "cut", {}))
+    whole = kinds.read(stage.train(toy_store, "whole", replace(settings, algorithm=("local",), workers=1), {})[0])
+    assert (went_on.test_accuracy == whole.test_accuracy).all() and len(went_on.evaluated) == 5
+
+
+def test_a_model_that_cant_leave_the_process_is_refused(toy_store):
+    federation, state = assemble(planned(toy_store, "local", workers=2))
+    state.clients[0].model.hook = lambda: None
+    with pytest.raises(UserError, match="--workers 1"):
+        fleet(federation, state)
+
+
+def test_an_arena_holds_tensors_once_in_their_order_of_axes():
+    tied = nn.Linear(2, 2)
+    image = torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last)
+    arena = Arena.of({"a": tied, "b": tied.weight, "c": image, "d": torch.zeros(0), "e": image[:, :, 1:]})
+    one, other = arena.load(), arena.load()
+    assert one["a"].weight is one["b"] and isinstance(one["b"], nn.Parameter)
+    assert one["c"].is_contiguous(memory_format=torch.channels_last) and torch.equal(one["c"], image)
+    assert len(one["d"]) == 0 and torch.equal(one["e"], image[:, :, 1:])
+    one["a"].weight.data.fill_(7)
+    assert (other["a"].weight == 7).all() and not (tied.weight == 7).any()
