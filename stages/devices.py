@@ -1,8 +1,12 @@
-"""Where tensors live."""
+"""Where tensors live, and how a device computes."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+
 import torch
+from torch import nn
 
 from stages.errors import UserError
 
@@ -19,3 +23,30 @@ def device(name: str) -> torch.device:
             f"Device '{name}' is not to be had here ({str(error).splitlines()[0]}); use cpu or auto."
         ) from None
     return found
+
+
+def set_arithmetic(precision: str, deterministic: bool) -> None:
+    """For this process: TF32 in a GPU's matrix products and convolutions or not; the same result in every run or not."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants to be deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)  # adaptive pooling has no other backward
+
+
+def home(offload: str, models: Iterable[nn.Module], device: torch.device) -> torch.device:
+    """Where client models wait between turns: on the device, or in host memory if `offload` is on or they don't fit."""
+    if device.type == "cpu" or offload == "off":
+        return device
+    host = torch.device("cpu")
+    return host if offload == "on" or size(models) > free(device) / 2 else device  # half is for work on them
+
+
+def size(models: Iterable[nn.Module]) -> int:
+    """Bytes of all weights and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for model in models for tensor in model.state_dict().values())
+
+
+def free(device: torch.device) -> int:
+    """Bytes that the device has left."""
+    return torch.cuda.mem_get_info(device)[0]

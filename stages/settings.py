@@ -280,6 +280,18 @@ class Train(Settings):
         1, "CPU threads of one run. The result depends on their number; more pay for large models only.",
         panel="Speed", low=1,
     )  # fmt: skip
+    precision: str = setting(
+        "fp32", "Numbers the clients compute in: fp32; tf32 for matrix products on a GPU; bf16 in the models' bases.",
+        panel="Speed", choices=("fp32", "tf32", "bf16"),
+    )  # fmt: skip
+    deterministic: bool = setting(
+        False, "On a GPU, the same result in every run, at some cost in speed; a CPU's is always the same.",
+        panel="Speed",
+    )  # fmt: skip
+    offload: str = setting(
+        "auto", "Keep client models in host memory between turns on a GPU: if they would not fit, always, or never.",
+        panel="Speed", choices=("auto", "on", "off"),
+    )  # fmt: skip
     workers: int = setting(
         1, "Processes that train clients side by side on the CPU. The result does not depend on their number.",
         panel="Speed", low=1,

@@ -25,7 +25,14 @@ from stages.models import split
 from stages.observer import SILENT, Observer
 from stages.settings import Settings, Train
 
-RESUMABLE = ("rounds", "device", "workers", "checkpoint_every", "patience")  # what may change when a run goes on
+RESUMABLE = (
+    "rounds",
+    "device",
+    "workers",
+    "offload",
+    "checkpoint_every",
+    "patience",
+)  # what may change when a run goes on
 
 
 def train(

@@ -11,6 +11,7 @@ from stages.algorithms.contract import Algorithm, ClientState, PairSource, Task
 from stages.artifacts import kinds
 from stages.artifacts.store import Artifact
 from stages.devices import device as placed
+from stages.devices import home, set_arithmetic
 from stages.engines.federation import Federation, Share, State
 from stages.engines.local import InProcess
 from stages.engines.rounds import Fleet
@@ -54,6 +55,7 @@ def assemble(plan: Plan) -> tuple[Federation, State]:
     """
     settings, device, rng = plan.settings, placed(plan.settings.device), Rng(plan.seed)
     torch.set_num_threads(settings.threads)
+    set_arithmetic(settings.precision, settings.deterministic)
     data = kinds.read(plan.data)
     check_shares(data, settings)
     pairs = pair_source(plan, data, device)
@@ -61,7 +63,9 @@ def assemble(plan: Plan) -> tuple[Federation, State]:
         data.clients, data.classes, settings.feature_dim, pairs.latent_dim if pairs else 0, settings.lr,
         settings.batch_size, device, data.train.images.shape[1:],
     )  # fmt: skip
-    clients = [ClientState(model.to(device, memory_format=torch.channels_last)) for model in models(plan, data)]
+    built = models(plan, data)
+    waiting = home(settings.offload, built, device)
+    clients = [ClientState(model.to(waiting, memory_format=torch.channels_last)) for model in built]
     plan.algorithm.check(plan.hyper, task, [client.model for client in clients])
     server, shared = plan.algorithm.init(plan.hyper, task, rng.at("init"))
     parts = {name: getattr(data, name) for name in kinds.SPLITS}
@@ -120,6 +124,7 @@ def models(plan: Plan, data: kinds.Data) -> list[split.SplitModel]:
                 tried.add(name)
         except UserError as error:
             raise UserError(f"Client {client}'s model '{name}' does not fit: {error}") from error
+        model.bf16 = plan.settings.precision == "bf16"
         built.append(model)
     return built
 

@@ -1,7 +1,10 @@
-"""Clients in this process, one after the other: every model and image stays on the device between rounds."""
+"""Clients in this process: on a CPU one after the other, on a GPU several in flight."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,32 +15,61 @@ from stages.engines import clients
 from stages.engines.clients import Answer
 from stages.engines.federation import Federation
 
+IN_FLIGHT = 4  # clients that train on a GPU at the same time
+
 
 class InProcess:
-    """A fleet that trains the very states it is given."""
+    """A fleet that trains the very states it is given. Images stay on the device; models too, unless off-loaded."""
 
     def __init__(self, federation: Federation, states: list[ClientState]):
         self.federation, self.states = federation, states
 
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer]:
         """Raises Diverged at the first client whose loss is not finite."""
-        shares, answers = self.federation.shares["train"], {}
-        for client in joined:
-            answers[client] = clients.train(
-                self.federation, client, self.states[client], shares[client], rounds, download
-            )
+        shares = self.federation.shares["train"]
+
+        def answer(client: int) -> Answer:
+            with self._present(client) as state:
+                return clients.train(self.federation, client, state, shares[client], rounds, download)
+
+        answers = {}
+        for client, answers[client] in zip(joined, self._each(answer, joined), strict=True):
             clients.check_finite(answers[client].metrics, f"Client {client}", rounds)
         return answers
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        def hits(split: str) -> Tensor:
-            pairs = zip(self.states, self.federation.shares[split], strict=True)
-            return torch.stack([clients.right(self.federation, state, share, download) for state, share in pairs]).cpu()
+        def hits(client: int) -> list[Tensor]:
+            shares = [self.federation.shares[split][client] for split in ("test", "validation")]
+            with self._present(client) as state:
+                return [clients.right(self.federation, state, share, download) for share in shares]
 
-        return {split: hits(split) for split in ("test", "validation")}
+        right = torch.stack([torch.stack(hits(client)) for client in range(len(self.states))]).cpu()
+        return dict(zip(("test", "validation"), right.T, strict=True))
 
     def collect(self) -> None:
         """Nothing to bring here."""
 
     def close(self) -> None:
         """Nothing to end."""
+
+    @contextmanager
+    def _present(self, client: int) -> Iterator[ClientState]:
+        """The client's state with its model on the device, for one turn."""
+        state = self.states[client]
+        waiting = next(state.model.parameters()).device
+        state.model.to(self.federation.device)
+        try:
+            yield state
+        finally:
+            state.model.to(waiting)
+
+    def _each(self, answer: Callable[[int], Answer], joined: list[int]) -> Iterator[Answer]:
+        """Answers in order. On a GPU a thread a client, each with a stream: while one waits, others launch.
+
+        Clients in flight draw dropout from one generator, so who wants the same result every time has one at a time.
+        """
+        if self.federation.device.type == "cpu" or self.federation.settings.deterministic:
+            yield from map(answer, joined)
+            return
+        with ThreadPoolExecutor(IN_FLIGHT) as threads:
+            yield from threads.map(answer, joined)

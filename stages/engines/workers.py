@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stages.algorithms.contract import ClientState
 from stages.clock import Clock, collecting, shift
+from stages.devices import set_arithmetic
 from stages.engines import clients
 from stages.engines.arena import Arena
 from stages.engines.clients import Answer
@@ -135,6 +136,7 @@ def work(pipe: connection.Connection, arena: Arena, threads: int) -> None:
     threading.Thread(target=die_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     federation, states = arena.load()
+    set_arithmetic(federation.settings.precision, federation.settings.deterministic)
     while True:
         try:
             job = pickle.loads(pipe.recv_bytes())

@@ -17,17 +17,18 @@ from stages.algorithms.losses import arcface
 def bare_seconds(hyper, shared, client, download, batches, rng) -> float:
     """Seconds of a FedKTL client's local training as a plain loop over batches that lie ready on the device.
 
-    Forward, backward, clip, SGD step on a copy of the client's model: the arithmetic of `fedktl.client_update`.
+    Forward, backward, clip, SGD step on a copy of the client's model in PyTorch's usual memory format: the arithmetic of
+    `fedktl.client_update`.
     """
-    task, model = shared.task, copy.deepcopy(client.model).train()
+    task, model = shared.task, copy.deepcopy(client.model).train().to(memory_format=torch.contiguous_format)
     projection = nn.Linear(task.feature_dim, task.latent_dim)
     projection.load_state_dict(shared.projection)
     projection.to(task.device)
-    ready = [tuple(tensor.clone() for tensor in batch) for batch in batches.steps(rng)]
+    ready = [(x.contiguous(), y.clone()) for x, y in batches.steps(rng)]
     pairs: list = [None] * len(ready)
     if download:
         endless = fedktl.endless_pairs(download, task.batch_size, rng)
-        pairs = list(islice(endless, len(ready)))
+        pairs = [(images.contiguous(), latents) for images, latents in islice(endless, len(ready))]
     optimizer = torch.optim.SGD([*model.parameters(), *projection.parameters()], lr=task.lr)
     begun = time.perf_counter()
     for (x, y), pair in zip(ready, pairs, strict=True):

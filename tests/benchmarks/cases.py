@@ -36,8 +36,8 @@ CASES = {
 
 
 @contextmanager
-def planned(case: Case, folder: Path | None = None, **settings):
-    """A plan over artifacts in a store that goes away; `settings` override those of `fedktl train`."""
+def stored(case: Case, folder: Path | None = None):
+    """A store with the case's data and a bank, which goes away."""
     with tempfile.TemporaryDirectory() as scratch:
         store = Store(scratch)
         if folder and case.real:
@@ -45,18 +45,15 @@ def planned(case: Case, folder: Path | None = None, **settings):
         else:
             make_data(store, case)
         make_bank(store)
-        preset, algorithm = presets.load("reference"), algorithms.get("fedktl")
-        chosen = {"models": case.models, "pairs": "bank", "device": "cpu"}
-        hyper = algorithm.Hyper.make(preset.algorithms["fedktl"])
-        plan = Plan(
-            algorithm,
-            hyper,
-            Train.make(preset.train, chosen, settings),
-            0,
-            store.newest("data"),
-            store.newest("latents"),
-        )
-        yield plan
+        yield store
+
+
+def plan(store: Store, case: Case, **settings) -> Plan:
+    """FedKTL as the public reference runs it; `settings` override those of `fedktl train`."""
+    preset, algorithm = presets.load("reference"), algorithms.get("fedktl")
+    hyper = algorithm.Hyper.make(preset.algorithms["fedktl"])
+    chosen = Train.make(preset.train, {"models": case.models, "pairs": "bank", "device": "cpu"}, settings)
+    return Plan(algorithm, hyper, chosen, 0, store.newest("data"), store.newest("latents"))
 
 
 def make_data(store: Store, case: Case, classes: int = 10, per_client: int = 2) -> None:

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stages.algorithms.contract import ClientState, tensors
 from stages.engines import checkpoint, clients
 from stages.engines.federation import Federation, State
+from stages.settings import Train
 from tests.benchmarks import machine
 
 
@@ -66,7 +67,7 @@ def seconds(federation: Federation, state: State) -> dict[str, float]:
     return {
         "local training": training / rate, "prototypes": prototypes / rate, "evaluation": evaluation / rate,
         "alignment": hyper.server_epochs * alignment_flops(server, uploads) / rate,
-        "checkpoint": saved / machine.disk_rate(),
+        "checkpoint": saved / machine.disk_rate() / Train().checkpoint_every,
     }  # fmt: skip
 
 

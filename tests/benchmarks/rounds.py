@@ -6,7 +6,8 @@ Cases: `small` (20 clients), `HtFE8` (20 clients, three steps each) and `cnn200`
 CIFAR-10 partition (see tests/benchmarks/anchor.py); without it images of the same sizes are made up. In every round each
 client trains twice, in the engine and in a bare loop over the same batches (tests/benchmarks/bare.py), in turns, so that
 what else the machine does strikes both alike. Peak memory is taken in a process of its own. The floor of a phase is its
-FLOPs over the device's rate for matrix products, or its bytes over that of the disk.
+FLOPs over the device's rate for matrix products, or its bytes over that of the disk; a checkpoint is charged a tenth,
+since one is written every ten rounds.
 """
 
 from __future__ import annotations
@@ -15,20 +16,21 @@ import argparse
 import json
 import multiprocessing
 import statistics
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from stages.artifacts.store import Store
 from stages.clock import Clock, collecting, phase
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
 from stages.engines.local import InProcess
+from stages.settings import Train
 from tests.benchmarks import floors, machine
 from tests.benchmarks.bare import bare_seconds
-from tests.benchmarks.cases import CASES, Case, planned
+from tests.benchmarks.cases import CASES, Case, plan, stored
 
 
 def beside(update, seconds: dict):
@@ -56,47 +58,45 @@ def beside(update, seconds: dict):
     return both
 
 
-def measure(case: Case, repeats: int, folder: Path | None, **settings) -> dict:
+def measure(store: Store, case: Case, repeats: int, settings: dict) -> dict:
     """Medians over the rounds after the first, in which there are no pairs yet."""
-    with planned(case, folder, **settings) as plan, tempfile.TemporaryDirectory() as scratch:
-        bare: dict[str, float] = {"bare": 0.0}
-        algorithm = replace(plan.algorithm, client_update=beside(plan.algorithm.client_update, bare))
-        federation, state = assemble(replace(plan, algorithm=algorithm))
-        fleet, ratios, phases = InProcess(federation, state.clients), [], []
-        for number in range(repeats + 1):
-            bare["bare"] = 0.0
-            clock = Clock()
-            with collecting(clock):
-                rounds.play_round(federation, state, fleet)
-                rounds.evaluate(federation, state, fleet)
-                with phase("checkpoint"):
-                    checkpoint.write(state, Path(scratch) / "c.safetensors")
-            del clock.seconds["bare"]
-            if number:
-                ratios.append(clock.seconds["local training"] / bare["bare"])
-                phases.append(clock.seconds)
-        steps = floors.steps(federation)
-        seconds = {name: statistics.median(each.get(name, 0.0) for each in phases) for name in rounds.PHASES}
-        others = sum(value for name, value in seconds.items() if name != "local training")
-        return {
-            "seconds": seconds, "floor": floors.seconds(federation, state), "engine/bare": statistics.median(ratios),
-            "others/round": others / sum(seconds.values()), "steps_per_second": steps / seconds["local training"],
-        }  # fmt: skip
+    planned, bare = plan(store, case, **settings), {"bare": 0.0}
+    algorithm = replace(planned.algorithm, client_update=beside(planned.algorithm.client_update, bare))
+    federation, state = assemble(replace(planned, algorithm=algorithm))
+    fleet, ratios, phases = InProcess(federation, state.clients), [], []
+    for number in range(repeats + 1):
+        bare["bare"], clock = 0.0, Clock()
+        with collecting(clock):
+            rounds.play_round(federation, state, fleet)
+            rounds.evaluate(federation, state, fleet)
+            with phase("checkpoint"):
+                checkpoint.write(state, store.root / "checkpoint.safetensors")
+        del clock.seconds["bare"]
+        clock.seconds["checkpoint"] /= Train().checkpoint_every
+        if number:
+            ratios.append(clock.seconds["local training"] / bare["bare"])
+            phases.append(clock.seconds)
+    seconds = {name: statistics.median(each.get(name, 0.0) for each in phases) for name in rounds.PHASES}
+    others = sum(value for name, value in seconds.items() if name != "local training")
+    return {
+        "seconds": seconds, "floor": floors.seconds(federation, state), "engine/bare": statistics.median(ratios),
+        "others/round": others / sum(seconds.values()),
+        "steps_per_second": floors.steps(federation) / seconds["local training"],
+    }  # fmt: skip
 
 
-def memory(case: Case, folder: Path | None, settings: dict) -> dict:
+def memory(root: Path, case: Case, settings: dict) -> dict:
     """Peak bytes of two rounds beyond what the libraries take, and the bytes that must be held."""
     torch.set_num_threads(1)
     floors.warm_up()
     before = machine.peak_memory()
-    with planned(case, folder, **settings) as plan:
-        federation, state = assemble(plan)
-        fleet = InProcess(federation, state.clients)
-        for _ in range(2):
-            rounds.play_round(federation, state, fleet)
-            rounds.evaluate(federation, state, fleet)
-        peak = machine.peak_memory() - before
-        return {"peak": peak, "libraries": before, "held": floors.held(federation, state)}
+    federation, state = assemble(plan(Store(root), case, **settings))
+    fleet = InProcess(federation, state.clients)
+    for _ in range(2):
+        rounds.play_round(federation, state, fleet)
+        rounds.evaluate(federation, state, fleet)
+    peak = machine.peak_memory() - before
+    return {"peak": peak, "libraries": before, "held": floors.held(federation, state)}
 
 
 def show(name: str, result: dict) -> None:
@@ -124,9 +124,10 @@ def main() -> None:
     for name in asked.case or CASES:
         case = replace(CASES[name], images=asked.images or CASES[name].images)
         begun = time.perf_counter()
-        result = measure(case, asked.rounds, asked.folder, device=asked.device)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            result["memory"] = pool.apply(memory, (case, asked.folder, {"device": asked.device}))
+        with stored(case, asked.folder) as store:
+            result = measure(store, case, asked.rounds, {"device": asked.device})
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                result["memory"] = pool.apply(memory, (store.root, case, {"device": asked.device}))
         results[name] = result | {"measured_in": time.perf_counter() - begun}
         if not asked.json:
             show(name, result)

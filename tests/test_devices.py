@@ -1,0 +1,56 @@
+"""Where models wait, and how numbers are computed."""
+
+import pytest
+import torch
+from torch import nn
+
+from stages import devices
+from stages.engines import local
+from stages.engines.assembly import assemble
+from stages.engines.local import InProcess
+from tests.engines.test_local import planned, played, same, weights
+
+GPU, HOST = torch.device("cuda"), torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("offload", "free", "where"),
+    [("auto", 81, GPU), ("auto", 79, HOST), ("on", 10**9, HOST), ("off", 1, GPU)],
+)
+def test_models_that_would_fill_more_than_half_the_device_wait_in_host_memory(offload, free, where, monkeypatch):
+    monkeypatch.setattr(devices, "free", lambda device: free)
+    models = [nn.Linear(4, 1, bias=False), nn.Linear(6, 1, bias=False)]  # 40 bytes
+    assert devices.home(offload, models, GPU) == where
+    assert devices.home(offload, models, HOST) == HOST
+
+
+def test_a_model_comes_to_the_device_for_its_turn_and_goes_back(toy_store, monkeypatch):
+    federation, state = assemble(planned(toy_store, "local"))
+    federation.device, moves = GPU, []
+    monkeypatch.setattr(type(state.clients[0].model), "to", lambda self, device: moves.append(device))
+    with InProcess(federation, state.clients)._present(0):
+        assert moves == [GPU]
+    assert moves == [GPU, HOST]
+
+
+@pytest.mark.parametrize("settings", [{"precision": "tf32"}, {"deterministic": True}, {"offload": "on"}])
+def test_what_concerns_a_gpu_changes_nothing_on_a_cpu(toy_store, settings):
+    (_, plain), (_, other) = played(planned(toy_store)), played(planned(toy_store, **settings))
+    devices.set_arithmetic("fp32", False)
+    assert same(weights(plain), weights(other))
+
+
+def test_bfloat16_learns_the_same_within_its_precision(toy_store):
+    (_, full), (_, half) = played(planned(toy_store, rounds=2)), played(planned(toy_store, rounds=2, precision="bf16"))
+    one, other = (state.history["client_metrics/loss"] for state in (full, half))
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(one, other, rtol=0.1, atol=0.1)
+    assert all(value.dtype != torch.bfloat16 for value in weights(half).values())
+
+
+def test_several_clients_in_flight_answer_in_order(toy_store):
+    federation, state = assemble(planned(toy_store, "local"))
+    federation.device = torch.device("meta")  # anything but a CPU
+    fleet = InProcess(federation, state.clients)
+    assert list(fleet._each(lambda client: client * 2, [3, 1, 2])) == [6, 2, 4]
+    assert local.IN_FLIGHT > 1
