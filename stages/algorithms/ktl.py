@@ -7,11 +7,27 @@ loop as FedKTL's, for a single client with few images.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from stages.algorithms import fedktl
 from stages.algorithms.contract import Algorithm, Task
 from stages.errors import UserError
 from stages.models.split import SplitModel
+from stages.settings import setting
+
+
+@dataclass(frozen=True)
+class Hyper(fedktl.Hyper):
+    """FedKTL's, but for the centroids.
+
+    A single client has a prototype a class, and BatchNorm's running statistics of ten prototypes lag behind them: class
+    means that are taken with these statistics grew from round to round until the run diverged.
+    """
+
+    centroids: str = setting(
+        "trained", "Class centroids: means of transformed prototypes, or a table trained by Adam.",
+        choices=("mean", "trained"), source="reference",
+    )  # fmt: skip
 
 
 def single_client(hyper: fedktl.Hyper, task: Task, models: Sequence[SplitModel]) -> None:
@@ -22,7 +38,7 @@ def single_client(hyper: fedktl.Hyper, task: Task, models: Sequence[SplitModel])
 
 
 ALGORITHM = Algorithm(
-    "ktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", fedktl.Hyper, fedktl.Download, fedktl.init,
+    "ktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper, fedktl.Download, fedktl.init,
     fedktl.client_update, fedktl.server_update, fedktl.predict, needs_latents=fedktl.ALGORITHM.needs_latents,
     check=single_client,
 )  # fmt: skip

@@ -100,5 +100,5 @@ def median_bandwidths(latents: Tensor) -> Tensor:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """|a_i - b_j|^2 for rows of a [n, H] and b [m, H]: float32 [n, m]."""
-    return torch.addmm(b.square().sum(1), a, b.T, alpha=-2) + a.square().sum(1)[:, None]
+    """|a_i - b_j|^2 for rows of a [n, H] and b [m, H]: float32 [n, m], never below 0 by rounding."""
+    return (torch.addmm(b.square().sum(1), a, b.T, alpha=-2) + a.square().sum(1)[:, None]).clamp_(min=0)

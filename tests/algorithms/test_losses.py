@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from stages.algorithms.losses import (
+    BANDWIDTHS,
     arcface,
     distillation,
     median_bandwidths,
@@ -91,6 +92,12 @@ def test_median_bandwidth_keeps_a_gradient_in_thousands_of_dimensions():
     )
     mmd(x, latents, median_bandwidths(latents)).backward()
     assert x.grad.abs().max() > 1e-6
+
+
+def test_squared_distances_of_far_points_are_never_negative():
+    far = torch.tensor([[1e4, 1e4 + 1.0, 3.0]]) + torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
+    assert (squared_distances(far, far) >= 0).all()
+    assert mmd(far, far + 0.5, torch.tensor(BANDWIDTHS)).isfinite()
 
 
 def test_squared_distances():
