@@ -48,13 +48,15 @@ class Descent:
         self._forget()
         loss.backward()
         for group in self._groups:
-            moved = [parameter for parameter in group if parameter.grad is not None]
-            if moved:
-                nn.utils.clip_grad_norm_(moved, self.MAX_NORM)
-                self._move(moved, [parameter.grad for parameter in moved])
+            nn.utils.clip_grad_norm_(group, self.MAX_NORM)
+            moving: dict[Tensor, Tensor] = {
+                parameter: parameter.grad for parameter in group if parameter.grad is not None
+            }
+            if moving:
+                self._move(list(moving), list(moving.values()))
 
     @torch.no_grad()
-    def _move(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+    def _move(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         """In few launches; torch.optim's optimizers would take two seconds to import."""
         torch._foreach_add_(parameters, gradients, alpha=-self._lr)
 
@@ -69,14 +71,14 @@ class AdamDescent(Descent):
 
     def __init__(self, lr: float, *modules: nn.Module):
         super().__init__(lr, *modules)
-        self._moments: dict[nn.Parameter, tuple[Tensor, Tensor, Tensor]] = {
+        self._moments: dict[Tensor, tuple[Tensor, Tensor, Tensor]] = {
             parameter: (torch.zeros_like(parameter), torch.zeros_like(parameter), parameter.new_zeros(()))
             for group in self._groups
             for parameter in group
         }
 
     @torch.no_grad()
-    def _move(self, parameters: list[nn.Parameter], gradients: list[Tensor]) -> None:
+    def _move(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         means, squares, steps = map(list, zip(*(self._moments[p] for p in parameters), strict=True))
         torch._foreach_add_(steps, 1)
         torch._fused_adam_(

@@ -35,8 +35,8 @@ class Arena:
         pickler = _Pickler(buffer)
         pickler.dump(content)
         block = torch.empty(max(1, pickler.size), dtype=torch.uint8).share_memory_()
-        for (start, *form), tensor in pickler.placed.values():
-            view(block, start, *form).copy_(tensor.detach())
+        for place, tensor in pickler.placed.values():
+            view(block, *place).copy_(tensor.detach())
         return cls(buffer.getvalue(), block)
 
     def load(self) -> Any:

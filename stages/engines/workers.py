@@ -99,15 +99,16 @@ class Workers:
     def _all(self, jobs: list[Job]) -> dict[int, Done]:
         """Have every job done, the longest first, each by the next worker that is free."""
         waiting = sorted(jobs, key=lambda job: self._cost[job.client])
-        idle, busy, done = list(self._workers), {}, {}
+        idle, done = list(self._workers), {}
+        busy: dict[Any, Any] = {}
         while waiting or busy:
             while waiting and idle:
                 process, pipe = idle.pop()
                 job = waiting.pop()
                 self._reach(lambda: pipe.send_bytes(pickle.dumps(job)), job)  # noqa: B023
-                busy[pipe] = process, job
-            for pipe in connection.wait(list(busy)):
-                process, job = busy.pop(pipe)
+                busy[pipe] = process, pipe, job
+            for ready in connection.wait(list(busy)):
+                process, pipe, job = busy.pop(ready)
                 outcome = self._reach(lambda: pickle.loads(pipe.recv_bytes()), job)  # noqa: B023
                 if isinstance(outcome, Exception):
                     raise outcome
