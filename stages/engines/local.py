@@ -36,6 +36,9 @@ class InProcess:
 
         return {split: hits(split) for split in ("test", "validation")}
 
+    def traffic(self) -> dict[str, list[int]]:
+        return {}
+
     def collect(self) -> None:
         """Nothing to bring here."""
 
