@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,17 @@ def connection(address: str, root_certificates: str | None) -> str:
         else "insecure = true"
     )
     return f'[superlink]\ndefault = "fedktl"\n\n[superlink.fedktl]\naddress = {json.dumps(address)}\n{security}\n'
+
+
+def enlist(address: str, root_certificates: str, key: Path, running: Callable[[], bool]) -> None:
+    """Let the node with this public key join. Tries while the SuperLink starts; UserError if it does not take the key."""
+    deadline = time.monotonic() + START
+    with tempfile.TemporaryDirectory(prefix="fedktl-") as scratch:
+        while True:
+            told = flwr(Path(scratch), address, root_certificates, "supernode", "register", str(key), "fedktl")
+            why = str(told.get("error-message") or told)
+            if told.get("success") or "already" in why:
+                return
+            if not running() or time.monotonic() > deadline:
+                raise UserError(f"The SuperLink at {address} does not take the key {key} ({why.strip()}).")
+            time.sleep(1)

@@ -11,7 +11,7 @@ from stages.engines.assembly import Elsewhere, Plan, census_of, model_of
 from stages.engines.federation import Federation, State
 from stages.engines.flower import checks
 from stages.engines.flower.disk import Disk
-from stages.engines.flower.fleet import Nodes, Roll, called
+from stages.engines.flower.fleet import Nodes, Roll, awaited, called
 from stages.engines.flower.link import Link
 from stages.engines.flower.simulation import simulated
 from stages.observer import Observer
@@ -66,6 +66,7 @@ class Deployed:
 
     def fleet(self, plan: Plan, federation: Federation, state: State) -> Nodes:
         self.roll.expect(plan)
+        awaited(self.roll, plan.settings.round_timeout, federation.clients)  # who is absent then may come later
         return nodes(plan, federation, state, self.link, self.roll)
 
 

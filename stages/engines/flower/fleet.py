@@ -197,10 +197,19 @@ class Nodes:
 
 
 def called(roll: Roll, timeout: float, clients: int | None = None) -> list[Facts]:
-    """What every client says of itself, once each has a node. UserError names who did not come in `timeout` seconds.
+    """What every client says of itself. UserError names who has no node after `timeout` seconds.
 
     How many there are, unless it is given, is what the first one says.
     """
+    absent = awaited(roll, timeout, clients)
+    if absent or not roll.claims:
+        whom = f"clients {', '.join(map(str, absent))}" if absent else "any client"
+        raise UserError(f"No node came for {whom} in {timeout:g} seconds; start them with fedktl federation join.")
+    return [roll.claims[node] for _, node in sorted(roll.nodes.items())]
+
+
+def awaited(roll: Roll, timeout: float, clients: int | None = None) -> list[int]:
+    """Wait until every client has a node, but no longer than `timeout` seconds; those that have none."""
     deadline = time.monotonic() + timeout
     while True:
         roll.update()
@@ -208,11 +217,7 @@ def called(roll: Roll, timeout: float, clients: int | None = None) -> list[Facts
             first = next(iter(roll.claims.values()))
             roll.alike = {name: first[name] for name in ("clients", "classes", "shape", "data")}
             clients = first["clients"]
-        there = roll.nodes
-        absent = [str(client) for client in range(clients or 0) if client not in there]
-        if clients and not absent:
-            return [roll.claims[there[client]] for client in range(clients)]
-        if time.monotonic() > deadline:
-            whom = f"clients {', '.join(absent)}" if absent else "any client"
-            raise UserError(f"No node came for {whom} in {timeout:g} seconds; start them with fedktl federation join.")
+        absent = sorted(set(range(clients or 0)) - roll.nodes.keys())
+        if (clients and not absent) or time.monotonic() > deadline:
+            return absent
         time.sleep(POLL)

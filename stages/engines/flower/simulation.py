@@ -59,7 +59,8 @@ def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path)
     from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    for talkative in ("flwr", "ray"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)
     server = ServerApp()
     server.main()(serve)
 
