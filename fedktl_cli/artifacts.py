@@ -137,12 +137,22 @@ def export(
     context: typer.Context,
     ref: Reference,
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.", metavar="DIR")],
-    format: Annotated[str, typer.Option("--format", help="pfllib, safetensors or npz.", metavar="TEXT")] = "npz",
-    client: Annotated[int | None, typer.Option("--client", help="This client's model only.", min=0)] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", help="npz (default), pfllib, safetensors, or share: data of --client.", metavar="TEXT"
+        ),
+    ] = None,
+    client: Annotated[
+        int | None,
+        typer.Option("--client", help="This client only: its model, or its data as a store of its own.", min=0),
+    ] = None,
 ) -> None:
     """Write an artifact for other programs: data as PFLlib folders or npz, client models as safetensors.
 
     [dim]fedktl artifacts export digits --format pfllib digits-pfllib[/]
+
+    [dim]fedktl artifacts export digits --client 3 share-of-3[/]
     """
     from stages.artifacts.exporting import export as write
 

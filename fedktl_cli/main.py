@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedktl_cli import artifacts, catalogue, demo, generate, generator, prepare, presets, report, train
+from fedktl_cli import artifacts, catalogue, demo, federation, generate, generator, prepare, presets, report, train
 from fedktl_cli.terminal import Terminal
 from stages.artifacts.store import Store
 
@@ -52,6 +52,7 @@ def main(
 
 for module in (prepare, generate, train, report, demo):
     module.register(app)
+app.add_typer(federation.app, name="federation", rich_help_panel="Stages")
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel="Look around")
 app.add_typer(generator.app, name="generator", rich_help_panel="Look around")
 app.add_typer(catalogue.algorithms, name="algorithms", rich_help_panel="Look around")

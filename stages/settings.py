@@ -269,6 +269,25 @@ class Train(Settings):
     weights: str | None = setting(
         None, "Where the bank's generator lies now, for live pairs; default: where it lay then.", panel="Pairs"
     )
+    engine: str = setting(
+        "local", "Clients in this process, or over Flower: simulated over Ray, or with --federation real ones.",
+        panel="Engine", choices=("local", "flower"),
+    )  # fmt: skip
+    federation: str | None = setting(
+        None, "HOST:PORT of the SuperLink on this machine (fedktl federation up), which has its clients' data.",
+        panel="Engine",
+    )  # fmt: skip
+    root_certificates: str | None = setting(
+        None, "PEM file of the authority that signed the SuperLink's certificate; without it there is no TLS.",
+        panel="Engine",
+    )  # fmt: skip
+    client_cpus: float = setting(1.0, "CPU cores of a simulated client.", panel="Engine", above=0)
+    client_gpus: float = setting(0.0, "GPUs of a simulated client; 0.25 puts four on one.", panel="Engine", low=0)
+    round_timeout: float = setting(
+        600.0, "Seconds after which a round goes on without the clients that have not answered.", panel="Engine",
+        above=0,
+    )  # fmt: skip
+    min_clients: int = setting(1, "Clients that must answer, else the run stops.", panel="Engine", low=1)
     eval_every: int = setting(1, "Rounds between evaluations.", panel="Rounds", low=1)
     patience: int = setting(
         0, "Stop after so many evaluations without a better accuracy (on validation, else on test); 0: never.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -13,11 +14,13 @@ from safetensors.torch import save
 
 from stages import algorithms
 from stages.algorithms.contract import Algorithm, cost
+from stages.artifacts.kinds import Census
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref, checked_name
 from stages.artifacts.store import Artifact, Store, Writer
-from stages.engines import checkpoint, clients, rounds
-from stages.engines.assembly import Plan, assemble, fleet
+from stages.engines import checkpoint, clients, engine, rounds
+from stages.engines.assembly import Elsewhere, Plan, assemble, census_of
+from stages.engines.engine import Engine
 from stages.engines.federation import Diverged, Federation, Share, State
 from stages.engines.local import InProcess
 from stages.errors import Interrupted, UserError, unknown
@@ -25,14 +28,10 @@ from stages.models import split
 from stages.observer import SILENT, Observer
 from stages.settings import Settings, Train
 
-RESUMABLE = (
-    "rounds",
-    "device",
-    "workers",
-    "offload",
-    "checkpoint_every",
-    "patience",
-)  # what may change when a run goes on
+RESUMABLE = (  # what may change when a run goes on
+    "rounds", "device", "workers", "offload", "checkpoint_every", "patience",
+    "federation", "root_certificates", "client_cpus", "client_gpus", "round_timeout", "min_clients",
+)  # fmt: skip
 
 
 def train(
@@ -43,10 +42,11 @@ def train(
     Raises UserError for bad input and divergence, Interrupted when the observer asks to stop.
     """
     published = []
-    for plan in plans(store, settings, hyper):
-        federation, state = assemble(plan)
-        partial = Partial.begin(store, "run", run_name(plan, name), plan.facts())
-        published.append(finish(store, partial, plan, federation, state, observer))
+    with engine.opened(settings, observer) as found:
+        for plan in plans(store, settings, hyper, found):
+            federation, state = assemble(plan, found.images)
+            partial = Partial.begin(store, "run", run_name(plan, name), plan.facts())
+            published.append(finish(store, partial, plan, federation, state, found, observer))
     return published
 
 
@@ -67,34 +67,39 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
         if plan.settings.rounds <= int(packed["rounds"]):
             raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more with --rounds.")
         partial = Partial.begin(store, "run", finished.ref.name, plan.facts())
-    if packed is None:
-        federation, state = assemble(plan)
-    else:  # the checkpoint has the weights: files they once came from need not be there
-        federation, state = assemble(replace(plan, settings=replace(plan.settings, pretrained=())))
-        checkpoint.unpack(state, packed, plan.algorithm, federation.device)
-    return finish(store, partial, plan, federation, state, observer)
+    with engine.opened(plan.settings, observer) as found:
+        if packed is None:
+            federation, state = assemble(plan, found.images)
+        else:  # the checkpoint has the weights: files they once came from need not be there
+            federation, state = assemble(replace(plan, settings=replace(plan.settings, pretrained=())), found.images)
+            checkpoint.unpack(state, packed, plan.algorithm, federation.device)
+        return finish(store, partial, plan, federation, state, found, observer)
 
 
 def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What each run would be, found by one batch through every architecture; nothing is written."""
-    return [preview(plan) for plan in plans(store, settings, hyper)]
+    if settings.federation:
+        raise UserError(
+            "A dry run needs the data here; leave out --federation and name what the clients have by --data."
+        )
+    return [preview(plan) for plan in plans(store, settings, hyper, engine.Local())]
 
 
-def plans(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]]) -> list[Plan]:
+def plans(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]], found: Engine) -> list[Plan]:
     """One plan per algorithm and seed, everything checked that can be without reading arrays."""
     chosen = [algorithms.get(name) for name in settings.algorithm]
     for name in hyper:
         if name not in settings.algorithm:
             raise unknown("algorithm in this run", name, settings.algorithm)
     hypers = {algorithm.name: algorithm.Hyper.make(hyper.get(algorithm.name, {})) for algorithm in chosen}
-    data = store.open(settings.data, "data") if settings.data else store.newest("data")
-    latents = None
+    data, latents = found.data(store, settings), None
     if any(algorithm.needs_latents(hypers[algorithm.name]) for algorithm in chosen):
         latents = store.open(settings.latents, "latents") if settings.latents else store.newest("latents")
 
     def plan(algorithm: Algorithm, seed: int) -> Plan:
         own = hypers[algorithm.name]
-        return Plan(algorithm, own, settings, seed, data, latents if algorithm.needs_latents(own) else None)
+        key = uuid.uuid4().hex if settings.engine == "flower" else None
+        return Plan(algorithm, own, settings, seed, data, latents if algorithm.needs_latents(own) else None, key)
 
     return [plan(algorithm, seed) for algorithm in chosen for seed in settings.seeds]
 
@@ -104,8 +109,10 @@ def plan_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any
     for name in changes:
         if name not in RESUMABLE:
             raise UserError(f"A resumed run keeps its {name}; only {', '.join(RESUMABLE)} can change.")
-    sources: dict[str, Artifact] = {}
+    elsewhere, sources = data_elsewhere(facts), {}
     for role, identity in facts["made_from"].items():
+        if role == "data" and elsewhere:
+            continue
         source = store.open(identity["ref"], role)
         if source.identity != identity:
             raise UserError(f"{role} {source.ref} is not the one this run was made from; restore that one to go on.")
@@ -113,7 +120,17 @@ def plan_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any
     algorithm = algorithms.get(facts["algorithm"])
     settings = Train.make(facts["settings"], changes)
     hyper: Settings = algorithm.Hyper.make(facts["hyper"])
-    return Plan(algorithm, hyper, settings, facts["seed"], sources["data"], sources.get("latents"))
+    key = facts.get("federation", {}).get("run")
+    return Plan(algorithm, hyper, settings, facts["seed"], elsewhere or sources["data"], sources.get("latents"), key)
+
+
+def data_elsewhere(facts: Mapping[str, Any]) -> Elsewhere | None:
+    """The data of a run whose clients are other machines."""
+    federation = facts.get("federation", {})
+    if "census" not in federation:
+        return None
+    census = federation["census"]
+    return Elsewhere(federation["identity"], Census(**census | {"shape": tuple(census["shape"])}))
 
 
 def run_name(plan: Plan, name: str | None) -> str:
@@ -125,13 +142,13 @@ def run_name(plan: Plan, name: str | None) -> str:
 
 
 def finish(
-    store: Store, partial: Partial, plan: Plan, federation: Federation, state: State, observer: Observer
+    store: Store, partial: Partial, plan: Plan, federation: Federation, state: State, found: Engine, observer: Observer
 ) -> Artifact:
     """Run the rounds that are left and publish the run."""
     observer.start(f"{plan.algorithm.name}, seed {plan.seed}", plan.settings.rounds, state.rounds)
     try:
-        with store.writable(partial.path), closing(fleet(federation, state)) as working:
-            rounds.run(federation, state, working, observer, lambda s: _save(partial, s))
+        with closing(found.fleet(plan, federation, state)) as fleet, store.writable(partial.path):
+            rounds.run(federation, state, fleet, observer, lambda s: _save(partial, s))
         observer.finish()
         if observer.stop_requested() and not rounds.finished(federation, state):
             raise Interrupted(f"Stopped after round {state.rounds}; go on with: fedktl train --resume {partial.ref}")
@@ -152,11 +169,15 @@ def publish(store: Store, partial: Partial, plan: Plan, federation: Federation, 
     """Write the run artifact under the version reserved for it."""
     ref = partial.ref
     with store.write("run", ref.name, plan.facts()["settings"], plan.seed, plan.sources, ref.version) as writer:
-        names = split.architectures(plan.settings.models, len(state.clients))
+        names, census = split.architectures(plan.settings.models, federation.clients), census_of(plan.data)
+        size = {
+            name: split.parameters(split.outline(name, census.shape, census.classes, plan.settings.feature_dim))
+            for name in set(names)
+        }
         writer.attributes["facts"] = plan.facts() | {
             "data": str(plan.data.ref), "latents": str(plan.latents.ref) if plan.latents else None,
             "models": plan.settings.models, "architectures": names, "device": str(federation.device),
-            "parameters": [split.parameters(client.model) for client in state.clients],
+            "parameters": [size[name] for name in names],
         }  # fmt: skip
         write_history(writer, federation, state)
         for number, client in enumerate(state.clients):
@@ -189,11 +210,11 @@ def packed_run(artifact: Artifact) -> dict[str, torch.Tensor]:
     from safetensors.torch import load
 
     packed = load(artifact.array("checkpoint").tobytes())
-    for number in range(len(artifact.attributes["facts"]["architectures"])):
-        weights = load(artifact.array(f"clients/{number:03d}").tobytes())
-        packed |= {f"clients/{number:03d}/model/{name}": value for name, value in weights.items()}
+    for number in artifact.names("clients"):
+        weights = load(artifact.array(f"clients/{number}").tobytes())
+        packed |= {f"clients/{number}/model/{name}": value for name, value in weights.items()}
     own = {"rounds/test_samples", "rounds/validation_samples", "pairs/centroids"}
-    for group in ("rounds", "seconds", "client_metrics", "server_metrics", "pairs"):
+    for group in ("rounds", "seconds", "client_metrics", "server_metrics", "pairs", "faults"):
         if group in artifact:
             for name in artifact.group[group].array_keys():  # type: ignore[union-attr]
                 if f"{group}/{name}" not in own:

@@ -121,7 +121,8 @@ def normalised(images: Tensor) -> Tensor:
 class Algorithm:
     """An algorithm's name, source and five functions.
 
-    `Download` is its record, so that a checkpoint can rebuild it. `check(hyper, task, models)` raises UserError, with
+    `Download` is its record, so that a checkpoint can rebuild it. `outline(upload)` gives an upload's tensors in shapes
+    that depend on the model and the classes only, not on what was learned. `check(hyper, task, models)` raises UserError, with
     the reason, for clients' models that the algorithm can't federate.
     """
 
@@ -134,6 +135,7 @@ class Algorithm:
     server_update: Callable[..., tuple[Any, Any, Metrics]]
     predict: Callable[..., Tensor]
     needs_latents: Callable[[Any], bool] = lambda hyper: False
+    outline: Callable[[Any], Mapping[str, Tensor]] = lambda upload: tensors(upload)
     check: Callable[[Any, Task, Sequence[SplitModel]], None] = lambda hyper, task, models: None
 
 

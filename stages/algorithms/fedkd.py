@@ -147,6 +147,15 @@ def expanded(parts: Weights, like: Weights) -> dict[str, Tensor]:
     }
 
 
+def outline(upload: Upload) -> dict[str, Tensor]:
+    """The matrices of an upload, whatever their ranks; what travelled whole, flat too."""
+    parts, whole = upload.change, {}
+    for name in dict.fromkeys(part.rpartition(":")[0] or part for part in parts):
+        found = parts[name] if name in parts else (parts[f"{name}:u"] * parts[f"{name}:s"]) @ parts[f"{name}:v"]
+        whole[name] = found.flatten(1) if found.ndim > 1 else found
+    return whole
+
+
 def plus(weights: Weights, change: Weights) -> dict[str, Tensor]:
     return {name: tensor + change[name] for name, tensor in weights.items()}
 
@@ -170,5 +179,5 @@ def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Downloa
 
 ALGORITHM = Algorithm(
     "fedkd", "Wu et al., Nature Communications 2022, arXiv 2108.13323", Hyper, Download, init, client_update,
-    server_update, predict,
+    server_update, predict, outline=outline,
 )  # fmt: skip

@@ -10,22 +10,28 @@ from pathlib import Path
 import numpy as np
 
 from stages.artifacts import kinds
-from stages.artifacts.store import Artifact
+from stages.artifacts.store import Artifact, Store
 from stages.errors import UserError
 
 
-def export(artifact: Artifact, format: str, folder: Path, client: int | None = None) -> list[Path]:
+def export(artifact: Artifact, format: str | None, folder: Path, client: int | None = None) -> list[Path]:
     """Write `artifact` into a new or empty folder, which appears whole or not at all; the paths of its files.
 
-    `client` picks one client's model. UserError for a format that the kind has not, and for a folder in use.
+    `client` picks one client's model, or its share of the data as an artifact of its own. UserError for a format that the kind has not, and for a folder in use.
     """
     formats = [name for kind, name in WRITERS if kind == artifact.kind]
     if not formats:
         raise UserError(f"A {artifact.kind} can't be exported; `fedktl report --format` writes its table.")
+    if format is None:
+        format = "share" if artifact.kind == "data" and client is not None else "npz"
     if format not in formats:
         raise UserError(f"A {artifact.kind} artifact can be exported as {' or '.join(formats)}, not as '{format}'.")
-    if client is not None and format != "safetensors":
-        raise UserError("One client can be picked only for a run's models; export those as safetensors.")
+    if client is not None and format not in ("safetensors", "share"):
+        raise UserError(
+            "One client can be picked for a run's models (--format safetensors) and for data (--format share)."
+        )
+    if client is None and format == "share":
+        raise UserError("A share is one client's; say whose with --client.")
     folder = folder.absolute()
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
@@ -58,6 +64,23 @@ def _data_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
     np.savez(folder / "data.npz", **arrays)  # type: ignore[arg-type]
 
 
+def _data_share(artifact: Artifact, folder: Path, client: int | None) -> None:
+    """A store with a data artifact of this client alone, whose attribute `part_of` tells which of how many it is."""
+    assert client is not None
+    clients = len(artifact.array("counts"))
+    if "part_of" in artifact.attributes or client >= clients:
+        raise UserError(f"{artifact.ref} has no client {client} to cut out; it holds {clients}.")
+    name, sources = f"{artifact.ref.name}-client-{client:03d}", {"data": artifact}
+    with Store(folder).write("data", name, artifact.settings, artifact.attributes["seed"], sources) as writer:
+        for split, (images, labels) in kinds.read_share(artifact, client).items():
+            writer.array(f"{split}/images", images)
+            writer.array(f"{split}/labels", labels)
+            writer.array(f"{split}/offsets", np.array([0, len(labels)]))
+        writer.array("counts", artifact.array("counts", slice(client, client + 1)))
+        writer.attributes["class_names"] = artifact.attributes["class_names"]
+        writer.attributes["part_of"] = {"client": client, "clients": clients}
+
+
 def _data_pfllib(artifact: Artifact, folder: Path, client: int | None) -> None:
     """train/0.npz, test/0.npz, ... and config.json."""
     from stages.data.pfllib import export_pfllib
@@ -73,7 +96,7 @@ def _latents_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
 
 def _run_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
     """metrics.npz: every array of the run but models and checkpoint, under its path, such as rounds/test_accuracy."""
-    groups = ("rounds", "seconds", "client_metrics", "server_metrics", "pairs")
+    groups = ("rounds", "seconds", "client_metrics", "server_metrics", "pairs", "faults")
     paths = [f"{group}/{name}" for group in groups for name in artifact.names(group)]
     np.savez(folder / "metrics.npz", **{path: artifact.array(path) for path in paths})  # type: ignore[arg-type]
 
@@ -91,6 +114,7 @@ def _run_safetensors(artifact: Artifact, folder: Path, client: int | None) -> No
 WRITERS: dict[tuple[str, str], Callable[[Artifact, Path, int | None], None]] = {
     ("data", "npz"): _data_npz,
     ("data", "pfllib"): _data_pfllib,
+    ("data", "share"): _data_share,
     ("latents", "npz"): _latents_npz,
     ("run", "npz"): _run_npz,
     ("run", "safetensors"): _run_safetensors,

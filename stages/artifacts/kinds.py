@@ -46,6 +46,19 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Census:
+    """What can be known of data without its images."""
+
+    classes: int
+    shape: tuple[int, int, int]  # of an image: channels, height, width
+    sizes: dict[str, list[int]]  # images of each client, by split
+
+    @property
+    def clients(self) -> int:
+        return len(self.sizes["train"])
+
+
+@dataclass(frozen=True)
 class Latents:
     artifact: Artifact
     latents: np.ndarray  # float32 [n, H]
@@ -79,6 +92,8 @@ class Run:
     pair_labels: np.ndarray  # int64 [P, M]; -1 where that round had fewer pairs
     pair_images: np.ndarray  # uint8 [P, M, 3, size, size]
     centroids: np.ndarray  # float32 [C, H], class centroids after the last round; [0, 0] if there are none
+    missing: np.ndarray  # int64 [X, 3]: round (from 1), client, reason (1 absent, 2 late, 3 failed, 4 refused)
+    wire: dict[str, np.ndarray]  # upload_bytes, download_bytes, int64 [R, K], as they left; none within a process
     facts: dict[str, Any] = field(default_factory=dict)  # algorithm, data, latents, models, parameters per client, ...
 
     @property
@@ -111,6 +126,23 @@ def _split(artifact: Artifact, split: str, sizes: dict[str, int]) -> Split:
     if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
         raise UserError(f"{artifact.path}: {split} has a label outside 0..{classes - 1}; make it again.")
     return Split(images, labels, offsets)
+
+
+def census(artifact: Artifact) -> Census:
+    """The census of a data artifact, read without its images."""
+    sizes = {split: np.diff(artifact.array(f"{split}/offsets")).tolist() for split in SPLITS}
+    shape = artifact.shape("train/images")[1:]
+    return Census(artifact.array("counts").shape[1], (shape[0], shape[1], shape[2]), sizes)
+
+
+def read_share(artifact: Artifact, client: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """One client's images uint8 [n, C, H, W] and labels int64 [n] by split; no other client's row is decoded for it."""
+    shares = {}
+    for split in SPLITS:
+        start, stop = artifact.array(f"{split}/offsets")[client : client + 2].tolist()
+        rows = slice(start, stop)
+        shares[split] = artifact.array(f"{split}/images", rows), artifact.array(f"{split}/labels", rows)
+    return shares
 
 
 def read_latents(artifact: Artifact) -> Latents:
@@ -150,6 +182,8 @@ def read_run(artifact: Artifact) -> Run:
 
     rounds = {name: array(f"rounds/{name}", *form) for name, form in ROUNDS.items()}
     late = "simulated_seconds" in artifact.names("rounds")
+    faults = "missing" in artifact.names("faults")
+    wire = [name for name in artifact.names("rounds") if name.startswith("wire_")]
     return Run(
         artifact, **rounds,
         simulated_seconds=array("rounds/simulated_seconds", "float64", "RK") if late else 0.0 * rounds["joined"],
@@ -157,7 +191,9 @@ def read_run(artifact: Artifact) -> Run:
         server_metrics=arrays("server_metrics", "R"), pair_rounds=array("pairs/rounds", "int64", "P"),
         pair_labels=array("pairs/labels", "int64", "PM"),
         pair_images=array("pairs/images", "uint8", ("P", "M", "3", "size", "size")),
-        centroids=array("pairs/centroids", "float32", "CH"), facts=_attribute(artifact, "facts", dict),
+        centroids=array("pairs/centroids", "float32", "CH"),
+        missing=array("faults/missing", "int64", "X3") if faults else np.zeros((0, 3), np.int64),
+        wire={name.removeprefix("wire_"): array(f"rounds/{name}", "int64", "RK") for name in wire}, facts=_attribute(artifact, "facts", dict),
     )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -67,18 +67,25 @@ class Artifact:
     def __contains__(self, name: str) -> bool:
         return name in self.group
 
-    def array(self, name: str) -> np.ndarray:
-        """A whole array in memory; UserError if it is absent or a chunk fails its checksum."""
+    def array(self, name: str, rows: slice = slice(None)) -> np.ndarray:
+        """An array, or some of its rows, in memory; UserError if it is absent or a chunk fails its checksum."""
         import numpy as np
         import zarr
 
         try:
             found = self.group.get(name)
             if isinstance(found, zarr.Array):
-                return np.asarray(found[...])
+                return np.asarray(found[rows] if found.ndim else found[...])
         except Exception as error:  # whatever Zarr makes of bytes that may be anyone's
             raise seal.damaged(self.path / name, f"can't be read ({error})") from error
         raise UserError(f"{self.path} has no array '{name}'; make the artifact again.")
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """An array's shape, without reading it; UserError if it is absent."""
+        found = self.group.get(name)
+        if found is None:
+            raise UserError(f"{self.path} has no array '{name}'; make the artifact again.")
+        return found.shape  # type: ignore[union-attr]
 
     def names(self, group: str) -> list[str]:
         """The arrays of an inner group, sorted; none if there is no such group."""
@@ -86,6 +93,13 @@ class Artifact:
 
         found = self.group.get(group)
         return sorted(found.array_keys()) if isinstance(found, zarr.Group) else []
+
+
+class Source(Protocol):
+    """What something is made from: an artifact, or one that is elsewhere."""
+
+    @property
+    def identity(self) -> dict[str, str]: ...
 
 
 @dataclass
@@ -199,7 +213,7 @@ class Store:
     @contextmanager
     def write(
         self, kind: str, name: str, settings: Mapping[str, Any], seed: int | None,
-        made_from: Mapping[str, Artifact], version: int | None = None,
+        made_from: Mapping[str, Source], version: int | None = None,
     ) -> Iterator[Writer]:  # fmt: skip
         """Write the next version of `kind/name` inside a `with`; it appears, whole, when the block ends.
 

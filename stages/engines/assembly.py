@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from stages.algorithms.contract import Algorithm, ClientState, PairSource, Task
 from stages.artifacts import kinds
+from stages.artifacts.refs import Ref
 from stages.artifacts.store import Artifact
 from stages.devices import device as placed
 from stages.devices import home, set_arithmetic
 from stages.engines.federation import Federation, Share, State
-from stages.engines.local import InProcess
-from stages.engines.rounds import Fleet
-from stages.engines.workers import Workers
 from stages.errors import UserError
 from stages.generators import registry
 from stages.generators.pairs import BankPairs, LivePairs
 from stages.models import pretrained, split
 from stages.randomness import Rng
 from stages.settings import Settings, Train
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Data that only the clients have: what they say of it."""
+
+    identity: dict[str, str]  # of the artifact that their shares were cut from
+    census: kinds.Census
+
+    @property
+    def ref(self) -> Ref:
+        return Ref.parse(self.identity["ref"])
 
 
 @dataclass(frozen=True)
@@ -32,61 +43,66 @@ class Plan:
     hyper: Settings
     settings: Train
     seed: int
-    data: Artifact
+    data: Artifact | Elsewhere
     latents: Artifact | None
+    run: str | None = None  # key of the clients' models on their own disks, for an engine that keeps them there
 
     @property
-    def sources(self) -> dict[str, Artifact]:
+    def sources(self) -> dict[str, Artifact | Elsewhere]:
         return {"data": self.data} | ({"latents": self.latents} if self.latents else {})
 
     def facts(self) -> dict[str, Any]:
         """What is needed to make this plan again, JSON-able."""
         own = replace(self.settings, algorithm=(self.algorithm.name,), seeds=(self.seed,))
+        federation: dict[str, Any] = {"run": self.run}
+        if isinstance(self.data, Elsewhere):
+            census = asdict(self.data.census)
+            federation |= {"weights": "with the clients", "identity": self.data.identity, "census": census}
         return {
             "algorithm": self.algorithm.name, "hyper": self.hyper.as_dict(), "settings": own.as_dict(),
             "seed": self.seed, "made_from": {role: source.identity for role, source in self.sources.items()},
-        }  # fmt: skip
+        } | ({"federation": federation} if self.run else {})  # fmt: skip
 
 
-def assemble(plan: Plan) -> tuple[Federation, State]:
-    """Read the artifacts, build every client's model, put everything on the device.
+def assemble(plan: Plan, images: bool = True) -> tuple[Federation, State]:
+    """Build every client's model, read the artifacts, put everything on the device; without `images` none is read.
 
-    Raises UserError for data that can't be trained on, a model that does not fit, a bank too small.
+    A server whose clients are elsewhere keeps no state of theirs. Raises UserError for data that can't be trained on,
+    a model that does not fit, a bank too small.
     """
     settings, device, rng = plan.settings, placed(plan.settings.device), Rng(plan.seed)
     torch.set_num_threads(settings.threads)
     set_arithmetic(settings.precision, settings.deterministic)
-    data = kinds.read(plan.data)
-    check_shares(data, settings)
-    pairs = pair_source(plan, data, device)
-    task = Task(
-        data.clients, data.classes, settings.feature_dim, pairs.latent_dim if pairs else 0, settings.lr,
-        settings.batch_size, device, data.train.images.shape[1:],
-    )  # fmt: skip
-    built = models(plan, data)
+    census = census_of(plan.data)
+    check_shares(census, plan)
+    pairs = pair_source(plan, census, device)
+    task = task_of(plan, census, pairs.latent_dim if pairs else 0, device)
+    built = models(plan, census)
     waiting = home(settings.offload, built, device)
-    clients = [ClientState(model.to(waiting).to(memory_format=torch.channels_last)) for model in built]
-    plan.algorithm.check(plan.hyper, task, [client.model for client in clients])
+    states = [ClientState(model.to(waiting)) for model in built]
+    plan.algorithm.check(plan.hyper, task, [state.model for state in states])
     server, shared = plan.algorithm.init(plan.hyper, task, rng.at("init"))
-    parts = {name: getattr(data, name) for name in kinds.SPLITS}
-    sizes = {name: torch.from_numpy(part.offsets).diff() for name, part in parts.items()}
-    shares = {name: shares_of(part, data.clients, device) for name, part in parts.items()}
+    sizes = {name: torch.tensor(census.sizes[name]) for name in kinds.SPLITS}
+    shares: dict[str, list[Share]] = {}
+    if images and isinstance(plan.data, Artifact):
+        data = kinds.read(plan.data)
+        shares = {name: shares_of(getattr(data, name), data.clients, device) for name in kinds.SPLITS}
     federation = Federation(
-        plan.algorithm, plan.hyper, shared, settings, rng, device, data.classes, sizes, shares, pairs
+        plan.algorithm, plan.hyper, shared, settings, rng, device, census.classes, sizes, shares, pairs
     )
-    return federation, State(clients, server)
+    return federation, State([] if isinstance(plan.data, Elsewhere) else states, server)
 
 
-def fleet(federation: Federation, state: State) -> Fleet:
-    """The clients at work: in this process, or in several. UserError if they can't be divided among processes."""
-    workers = federation.settings.workers
-    if workers == 1:
-        return InProcess(federation, state.clients)
-    if federation.device.type != "cpu":
-        raise UserError(
-            f"--workers {workers} divides a CPU; on {federation.device} leave it at 1, or add --device cpu."
-        )
-    return Workers(federation, state.clients, workers)
+def census_of(data: Artifact | Elsewhere) -> kinds.Census:
+    return data.census if isinstance(data, Elsewhere) else kinds.census(data)
+
+
+def task_of(plan: Plan, census: kinds.Census, latent_dim: int, device: torch.device) -> Task:
+    settings = plan.settings
+    return Task(
+        census.clients, census.classes, settings.feature_dim, latent_dim, settings.lr, settings.batch_size, device,
+        census.shape,
+    )  # fmt: skip
 
 
 def shares_of(part: kinds.Split, clients: int, device: torch.device) -> list[Share]:
@@ -94,46 +110,57 @@ def shares_of(part: kinds.Split, clients: int, device: torch.device) -> list[Sha
     return [Share(images[part.rows(client)], labels[part.rows(client)]) for client in range(clients)]
 
 
-def check_shares(data: kinds.Data, settings: Train) -> None:
-    sizes = data.train.offsets[1:] - data.train.offsets[:-1]
+def check_shares(census: kinds.Census, plan: Plan) -> None:
+    settings = plan.settings
     least = settings.batch_size if settings.drop_last else 2
-    for client in (sizes < least).nonzero()[0][:1]:
-        why = "fewer than a batch, and drop-last leaves out the rest" if settings.drop_last else "training needs two"
-        raise UserError(
-            f"Client {client} of {data.artifact.ref} has {sizes[client]} training images, {why}; prepare with a larger --min-samples."
-        )
-    if not len(data.test.labels):
-        raise UserError(f"{data.artifact.ref} has no test images; prepare it with a test fraction.")
+    for client, size in enumerate(census.sizes["train"]):
+        if size < least:
+            why = (
+                "fewer than a batch, and drop-last leaves out the rest" if settings.drop_last else "training needs two"
+            )
+            raise UserError(
+                f"Client {client} of {plan.data.ref} has {size} training images, {why}; prepare with a larger --min-samples."
+            )
+    if not sum(census.sizes["test"]):
+        raise UserError(f"{plan.data.ref} has no test images; prepare it with a test fraction.")
 
 
-def models(plan: Plan, data: kinds.Data) -> list[split.SplitModel]:
+def models(plan: Plan, census: kinds.Census) -> list[split.SplitModel]:
     """Every client's freshly initialised model; each architecture is tried on two images first."""
-    shape, dim, built = data.train.images.shape[1:], plan.settings.feature_dim, []
-    tried: set[str] = set()
-    names = split.architectures(plan.settings.models, data.clients)
+    built, tried = [], set()
+    names = split.architectures(plan.settings.models, census.clients)
     weights = pretrained.read(plan.settings.pretrained, names)
     for client, name in enumerate(names):
-        same = plan.settings.initial_weights == "same"
-        seed = plan.seed if same else Rng(plan.seed).seed("weights", client)
         try:
-            model = split.build(name, shape, data.classes, dim, seed, weights)
+            model = model_of(plan, census, client, weights)
             if name not in tried:
-                split.shapes(model, shape)
+                split.shapes(model, census.shape)
                 if plan.settings.batch_size == 1:
-                    split.check_single(model, shape)
+                    split.check_single(model, census.shape)
                 tried.add(name)
         except UserError as error:
             raise UserError(f"Client {client}'s model '{name}' does not fit: {error}") from error
-        model.bf16 = plan.settings.precision == "bf16"
         built.append(model)
     return built
 
 
-def pair_source(plan: Plan, data: kinds.Data, device: torch.device) -> PairSource | None:
+def model_of(
+    plan: Plan, census: kinds.Census, client: int, weights: Mapping[str, pretrained.Weights] | None = None
+) -> split.SplitModel:
+    """A client's freshly initialised model, the same wherever it is built; channels last, so convolutions are quickest."""
+    name = split.architectures(plan.settings.models, census.clients)[client]
+    same = plan.settings.initial_weights == "same"
+    seed = plan.seed if same else Rng(plan.seed).seed("weights", client)
+    model = split.build(name, census.shape, census.classes, plan.settings.feature_dim, seed, weights)
+    model.bf16 = plan.settings.precision == "bf16"
+    return model.to(memory_format=torch.channels_last)
+
+
+def pair_source(plan: Plan, census: kinds.Census, device: torch.device) -> PairSource | None:
     """The server's pairs from the latents artifact, for an algorithm that wants them."""
     if plan.latents is None:
         return None
-    size, bank = data.train.images.shape[-1], kinds.read(plan.latents)
+    size, bank = census.shape[-1], kinds.read(plan.latents)
     if plan.settings.pairs == "live":
         if plan.settings.pairs_per_class > 1:
             raise UserError("Live pairs are one a class, its centroid rendered; for more of them use --pairs bank.")
@@ -148,4 +175,4 @@ def pair_source(plan: Plan, data: kinds.Data, device: torch.device) -> PairSourc
             )
         return LivePairs(generator, size, device)
     latents, images = (torch.from_numpy(values).to(device) for values in (bank.latents, bank.images))
-    return BankPairs(latents, images, size, data.classes, plan.settings.pairs_per_class)
+    return BankPairs(latents, images, size, census.classes, plan.settings.pairs_per_class)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -17,6 +18,15 @@ from stages.settings import Train
 
 class Diverged(UserError):
     """A loss that is no number."""
+
+
+class Missing(IntEnum):
+    """Why nothing came from a client that joined a round."""
+
+    ABSENT = 1  # nobody serves it
+    LATE = 2  # it did not answer in time
+    FAILED = 3  # its own error, or its end
+    REFUSED = 4  # its answer was not what it must be
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,9 @@ class InProcess:
         right = torch.stack([torch.stack(hits(client)) for client in range(len(self.states))]).cpu()
         return dict(zip(("test", "validation"), right.T, strict=True))
 
+    def traffic(self) -> dict[str, list[int]]:
+        return {}
+
     def collect(self) -> None:
         """Nothing to bring here."""
 

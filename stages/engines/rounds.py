@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from stages.algorithms.contract import cost, sent
 from stages.clock import Clock, collecting, phase
 from stages.engines.clients import Answer, check_finite, scalars
-from stages.engines.federation import Federation, State
+from stages.engines.federation import Federation, Missing, State
 from stages.observer import Observer
 from stages.randomness import Rng
 
@@ -25,15 +25,21 @@ PICTURES = 8  # rounds whose pairs are kept as pictures, spread evenly over the 
 class Fleet(Protocol):
     """Where the clients are. The loop below is the same for clients in this process and for clients anywhere."""
 
-    def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer]:
-        """What the clients that joined send in the round after `rounds`; who is missing sent nothing.
+    def train(self, rounds: int, joined: list[int], download: Any) -> Mapping[int, Answer | Missing]:
+        """What each client that joined sends in the round after `rounds`, or why nothing came from it.
 
-        `download` is what the server sent last, None before it sent anything. Raises Diverged for a loss that is
-        not finite, where that ends the run.
+        `download` is what the server sent last, None before it sent anything. At least one answers. Raises Diverged
+        for a loss that is not finite, where that ends the run.
         """
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        """By split (test, validation), how many images each client labels rightly after `rounds`: int64 [clients]."""
+        """By split (test, validation), how many images each client labels rightly after `rounds`.
+
+        int64 [clients]; -1 for a client that is missing.
+        """
+
+    def traffic(self) -> Mapping[str, list[int]]:
+        """What the round just played really moved, per client, by name; empty where nothing leaves the process."""
 
     def collect(self) -> None:
         """Bring the clients' states that this process keeps in the State up to date, for a checkpoint."""
@@ -83,7 +89,13 @@ def play_round(federation: Federation, state: State, fleet: Fleet) -> None:
     rng, wire = federation.rng.at("round", state.rounds), federation.settings.wire
     joined, heard = participants(federation, rng)
     with phase("local training"):
-        answers = fleet.train(state.rounds, joined, state.download)
+        came = fleet.train(state.rounds, joined, state.download)
+    answers = {client: answer for client, answer in came.items() if isinstance(answer, Answer)}
+    for client, reason in came.items():
+        if isinstance(reason, Missing):
+            state.history.add("faults/missing", torch.tensor([state.rounds + 1, client, reason]))
+    for name, row in fleet.traffic().items():
+        state.history.add(f"rounds/{name}", row)
     uploads = {client: sent(answers[client].upload, wire) for client in heard if client in answers}
     record_traffic(federation, state, joined, uploads)
     record_slowness(federation, state, joined)
@@ -120,12 +132,14 @@ def evaluate(federation: Federation, state: State, fleet: Fleet) -> None:
     with phase("evaluation"):
         state.history.add("rounds/evaluated", state.rounds)
         for split, hits in fleet.evaluate(state.rounds, state.download).items():
-            state.history.add(f"rounds/{split}_accuracy", hits.double() / federation.sizes[split])  # no images: NaN
+            right = hits.double().masked_fill(hits < 0, float("nan"))
+            state.history.add(f"rounds/{split}_accuracy", right / federation.sizes[split])  # no images: NaN
 
 
 def weighted(accuracy: Tensor, sizes: Tensor) -> float:
-    """Accuracy over all images of all clients, in percent; NaN without images."""
-    return float((accuracy.nan_to_num() * sizes).sum() / sizes.sum() * 100)
+    """Accuracy over all images of all clients that have one, in percent; NaN without images."""
+    counted = sizes * ~accuracy.isnan()
+    return float((accuracy.nan_to_num() * counted).sum() / counted.sum() * 100)
 
 
 def out_of_patience(federation: Federation, state: State) -> bool:

@@ -71,6 +71,7 @@ class Workers:
             self._workers.append((process, ours))
 
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer]:
+        """Raises Diverged for the lowest client whose loss is not finite."""
         jobs = [Job(client, rounds, download, self.states[client].private) for client in joined]
         done = self._all(jobs)
         for client in joined:
@@ -84,6 +85,9 @@ class Workers:
         jobs = [Job(client, rounds, download, state.private, True) for client, state in enumerate(self.states)]
         done = self._all(jobs)
         return {split: torch.tensor([done[client].result[split] for client in sorted(done)]) for split in SPLITS}
+
+    def traffic(self) -> dict[str, list[int]]:
+        return {}
 
     def collect(self) -> None:
         """Nothing to bring: workers change the very weights that this process holds."""

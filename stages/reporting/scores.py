@@ -60,6 +60,10 @@ def uploaded_floats(run: Run) -> np.ndarray:
 
 
 def _weighted(accuracies: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """[E, K] in [0, 1] -> [E] in percent; a client without samples may hold NaN."""
+    """[E, K] in [0, 1] -> [E] in percent, over the clients with a number: one without samples, or missing, has NaN."""
     some = samples > 0
-    return 100 * accuracies[:, some] @ (samples[some] / samples.sum())
+    known = ~np.isnan(accuracies[:, some])
+    if known.all():
+        return 100 * accuracies[:, some] @ (samples[some] / samples.sum())
+    counted = known * samples[some]
+    return 100 * (np.nan_to_num(accuracies[:, some]) * counted).sum(1) / counted.sum(1)

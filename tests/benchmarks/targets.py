@@ -31,7 +31,8 @@ from stages.algorithms.contract import Task
 from stages.artifacts import kinds
 from stages.artifacts.store import Store
 from stages.engines import rounds
-from stages.engines.assembly import assemble, fleet, shares_of
+from stages.engines.assembly import assemble, shares_of
+from stages.engines.engine import Local
 from stages.generators.pairs import BankPairs
 from stages.prepare import prepare
 from stages.randomness import Rng
@@ -130,7 +131,7 @@ def seconds_per_round(plans: dict, repeats: int) -> dict:
         teams, found = {}, {name: [] for name in plans}
         for name, planned in plans.items():
             federation, state = assemble(planned)
-            teams[name] = federation, state, fleet(federation, state)
+            teams[name] = federation, state, Local().fleet(planned, federation, state)
             stack.callback(teams[name][2].close)
         for number in range(repeats + 1):
             for name, (federation, state, team) in teams.items():

@@ -13,7 +13,8 @@ from stages import train as stage
 from stages.artifacts import kinds
 from stages.engines import rounds
 from stages.engines.arena import Arena
-from stages.engines.assembly import assemble, fleet
+from stages.engines.assembly import assemble
+from stages.engines.engine import Local
 from stages.engines.federation import Diverged
 from stages.errors import UserError
 from stages.observer import SILENT, Observer
@@ -22,7 +23,7 @@ from tests.engines.test_local import planned, same, weights
 
 def played(plan):
     federation, state = assemble(plan)
-    working = fleet(federation, state)
+    working = Local().fleet(plan, federation, state)
     try:
         rounds.run(federation, state, working, SILENT, lambda s: None)
     finally:
@@ -69,10 +70,11 @@ def test_a_killed_worker_ends_the_run_with_a_sentence_and_the_run_goes_on(toy_st
 
 
 def test_a_model_that_cant_leave_the_process_is_refused(toy_store):
-    federation, state = assemble(planned(toy_store, "local", workers=2))
+    plan = planned(toy_store, "local", workers=2)
+    federation, state = assemble(plan)
     state.clients[0].model.hook = lambda: None
     with pytest.raises(UserError, match="--workers 1"):
-        fleet(federation, state)
+        Local().fleet(plan, federation, state)
 
 
 def test_an_arena_holds_tensors_once_in_their_order_of_axes():

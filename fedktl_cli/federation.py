@@ -1,0 +1,161 @@
+"""fedktl federation: the programs of a real federation. They are Flower's; these commands start them well."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedktl_cli.terminal import Terminal, guarded, here
+from stages.errors import UserError
+
+app = typer.Typer(
+    help="Start the server and the clients of a real federation (needs fedktl[flower]).", no_args_is_help=True
+)
+
+
+@app.command("up")
+@guarded
+def up(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Address to listen at.", metavar="HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535, metavar="N")] = 8000,
+    certificate: Annotated[
+        Path | None, typer.Option(help="The server's TLS certificate (PEM).", metavar="FILE")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).", metavar="FILE")] = None,
+    authority: Annotated[
+        Path | None, typer.Option(help="Certificate of the authority that signed it (PEM).", metavar="FILE")
+    ] = None,
+    node_key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Public key of a node that may join; repeatable. Without any, every node may.", metavar="FILE"
+        ),
+    ] = None,
+) -> None:
+    """Start a SuperLink, until Ctrl-C. Training runs on the same machine, with --federation HOST:PORT.
+
+    [dim]fedktl federation up --host 0.0.0.0 --certificate server.pem --key server.key --authority ca.pem --node-key a.pub[/]
+    """
+    terminal, tls = here(context), (certificate, key, authority)
+    if any(tls) and not all(tls):
+        raise UserError("TLS needs all three: --certificate, --key and --authority.")
+    if not any(tls) and (node_key or host not in ("127.0.0.1", "localhost", "::1")):
+        raise UserError(
+            f"Outside this machine ({host}), and for node keys, TLS is needed: --certificate, --key, --authority."
+        )
+    command = ["flower-superlink", "--host", host, "--port", str(port), "--disable-runtime-dependency-installation"]
+    if certificate and key and authority:
+        for flag, file in zip(("certfile", "keyfile", "ca-certfile"), (certificate, key, authority), strict=True):
+            command += [f"--ssl-{flag}", str(existing(file))]
+    else:
+        command.append("--insecure")
+    if not node_key:
+        hold(terminal, command)
+        return
+    keys = [existing(file) for file in node_key]
+    with started(terminal, [*command, "--enable-supernode-auth"]) as server:
+        register(terminal, server, f"{'127.0.0.1' if host == '0.0.0.0' else host}:{port}", keys, str(authority))
+        wait(server)
+
+
+@app.command("join")
+@guarded
+def join(
+    context: typer.Context,
+    address: Annotated[str, typer.Argument(help="HOST:PORT of the SuperLink.", metavar="ADDRESS")],
+    data: Annotated[str, typer.Option(help="Data artifact with this client's images.", metavar="REF")],
+    client: Annotated[int, typer.Option(help="This client's number, from 0.", min=0, metavar="N")],
+    models: Annotated[
+        Path | None,
+        typer.Option(help="Folder of this client's models; default: `clients` in the store.", metavar="DIR"),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Local port of this node; default: 9094 + client.", min=0, metavar="N")] = 0,
+    root_certificates: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate of the authority behind the SuperLink's (PEM); without it no TLS.", metavar="FILE"
+        ),
+    ] = None,
+    node_key: Annotated[Path | None, typer.Option(help="This node's private key.", metavar="FILE")] = None,
+) -> None:
+    """Start the SuperNode of one client, until Ctrl-C. Images and models stay in it.
+
+    [dim]fedktl --store share federation join server:8000 --data cifar10-client-003 --client 3[/]
+    """
+    terminal = here(context)
+    require()
+    from stages.engines.flower.node import Home
+
+    artifact = terminal.store.open(data, "data")
+    folder = (models or terminal.store.root / "clients").absolute()
+    Home(client, artifact, folder)  # refuses a client that the artifact has not
+    if ":" not in address:
+        raise UserError(f"'{address}' is no address; write HOST:PORT.")
+    config = {"store": str(terminal.store.root.absolute()), "data": f"data/{artifact.ref}", "folder": str(folder)}
+    text = " ".join([*(f'{name}="{value}"' for name, value in config.items()), f"client={client}"])
+    command = ["flower-supernode", "--superlink", address, "--port", str(port or 9094 + client), "--node-config", text]
+    command += ["--root-certificates", str(existing(root_certificates))] if root_certificates else ["--insecure"]
+    if node_key:
+        command += ["--auth-supernode-private-key", str(existing(node_key))]
+    hold(terminal, command)
+
+
+def existing(file: Path) -> Path:
+    if not file.is_file():
+        raise UserError(f"There is no file {file}.")
+    return file.absolute()
+
+
+def require() -> None:
+    from stages.engines import flower
+
+    flower.require()
+
+
+@contextmanager
+def started(terminal: Terminal, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A program of Flower's: said before it starts, ended with us."""
+    require()
+    terminal.say(f"$ {shlex.join(command)}")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # it looks there for its others
+    program = shutil.which(command[0], path=path) or command[0]
+    process = subprocess.Popen([program, *command[1:]], env={**os.environ, "PATH": path})
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+        signal.signal(signal.SIGTERM, before)
+
+
+def hold(terminal: Terminal, command: list[str]) -> None:
+    with started(terminal, command) as process:
+        wait(process)
+
+
+def wait(process: subprocess.Popen[bytes]) -> None:
+    if code := process.wait():
+        raise UserError(f"{Path(str(process.args[0])).name} ended with code {code}; what it printed says why.")  # type: ignore[index]
+
+
+def register(
+    terminal: Terminal, server: subprocess.Popen[bytes], address: str, keys: list[Path], authority: str
+) -> None:
+    """Tell the SuperLink, once it listens, whose keys may join."""
+    from stages.engines.flower.deployment import enlist
+
+    for key in keys:
+        terminal.say(f"$ flwr supernode register {shlex.quote(str(key))} fedktl")
+        enlist(address, authority, key, lambda: server.poll() is None)

@@ -1,0 +1,72 @@
+"""Which engine runs a federation: where its data is, and the fleet of its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from stages.artifacts.store import Artifact, Store
+from stages.engines.assembly import Elsewhere, Plan
+from stages.engines.federation import Federation, State
+from stages.engines.local import InProcess
+from stages.engines.rounds import Fleet
+from stages.engines.workers import Workers
+from stages.errors import UserError
+from stages.observer import Observer
+from stages.settings import Train
+
+
+class Engine(Protocol):
+    images: bool  # whether the clients' images belong into this process
+
+    def data(self, store: Store, settings: Train) -> Artifact | Elsewhere:
+        """What the clients train on."""
+
+    def fleet(self, plan: Plan, federation: Federation, state: State) -> Fleet:
+        """The clients of one run, as `state` has them; to be closed."""
+
+
+class Local:
+    """Clients on this machine: in this process, or in several."""
+
+    images = True
+
+    def data(self, store: Store, settings: Train) -> Artifact:
+        return store.open(settings.data, "data") if settings.data else store.newest("data")
+
+    def fleet(self, plan: Plan, federation: Federation, state: State) -> Fleet:
+        """UserError if the clients can't be divided among processes."""
+        workers = plan.settings.workers
+        if workers == 1:
+            return InProcess(federation, state.clients)
+        if federation.device.type != "cpu":
+            raise UserError(
+                f"--workers {workers} divides a CPU; on {federation.device} leave it at 1, or add --device cpu."
+            )
+        return Workers(federation, state.clients, workers)
+
+
+@contextmanager
+def opened(settings: Train, observer: Observer) -> Iterator[Engine]:
+    """The engine that the settings name. UserError if it can't be had."""
+    if settings.engine == "local":
+        if settings.federation:
+            raise UserError("--federation needs --engine flower.")
+        yield Local()
+        return
+    if settings.workers > 1:
+        raise UserError("--workers divides the local engine; Flower's clients run side by side by themselves.")
+    from stages.engines import flower
+
+    flower.require()
+    from stages.engines.flower.deployment import deployed
+    from stages.engines.flower.engine import Deployed, Simulated
+
+    if settings.federation is None:
+        yield Simulated(observer)
+        return
+    if settings.data:
+        raise UserError("The clients of a federation have the data; give no --data.")
+    with deployed(settings.federation, settings.root_certificates) as link:
+        yield Deployed(link, observer)

@@ -1,0 +1,26 @@
+"""Clients over Flower: simulated ones over Ray, or real ones on other machines. Needs the extra `fedktl[flower]`.
+
+payload.py      named arrays and facts <-> Flower's records
+link.py         how a server reaches nodes: in this process, or through the relay that a SuperLink runs
+fleet.py        the rounds' fleet: sends, waits, checks what arrives, knows who is missing
+checks.py       what an answer must look like
+node.py         a client: its images, its model on its own disk, its Flower app
+simulation.py   nodes of this machine over Ray
+deployment.py   nodes of a SuperLink
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from stages.errors import UserError
+
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def require() -> None:
+    """Call before Flower is imported: it says nothing to the outside. UserError if it is not installed."""
+    if importlib.util.find_spec("flwr") is None:
+        raise UserError("The flower engine needs Flower, which is not installed: pip install 'fedktl[flower]'")
+    os.environ.update(QUIET)

@@ -1,0 +1,138 @@
+"""What an answer must look like. One that does not is refused with a sentence, and its client counts as missing.
+
+The form of an upload is found by training one client on a few images of noise: every answer has the same names,
+types and shapes, but that a record with `labels` has a row for each class that its client holds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.algorithms.contract import ClientState, rebuilt, tensors
+from stages.artifacts import kinds
+from stages.engines import clients
+from stages.engines.clients import Answer
+from stages.engines.federation import Federation, Share
+from stages.engines.flower.link import Reply
+from stages.engines.flower.node import arrived
+from stages.engines.flower.payload import Facts
+from stages.errors import UserError
+
+
+@dataclass(frozen=True)
+class Form:
+    """An upload as it must be; `kind` is None for an algorithm that sends nothing."""
+
+    kind: type | None
+    shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+    metrics: frozenset[str]
+    classes: int
+
+
+def form(federation: Federation, state: ClientState, shape: tuple[int, int, int]) -> Form:
+    """The form of this federation's uploads; `state` is any client's, untrained, and is left as it is."""
+    labels = torch.arange(min(federation.classes, 4)).repeat_interleave(2)
+    images = torch.randint(0, 256, (len(labels), *shape), dtype=torch.uint8, generator=federation.rng.torch("noise"))
+    settings = replace(federation.settings, drop_last=False, local_epochs=1, batch_size=len(labels))
+    brief = replace(federation, settings=settings)
+    share = Share(images.to(federation.device), labels.to(federation.device))
+    answer = clients.train(brief, 0, deepcopy(state), share, 0, None)
+    outline = federation.algorithm.outline(answer.upload)
+    shapes = {name: (value.dtype, tuple(value.shape)) for name, value in outline.items()}
+    kind = None if answer.upload is None else type(answer.upload)
+    return Form(kind, shapes, frozenset(answer.metrics), federation.classes)
+
+
+def checked(reply: Reply, client: int) -> Reply:
+    """The reply, if it is an answer and from that client."""
+    if reply.error or "error" in reply.facts:
+        raise UserError(reply.error or str(reply.facts["error"]))
+    if reply.facts.get("client") != client:
+        raise UserError(f"it says it is client {reply.facts.get('client')}")
+    return reply
+
+
+def described(reply: Reply, alike: Facts) -> None:
+    """Raises UserError unless this is what a node says of itself, and in `alike` what all of this run say."""
+    if reply.error or "error" in reply.facts:
+        raise UserError(reply.error or str(reply.facts["error"]))
+    facts = reply.facts
+    sizes, shape, data = (facts.get(name) for name in ("sizes", "shape", "data"))
+    numbers = [facts.get("client"), facts.get("clients"), facts.get("classes")]
+    numbers += list(sizes.values()) if isinstance(sizes, dict) and set(sizes) == set(kinds.SPLITS) else [None]
+    numbers += shape if isinstance(shape, list) and len(shape) == 3 else [None]
+    counted = all(type(number) is int and number >= 0 for number in numbers)
+    named = isinstance(data, dict) and all(isinstance(data.get(name), str) for name in ("kind", "ref", "seal"))
+    if not (counted and named):
+        raise UserError("it does not say which client it is and what it holds")
+    if not facts["client"] < facts["clients"]:
+        raise UserError(f"it says it is client {facts['client']} of {facts['clients']}")
+    for name, value in alike.items():
+        if facts[name] != value:
+            raise UserError(f"client {facts['client']} says its {name} is {facts[name]}, in this run it is {value}")
+
+
+def trained(reply: Reply, wanted: Form, federation: Federation) -> Answer:
+    """The answer of a client that trained. Raises UserError with what is wrong."""
+    metrics = reply.facts.get("metrics")
+    if not isinstance(metrics, dict) or metrics.keys() != wanted.metrics:
+        raise UserError(f"its metrics are not {', '.join(sorted(wanted.metrics))}")
+    for name, value in metrics.items():
+        if not isinstance(value, float) or not math.isfinite(value):
+            raise UserError(f"its {name} is {value}")
+    if wanted.kind is None or reply.facts.get("sent") is not True:
+        if wanted.kind is not None or reply.arrays:
+            raise UserError("it sent an upload where there is none" if reply.arrays else "it sent no upload")
+        return Answer(None, metrics)
+    values = {name: arrived(value) for name, value in reply.arrays.items()}
+    try:
+        upload = rebuilt(wanted.kind, values)
+        outline = federation.algorithm.outline(upload)
+        whole = tensors(upload).keys() == values.keys()
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise UserError(f"its upload is no {wanted.kind.__name__} ({type(error).__name__}: {error})") from error
+    if not whole:
+        raise UserError(f"its upload is no {wanted.kind.__name__}")
+    check_form(outline, wanted)
+    placed = {name: value.to(federation.device) for name, value in values.items()}
+    return Answer(rebuilt(wanted.kind, placed), metrics)
+
+
+def check_form(outline: Mapping[str, Tensor], wanted: Form) -> None:
+    if outline.keys() != wanted.shapes.keys():
+        raise UserError(f"its upload holds {', '.join(sorted(outline)) or 'nothing'}, not {', '.join(wanted.shapes)}")
+    labels = outline.get("labels")
+    for name, value in outline.items():
+        dtype, shape = wanted.shapes[name]
+        if labels is not None and shape:
+            shape = (len(labels) if labels.ndim else 0, *shape[1:])
+        if value.dtype != dtype or tuple(value.shape) != shape:
+            raise UserError(f"its {name} is {kindly(value.dtype, value.shape)}, not {kindly(dtype, shape)}")
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"its {name} is not finite")
+    if labels is not None and not set(labels.tolist()) <= set(range(wanted.classes)):
+        raise UserError(f"its labels are not all in 0..{wanted.classes - 1}")
+    if labels is not None and len(labels.unique()) != len(labels):
+        raise UserError("it sends a class twice")
+
+
+def kindly(dtype: torch.dtype, shape: Any) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
+
+
+def evaluated(reply: Reply, sizes: Mapping[str, int]) -> dict[str, int]:
+    """By split, how many images a client labels rightly. Raises UserError for what can't be."""
+    right = reply.facts.get("right")
+    if not isinstance(right, dict) or right.keys() != sizes.keys():
+        raise UserError("it does not say how many images of each split it labels rightly")
+    for split, number in right.items():
+        if type(number) is not int or not 0 <= number <= sizes[split]:
+            raise UserError(f"it says it labels {number} of its {sizes[split]} {split} images rightly")
+    return right

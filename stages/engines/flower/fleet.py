@@ -1,0 +1,223 @@
+"""Clients that are nodes of Flower: the rounds' fleet over a link. A client that does not answer is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.engines.assembly import Plan, census_of
+from stages.engines.clients import Answer
+from stages.engines.federation import Federation, Missing
+from stages.engines.flower import checks
+from stages.engines.flower.link import Link, Reply
+from stages.engines.flower.node import packed
+from stages.engines.flower.payload import Facts
+from stages.errors import UserError
+from stages.observer import Observer
+
+POLL = 0.05  # seconds between looks for replies
+ASK = 3600.0  # seconds for which a question who a node is stays open
+
+
+@dataclass
+class Roll:
+    """Which node is which client. Nodes come and go; each new one is asked who it is, and nobody waits for it."""
+
+    link: Link
+    observer: Observer
+    claims: dict[int, Facts] = field(default_factory=dict)  # node -> what it said of itself, in order
+    asked: dict[int, str] = field(default_factory=dict)  # node -> message
+    refused: set[int] = field(default_factory=set)
+    alike: dict[str, Any] = field(default_factory=dict)  # what every client must say
+
+    def expect(self, plan: Plan) -> None:
+        """From now on only clients of the run's data are taken; the others have to say again who they are."""
+        census = census_of(plan.data)
+        self.alike = {
+            "clients": census.clients, "classes": census.classes, "shape": list(census.shape),
+            "data": plan.data.identity,
+        }  # fmt: skip
+        self.claims = {node: facts for node, facts in self.claims.items() if self.alike.items() <= facts.items()}
+
+    @property
+    def nodes(self) -> dict[int, int]:
+        """Client -> its node: of several that claim its number, the one that came first."""
+        return {facts["client"]: node for node, facts in reversed(self.claims.items())}
+
+    def update(self) -> None:
+        """Ask who is new, and note what those asked before have answered."""
+        present = self.link.nodes()
+        self.claims = {node: facts for node, facts in self.claims.items() if node in present}
+        self.asked = {node: id for node, id in self.asked.items() if node in present}
+        new = present - self.claims.keys() - self.asked.keys() - self.refused
+        if new:
+            sent = self.link.push("query", {}, {node: {} for node in new}, ASK)
+            self.asked |= {node: one.id for node, one in sent.items()}
+        replies = self.link.pull(self.asked.values()) if self.asked else {}
+        for node, id in list(self.asked.items()):
+            if id in replies:
+                del self.asked[node]
+                self.heard(node, replies[id])
+
+    def heard(self, node: int, reply: Reply) -> None:
+        try:
+            checks.described(reply, self.alike)
+        except UserError as error:
+            self.refused.add(node)
+            self.observer.note(f"A node was refused: {error}")
+            return
+        if reply.facts["client"] in self.nodes:
+            self.observer.note(f"Two nodes say they are client {reply.facts['client']}; the first is asked.")
+        self.claims[node] = reply.facts
+
+    def lost(self, client: int) -> None:
+        """Its node has to say again who it is before it gets work."""
+        if node := self.nodes.get(client):
+            del self.claims[node]
+
+
+@dataclass
+class Nodes:
+    """The fleet. `terms` is what every client needs to take part, `run` the key of its model on its disk."""
+
+    federation: Federation
+    link: Link
+    roll: Roll
+    form: checks.Form
+    run: str
+    terms: Facts
+    saved: int  # rounds in the last checkpoint
+    gather: Callable[[int], None] = lambda rounds: None  # bring the clients' states here, where they can be had
+    end: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self.done = self.saved
+        self.moved: dict[str, list[int]] = {}
+
+    def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer | Missing]:
+        """Raises UserError if fewer than --min-clients answer."""
+        replies = self.exchange("train", rounds, joined, download)
+        answers = {client: self.judged(client, replies, self.trained) for client in joined}
+        self.check_enough(list(answers.values()), f"In round {rounds + 1}")
+        self.done = rounds + 1
+        return answers
+
+    def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
+        everyone = list(range(self.federation.clients))
+        replies = self.exchange("evaluate", rounds, everyone, download)
+        hits = {split: torch.full((len(everyone),), -1, dtype=torch.int64) for split in ("test", "validation")}
+        found = [self.judged(client, replies, self.evaluated) for client in everyone]
+        self.check_enough(found, f"To the evaluation after round {rounds}")
+        for client, right in enumerate(found):
+            if not isinstance(right, Missing):
+                for split, number in right.items():
+                    hits[split][client] = number
+        return hits
+
+    def check_enough(self, answers: list[Any], when: str) -> None:
+        count, least = sum(not isinstance(a, Missing) for a in answers), self.federation.settings.min_clients
+        if count < min(least, len(answers)):
+            raise UserError(
+                f"{when} {count} of {len(answers)} clients answered, fewer than --min-clients {least}; "
+                "start the others and go on with fedktl train --resume."
+            )
+
+    def trained(self, client: int, reply: Reply) -> Answer:
+        return checks.trained(reply, self.form, self.federation)
+
+    def evaluated(self, client: int, reply: Reply) -> dict[str, int]:
+        sizes = {split: int(self.federation.sizes[split][client]) for split in ("test", "validation")}
+        return checks.evaluated(reply, sizes)
+
+    def judged(self, client: int, replies: Mapping[int, Reply], read: Callable[[int, Reply], Any]) -> Any:
+        """What a client's reply says, or why it is missing; the user is told."""
+        reply = replies.get(client)
+        missing, why = Missing.ABSENT, "no node serves it"
+        if client in self.roll.nodes:
+            missing, why = Missing.LATE, "it did not answer in time"
+        if reply is not None:
+            try:
+                return read(client, checks.checked(reply, client))
+            except UserError as error:
+                failed = reply.error or "error" in reply.facts
+                missing, why = Missing.FAILED if failed else Missing.REFUSED, str(error)
+        if reply is None or reply.error:
+            self.roll.lost(client)
+        self.roll.observer.note(f"Client {client} is missing after round {self.done}: {why}")
+        return missing
+
+    def exchange(self, kind: str, rounds: int, wanted: list[int], download: Any) -> dict[int, Reply]:
+        """Replies by client, of those that came before --round-timeout."""
+        settings, deadline = self.federation.settings, time.monotonic() + self.federation.settings.round_timeout
+        nodes = self.present(wanted)
+        while len(nodes) < min(settings.min_clients, len(wanted)) and time.monotonic() < deadline:
+            time.sleep(POLL)
+            nodes = self.present(wanted)
+        facts = {
+            "run": self.run, "terms": self.terms, "rounds": rounds, "kept": self.saved, "sent": download is not None
+        }  # fmt: skip
+        arrays, timeout = packed(download, settings.wire), settings.round_timeout
+        own = {node: {**facts, "client": client} for client, node in nodes.items()}
+        sent = self.link.push(kind, arrays, own, timeout) if own else {}
+        waiting = {sent[node].id: client for client, node in nodes.items() if node in sent}
+        replies: dict[int, Reply] = {}
+        deadline = time.monotonic() + timeout
+        while waiting and time.monotonic() < deadline:
+            for id, reply in self.link.pull(waiting).items():
+                replies[waiting.pop(id)] = reply
+            time.sleep(POLL if waiting else 0)
+        if kind == "train":
+            count = self.federation.clients
+            down = {client: sent[node].size for client, node in nodes.items() if node in sent}
+            self.moved = {
+                "wire_upload_bytes": [replies[c].size if c in replies else 0 for c in range(count)],
+                "wire_download_bytes": [down.get(c, 0) for c in range(count)],
+            }
+        return replies
+
+    def present(self, wanted: list[int]) -> dict[int, int]:
+        self.roll.update()
+        nodes = self.roll.nodes
+        return {client: nodes[client] for client in wanted if client in nodes}
+
+    def traffic(self) -> dict[str, list[int]]:
+        return self.moved
+
+    def collect(self) -> None:
+        self.gather(self.done)
+        self.saved = self.done
+
+    def close(self) -> None:
+        self.end()
+
+
+def called(roll: Roll, timeout: float, clients: int | None = None) -> list[Facts]:
+    """What every client says of itself. UserError names who has no node after `timeout` seconds.
+
+    How many there are, unless it is given, is what the first one says.
+    """
+    absent = awaited(roll, timeout, clients)
+    if absent or not roll.claims:
+        whom = f"clients {', '.join(map(str, absent))}" if absent else "any client"
+        raise UserError(f"No node came for {whom} in {timeout:g} seconds; start them with fedktl federation join.")
+    return [roll.claims[node] for _, node in sorted(roll.nodes.items())]
+
+
+def awaited(roll: Roll, timeout: float, clients: int | None = None) -> list[int]:
+    """Wait until every client has a node, but no longer than `timeout` seconds; those that have none."""
+    deadline = time.monotonic() + timeout
+    while True:
+        roll.update()
+        if clients is None and roll.claims:
+            first = next(iter(roll.claims.values()))
+            roll.alike = {name: first[name] for name in ("clients", "classes", "shape", "data")}
+            clients = first["clients"]
+        absent = sorted(set(range(clients or 0)) - roll.nodes.keys())
+        if (clients and not absent) or time.monotonic() > deadline:
+            return absent
+        time.sleep(POLL)

@@ -1,0 +1,161 @@
+"""How the server reaches nodes. `GridLink` speaks to Flower; `RelayLink` to a GridLink in another process.
+
+A SuperLink runs a server's code in a process of its own. The training, its store and its terminal stay where the user
+is, so what the SuperLink runs is a relay: it connects to a Unix socket and does what is asked there.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from stages.engines.flower.payload import Arrays, Facts, from_records, size, to_records
+from stages.errors import UserError
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.serverapp import Grid
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a node answered; `error` says why there is no answer, "" if there is one."""
+
+    arrays: Arrays
+    facts: Facts
+    size: int = 0  # bytes
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Sent:
+    id: str
+    size: int  # bytes
+
+
+class Link(Protocol):
+    def nodes(self) -> set[int]:
+        """Who is connected."""
+
+    def push(self, kind: str, arrays: Arrays, facts: Mapping[int, Facts], ttl: float) -> dict[int, Sent]:
+        """Send every node in `facts` its facts and the same arrays; a reply must come within `ttl` seconds."""
+
+    def pull(self, ids: Iterable[str]) -> dict[str, Reply]:
+        """The replies that came since, by the id of what they answer."""
+
+
+class GridLink:
+    """A link over Flower's grid."""
+
+    def __init__(self, grid: Grid):
+        self.grid = grid
+
+    def nodes(self) -> set[int]:
+        return set(self.grid.get_node_ids())
+
+    def push(self, kind: str, arrays: Arrays, facts: Mapping[int, Facts], ttl: float) -> dict[int, Sent]:
+        from flwr.app import Message
+
+        contents = {node: to_records(arrays, own) for node, own in facts.items()}
+        messages = [Message(c, dst_node_id=node, message_type=kind, ttl=ttl) for node, c in contents.items()]
+        ids = self.grid.push_messages(messages)
+        sent = zip(contents.items(), ids, strict=True)
+        return {node: Sent(id, size(content)) for (node, content), id in sent if id}
+
+    def pull(self, ids: Iterable[str]) -> dict[str, Reply]:
+        return {message.metadata.reply_to_message_id: reply(message) for message in self.grid.pull_messages(list(ids))}
+
+
+def reply(message: Any) -> Reply:
+    if message.has_error():
+        return Reply({}, {}, error=f"Flower's error {message.error.code}: {message.error.reason or 'no reason'}")
+    try:
+        arrays, facts = from_records(message.content)
+    except UserError as error:
+        return Reply({}, {}, error=str(error))
+    return Reply(arrays, facts, size(message.content))
+
+
+class RelayLink:
+    """The server's end of the socket."""
+
+    def __init__(self, connection: socket.socket):
+        self.connection = connection
+
+    def nodes(self) -> set[int]:
+        return set(self._ask({"do": "nodes"})[0]["nodes"])
+
+    def push(self, kind: str, arrays: Arrays, facts: Mapping[int, Facts], ttl: float) -> dict[int, Sent]:
+        told, _ = self._ask({"do": "push", "kind": kind, "ttl": ttl, "facts": list(facts.items())}, arrays)
+        return {node: Sent(*sent) for node, sent in told["sent"]}
+
+    def pull(self, ids: Iterable[str]) -> dict[str, Reply]:
+        told, arrays = self._ask({"do": "pull", "ids": list(ids)})
+        own: dict[str, dict[str, np.ndarray]] = {id: {} for id in told["replies"]}
+        for name, value in arrays.items():
+            id, _, inner = name.partition("/")
+            own[id][inner] = value
+        return {id: Reply(own[id], *rest) for id, rest in told["replies"].items()}
+
+    def _ask(self, question: dict[str, Any], arrays: Arrays | None = None) -> tuple[dict[str, Any], Arrays]:
+        try:
+            tell(self.connection, question, arrays or {})
+            return heard(self.connection)
+        except OSError as error:
+            raise UserError(
+                f"The SuperLink ended this run ({error}); its log says why. Go on with fedktl train --resume."
+            ) from error
+
+
+def relay(grid: Grid, context: Context) -> None:
+    """What the SuperLink runs: a GridLink for whoever listens at the socket, until it hangs up."""
+    link = GridLink(grid)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(context.run_config["socket"]))
+        while True:
+            try:
+                asked, arrays = heard(connection)
+            except OSError:
+                return
+            if asked["do"] == "nodes":
+                tell(connection, {"nodes": sorted(link.nodes())}, {})
+            elif asked["do"] == "push":
+                sent = link.push(asked["kind"], arrays, dict(asked["facts"]), asked["ttl"])
+                tell(connection, {"sent": [(node, (one.id, one.size)) for node, one in sent.items()]}, {})
+            else:
+                replies = link.pull(asked["ids"])
+                told = {id: (one.facts, one.size, one.error) for id, one in replies.items()}
+                joint = {f"{id}/{name}": value for id, one in replies.items() for name, value in one.arrays.items()}
+                tell(connection, {"replies": told}, joint)
+
+
+HEADER = struct.Struct("!QQ")  # bytes of the JSON, bytes of the arrays
+
+
+def tell(connection: socket.socket, facts: Facts, arrays: Arrays) -> None:
+    text, blob = json.dumps(facts).encode(), save({name: np.asarray(v, order="C") for name, v in arrays.items()})
+    connection.sendall(HEADER.pack(len(text), len(blob)) + text)
+    connection.sendall(blob)
+
+
+def heard(connection: socket.socket) -> tuple[dict[str, Any], Arrays]:
+    """Raises ConnectionError when the other end has hung up."""
+    text, blob = HEADER.unpack(exactly(connection, HEADER.size))
+    return json.loads(exactly(connection, text)), load(exactly(connection, blob))
+
+
+def exactly(connection: socket.socket, count: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < count:
+        part = connection.recv(min(count - len(parts), 1 << 20))
+        if not part:
+            raise ConnectionError("the other end hung up")
+        parts += part
+    return bytes(parts)

@@ -1,0 +1,166 @@
+"""A client: its images, its model on its own disk, and its answers to what the server asks.
+
+query                      who it is and how many images it has; never the images
+train, evaluate            a round's work, by the same functions as in every other engine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages import algorithms
+from stages.algorithms.contract import ClientState, rebuilt, tensors
+from stages.artifacts import kinds
+from stages.artifacts.store import Artifact, Store
+from stages.devices import device as placed
+from stages.devices import set_arithmetic
+from stages.engines import clients
+from stages.engines.assembly import Elsewhere, Plan, model_of, task_of
+from stages.engines.federation import Federation, Share
+from stages.engines.flower.disk import Disk
+from stages.engines.flower.payload import Arrays, Facts, from_records, to_records
+from stages.errors import UserError
+from stages.models import pretrained, split
+from stages.randomness import Rng
+from stages.settings import Train
+
+if TYPE_CHECKING:
+    from flwr.app import Context, Message
+    from flwr.clientapp import ClientApp
+
+Answered = tuple[dict[str, np.ndarray], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where one client lives: its number, the artifact with its images, the folder of its models."""
+
+    client: int
+    data: Artifact
+    folder: Path
+
+    def __post_init__(self) -> None:
+        part, clients = self.data.attributes.get("part_of"), len(self.data.array("counts"))
+        if part and part["client"] != self.client:
+            raise UserError(f"{self.data.ref} holds client {part['client']}, not {self.client}; a node serves its own.")
+        if not part and self.client >= clients:
+            raise UserError(f"{self.data.ref} has no client {self.client}; its clients are 0 to {clients - 1}.")
+
+    @property
+    def row(self) -> int:
+        """The client's place in its artifact."""
+        return 0 if "part_of" in self.data.attributes else self.client
+
+    def described(self) -> dict[str, Any]:
+        census = kinds.census(self.data)
+        part = self.data.attributes.get("part_of")
+        return {
+            "client": self.client, "clients": part["clients"] if part else census.clients, "classes": census.classes,
+            "shape": list(census.shape), "sizes": {name: sizes[self.row] for name, sizes in census.sizes.items()},
+            "data": self.data.attributes["made_from"]["data"] if part else self.data.identity,
+        }  # fmt: skip
+
+
+def answer(kind: str, arrays: Arrays, facts: Facts, home: Home) -> Answered:
+    """What a node says to a message. Raises UserError for a message that it refuses."""
+    if kind == "query":
+        return {}, home.described()
+    if facts["client"] != home.client:
+        raise UserError(f"A message for client {facts['client']} reached client {home.client}, which serves no other.")
+    disk, rounds = Disk(home.folder, facts["run"], home.client), facts["rounds"]
+    federation, state, shares = at_home(facts["terms"], home, disk.newest(rounds) is None)
+    disk.load(state, rounds, federation.device)
+    download = unpacked(federation.algorithm.Download, arrays, facts["sent"], federation.device)
+    if kind == "evaluate":
+        hits = {name: int(clients.right(federation, state, shares[name], download)) for name in ("test", "validation")}
+        return {}, {"client": home.client, "right": hits}
+    disk.forget(rounds, facts["kept"])
+    done = clients.train(federation, home.client, state, shares["train"], rounds, download)
+    clients.check_finite(done.metrics, f"Client {home.client}", rounds)  # it stays as it was
+    disk.save(state, rounds + 1)
+    own = {"client": home.client, "metrics": done.metrics, "sent": done.upload is not None}
+    return packed(done.upload, federation.settings.wire), own
+
+
+def at_home(terms: Facts, home: Home, fresh: bool) -> tuple[Federation, ClientState, dict[str, Share]]:
+    """The federation as this client knows it, its untrained model, and its images, all on its device.
+
+    A model that is not `fresh`, because its weights are on the disk, needs no pretrained ones.
+    """
+    algorithm, settings = algorithms.get(terms["algorithm"]), Train.make(terms["settings"])
+    torch.set_num_threads(settings.threads)
+    set_arithmetic(settings.precision, settings.deterministic)
+    device, rng = placed(settings.device), Rng(terms["seed"])
+    own = kinds.census(home.data)
+    census = kinds.Census(terms["classes"], tuple(terms["shape"]), dict.fromkeys(kinds.SPLITS, [0] * terms["clients"]))  # type: ignore[arg-type]
+    if (own.classes, own.shape) != (census.classes, census.shape):
+        raise UserError(
+            f"The run has {census.classes} classes of {census.shape} images, {home.data.ref} {own.classes} of {own.shape}."
+        )
+    data = Elsewhere(home.data.identity, census)
+    plan = Plan(algorithm, algorithm.Hyper.make(terms["hyper"]), settings, terms["seed"], data, None)
+    weights = pretrained.read(
+        settings.pretrained if fresh else (), split.architectures(settings.models, census.clients)
+    )
+    state = ClientState(model_of(plan, census, home.client, weights).to(device))
+    _, shared = algorithm.init(plan.hyper, task_of(plan, census, terms["latent_dim"], device), rng.at("init"))
+    federation = Federation(algorithm, plan.hyper, shared, settings, rng, device, census.classes, {}, {}, None)
+    shares = {
+        name: Share(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+        for name, (images, labels) in kinds.read_share(home.data, home.row).items()
+    }
+    return federation, state, shares
+
+
+def packed(record: Any, wire: str) -> dict[str, np.ndarray]:
+    """A record's arrays as they travel."""
+    half = wire == "fp16"
+    values = {name: tensor.detach().cpu() for name, tensor in tensors(record).items()}
+    return {name: (v.half() if half and v.dtype == torch.float32 else v).numpy() for name, v in values.items()}
+
+
+def unpacked(kind: type | None, arrays: Arrays, sent: bool, device: torch.device) -> Any:
+    """The record that `packed` made arrays of; None if none was sent."""
+    if not sent or kind is None:
+        return None
+    return rebuilt(kind, {name: arrived(value).to(device) for name, value in arrays.items()})
+
+
+def arrived(value: np.ndarray) -> Tensor:
+    """No algorithm computes in half precision: a float16 number is a float32 one that travelled so."""
+    tensor = torch.from_numpy(value.copy())
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
+
+
+def client_app(home_of: Callable[[Context], Home]) -> ClientApp:
+    """Flower's app of a client; what its context says leads to its home."""
+    from flwr.app import Message
+    from flwr.clientapp import ClientApp
+
+    app = ClientApp()
+
+    def replied(message: Message, context: Context) -> Message:
+        try:
+            arrays, facts = from_records(message.content)
+            records = to_records(*answer(message.metadata.message_type, arrays, facts, home_of(context)))
+        except UserError as error:
+            records = to_records({}, {"error": str(error)})
+        return Message(records, reply_to=message)
+
+    for register in (app.query(), app.train(), app.evaluate()):
+        register(replied)
+    return app
+
+
+def home_of_node(context: Context) -> Home:
+    """The home that `fedktl federation join` gave a SuperNode."""
+    config = context.node_config
+    data = Store(Path(str(config["store"]))).open(str(config["data"]), "data")
+    return Home(int(config["client"]), data, Path(str(config["folder"])))

@@ -1,0 +1,78 @@
+"""Simulated clients: Flower's Ray backend in this process, which ends with the run and leaves nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.artifacts.store import Artifact
+from stages.engines.flower.link import GridLink
+from stages.engines.flower.node import Home, client_app
+from stages.errors import UserError
+from stages.settings import Train
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.serverapp import Grid
+
+
+@contextmanager
+def simulated(data: Artifact, clients: int, settings: Train) -> Iterator[tuple[GridLink, Path]]:
+    """A link to one node per client of `data`, and the folder of their models, until the block ends."""
+    folder = Path(tempfile.mkdtemp(prefix="fedktl-"))
+    opened: queue.Queue[Grid | BaseException] = queue.Queue()
+    done = threading.Event()
+
+    def serve(grid: Grid, context: Context) -> None:
+        opened.put(grid)
+        done.wait()
+
+    def simulate() -> None:
+        try:
+            run(serve, data, clients, settings, folder)
+        except BaseException as error:  # Flower ends a process that lacks Ray by SystemExit
+            opened.put(error)
+
+    thread = threading.Thread(target=simulate, daemon=True)
+    thread.start()
+    try:
+        grid = opened.get()
+        if isinstance(grid, BaseException):
+            raise UserError(f"Flower's simulation did not start ({grid}).") from grid
+        yield GridLink(grid), folder
+    finally:
+        done.set()
+        thread.join()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path) -> None:
+    from flwr.serverapp import ServerApp
+    from flwr.simulation import run_simulation
+
+    for talkative in ("flwr", "ray"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)
+    server = ServerApp()
+    server.main()(serve)
+
+    def home(context: Context) -> Home:
+        return Home(int(context.node_config["partition-id"]), data, folder)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that run_simulation will go; what is to replace it leaves a daemon
+        run_simulation(
+            server, client_app(home), clients,
+            backend_config={
+                "init_args": {"num_cpus": os.cpu_count() or 1, "include_dashboard": False},
+                "client_resources": {"num_cpus": settings.client_cpus, "num_gpus": settings.client_gpus},
+            },
+        )  # fmt: skip

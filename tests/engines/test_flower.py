@@ -1,0 +1,352 @@
+"""The engine over Flower: its messages, its nodes in this process, what it refuses and survives."""
+
+import dataclasses
+import re
+import socket
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+
+pytest.importorskip("flwr")
+
+from stages import algorithms
+from stages import train as stage
+from stages.artifacts.exporting import export
+from stages.artifacts.kinds import read
+from stages.artifacts.store import Store
+from stages.engines import checkpoint, rounds
+from stages.engines.assembly import assemble
+from stages.engines.federation import Missing
+from stages.engines.flower.disk import Disk
+from stages.engines.flower.engine import Deployed
+from stages.engines.flower.fleet import Roll
+from stages.engines.flower.link import GridLink, RelayLink, relay
+from stages.engines.flower.node import Home
+from stages.engines.flower.payload import TYPES, from_records, size, to_records
+from stages.errors import UserError
+from stages.observer import SILENT
+from stages.settings import Train
+from tests.conftest import CLIENTS, write_toy_data
+from tests.engines.flower_nodes import RUN, Grid, Notes, gathered, mustered
+from tests.engines.test_local import QUICK, planned, played
+
+TIMED = ("history/seconds", "history/rounds/peak_memory", "history/rounds/wire")
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=8),
+        st.sampled_from(TYPES).flatmap(
+            lambda kind: arrays_of.arrays(kind, arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
+        ),
+        max_size=3,
+    )
+)
+def test_arrays_travel_exactly(arrays):
+    facts = {"nothing": None, "number": float("nan"), "list": [1, [2.5, "three"]], "name": "\u00e9"}
+    back, told = from_records(to_records(arrays, facts))
+    assert back.keys() == arrays.keys() and repr(told) == repr(facts)
+    for name, value in arrays.items():
+        assert (back[name].dtype, back[name].shape) == (value.dtype, value.shape)
+        assert back[name].tobytes() == value.tobytes()  # NaNs too
+
+
+def test_a_mislabelled_array_and_a_text_that_is_no_json_are_refused():
+    content = to_records({"a": np.zeros(3, np.float32)}, {})
+    content.array_records["arrays"]["a"].shape = (4,)
+    with pytest.raises(UserError, match="labelled"):
+        from_records(content)
+    content = to_records({}, {})
+    content.config_records["facts"]["json"] = "{"
+    with pytest.raises(UserError, match="can't be read"):
+        from_records(content)
+
+
+def test_the_size_is_that_of_arrays_and_text():
+    assert size(to_records({"a": np.zeros((2, 3), np.float32)}, {})) == 128 + 24 + 2  # an npy header, numbers, {}
+
+
+@pytest.fixture
+def homes(toy_store, tmp_path):
+    data = toy_store.open("toy")
+    return [Home(client, data, tmp_path / "disks") for client in range(CLIENTS)]
+
+
+def over_flower(store, homes, algorithm="fedktl", grid=None, notes=None, **settings):
+    plan = dataclasses.replace(planned(store, algorithm, round_timeout=0.3, **settings), run=RUN)
+    federation, state = assemble(plan, images=False)
+    return plan, federation, state, mustered(plan, federation, state, grid or Grid(homes), notes)
+
+
+def assert_same_state(one, other):
+    one, other = checkpoint.pack(one), checkpoint.pack(other)
+    assert {n for n in one if not n.startswith(TIMED)} == {n for n in other if not n.startswith(TIMED)}
+    for name in one:
+        if not name.startswith(TIMED):
+            assert torch.equal(one[name].nan_to_num(), other[name].nan_to_num()), name
+
+
+@pytest.mark.parametrize("algorithm", [name for name in algorithms.NAMES if name != "ktl"])
+@pytest.mark.parametrize("wire", ["fp32", "fp16"])
+def test_every_algorithm_computes_what_it_computes_in_one_process(toy_store, homes, tmp_path, algorithm, wire):
+    changes = {"join_ratio": 0.75, "drop_rate": 0.4, "wire": wire}
+    _, local = played(planned(toy_store, algorithm, **changes))
+    plan, federation, state, fleet = over_flower(toy_store, homes, algorithm, **changes)
+    rounds.run(federation, state, fleet, SILENT, lambda s: None)
+    gathered(plan, federation, state, tmp_path / "disks")
+    assert_same_state(local, state)
+    moved = state.history["rounds/wire_upload_bytes"]
+    assert torch.equal(moved > 0, state.history["rounds/joined"]) and moved.shape == (3, CLIENTS)
+
+
+def test_no_image_of_a_client_leaves_it(toy_store, homes):
+    grid = Grid(homes)
+    *_, federation, state, fleet = over_flower(toy_store, homes, "fedproto", grid=grid, rounds=2)
+    replies = []
+    grid.spoil = {client: lambda kind, reply: replies.append(reply) or reply for client in range(CLIENTS)}
+    rounds.run(federation, state, fleet, SILENT, lambda s: None)
+    sent = [array for reply in replies for array in from_records(reply.content)[0].values()]
+    assert sent and not any(value.dtype == np.uint8 or value.ndim > 2 for value in sent)
+
+
+def spoilt(**changes):
+    """Changes arrays or facts of an answer to `train`."""
+
+    def change(kind, reply):
+        if kind == "train":
+            arrays, facts = from_records(reply.content)
+            for name, value in changes.items():
+                if name in ("client", "metrics", "sent"):
+                    facts[name] = value(facts[name])
+                else:
+                    arrays[name] = value(arrays.get(name))
+            reply.content = to_records(arrays, facts)
+        return reply
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"prototypes": lambda p: p[:, :-1]}, r"prototypes is float32 \[4, 4\], not float32 \[4, 5\]"),
+        ({"prototypes": lambda p: p[:-1]}, r"prototypes is float32 \[3, 5\]"),
+        ({"prototypes": lambda p: p.astype(np.float64)}, "prototypes is float64"),
+        ({"prototypes": lambda p: p * np.nan}, "prototypes is not finite"),
+        ({"labels": lambda v: v + 5}, r"labels are not all in 0\.\.4"),
+        ({"labels": lambda v: v * 0}, "a class twice"),
+        ({"labels": lambda v: v.reshape(2, 2)}, "labels is int64"),
+        ({"surplus": lambda v: np.zeros(3)}, "its upload is no Upload"),
+        ({"client": lambda k: (k + 1) % CLIENTS}, "it says it is client 2"),
+        ({"metrics": lambda m: m | {"loss": float("inf")}}, "its loss is inf"),
+        ({"metrics": lambda m: {}}, "its metrics are not loss, transfer"),
+        ({"sent": lambda s: False}, "sent an upload where there is none"),
+    ],
+)
+def test_what_is_not_as_it_must_be_is_refused_by_name_and_the_others_go_on(toy_store, homes, change, sentence):
+    grid, notes = Grid(homes), Notes()
+    *_, federation, state, fleet = over_flower(toy_store, homes, grid=grid, notes=notes, rounds=2)
+    grid.spoil = {1: spoilt(**change)}
+    rounds.play_round(federation, state, fleet)
+    assert state.history["rounds/uploaded"].tolist() == [[True, False, True, True]]
+    assert state.history["faults/missing"].tolist() == [[1, 1, Missing.REFUSED]]
+    (note,) = notes.said
+    assert re.search(f"Client 1 is missing after round 0: .*{sentence}", note), note
+    grid.spoil = {}
+    rounds.play_round(federation, state, fleet)  # it is taken back
+    assert state.history["rounds/uploaded"][1].all()
+
+
+def test_a_client_that_left_is_missing_and_taken_back_with_its_model(toy_store, homes, tmp_path):
+    grid = Grid(homes)
+    *_, federation, state, fleet = over_flower(toy_store, homes, "fedproto", grid=grid, rounds=4)
+    rounds.play_round(federation, state, fleet)
+    home = grid.leave(2)
+    rounds.play_round(federation, state, fleet)
+    rounds.evaluate(federation, state, fleet)
+    grid.come(home)  # as another node
+    rounds.play_round(federation, state, fleet)
+    assert state.history["rounds/uploaded"][:, 2].tolist() == [True, False, True]
+    assert state.history["faults/missing"].tolist() == [[2, 2, Missing.ABSENT]]
+    accuracy = state.history["rounds/test_accuracy"][0]
+    assert accuracy.isnan().tolist() == [False, False, True, False]
+    assert list(Disk(tmp_path / "disks", RUN, 2).states()) == [1, 3]
+    assert rounds.weighted(accuracy, federation.sizes["test"]) == pytest.approx(float(accuracy[[0, 1, 3]].mean()) * 100)
+
+
+def test_a_late_client_is_not_waited_for_and_one_that_fails_is_told_from_it(toy_store, homes, monkeypatch):
+    grid, notes = Grid(homes), Notes()
+    *_, federation, state, fleet = over_flower(toy_store, homes, grid=grid, notes=notes)
+    grid.spoil = {0: lambda kind, reply: None}
+    monkeypatch.setattr(Home, "row", property(lambda home: home.client // (home.client != 3)))
+    rounds.play_round(federation, state, fleet)
+    assert [row[1:] for row in state.history["faults/missing"].tolist()] == [[0, Missing.LATE], [3, Missing.FAILED]]
+    assert "did not answer in time" in notes.said[0]
+
+
+def test_fewer_than_min_clients_end_the_run_with_what_to_do(toy_store, homes):
+    grid = Grid(homes)
+    *_, federation, state, fleet = over_flower(toy_store, homes, grid=grid, min_clients=4)
+    grid.leave(0)
+    with pytest.raises(UserError, match=r"In round 1 3 of 4 clients answered.*--min-clients 4.*--resume"):
+        rounds.play_round(federation, state, fleet)
+
+
+def test_a_diverging_client_is_missing_and_keeps_its_model(toy_store, homes, tmp_path):
+    *_, federation, state, fleet = over_flower(toy_store, homes, "local", lr=1e30)
+    with pytest.raises(UserError, match="0 of 4 clients answered"):
+        for _ in range(5):
+            rounds.play_round(federation, state, fleet)
+    for client in range(CLIENTS):
+        Disk(tmp_path / "disks", RUN, client).load(state.clients[client], 9, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("algorithm", ["fedktl", "fedkd", "fd"])
+def test_a_killed_server_goes_on_from_its_checkpoint_and_so_do_its_clients(toy_store, homes, tmp_path, algorithm):
+    _, whole = played(planned(toy_store, algorithm, rounds=5))
+    plan, federation, state, fleet = over_flower(toy_store, homes, algorithm, rounds=5)
+    rounds.evaluate(federation, state, fleet)
+    for done in range(1, 5):  # the checkpoint is of round 2, the server dies after round 4
+        rounds.play_round(federation, state, fleet)
+        rounds.evaluate(federation, state, fleet)
+        state.history.add("rounds/peak_memory", 0)
+        if done == 2:
+            fleet.collect()
+            checkpoint.write(state, tmp_path / "c")
+    federation, state = assemble(plan, images=False)
+    checkpoint.unpack(state, checkpoint.read(tmp_path / "c"), plan.algorithm, federation.device)
+    fleet = mustered(plan, federation, state, Grid(homes))
+    rounds.run(federation, state, fleet, SILENT, lambda s: None)
+    gathered(plan, federation, state, tmp_path / "disks")
+    assert_same_state(whole, state)
+
+
+def test_a_disk_keeps_what_a_server_may_ask_for_and_ignores_what_a_kill_left(toy_store, tmp_path):
+    _, state = assemble(planned(toy_store))
+    disk, own = Disk(tmp_path, RUN, 0), state.clients[0]
+    for number in range(1, 7):
+        disk.save(own, number)
+    (disk.folder / "77.draft").write_bytes(b"half a mod")
+    disk.forget(rounds=5, kept=4)
+    assert sorted(path.name for path in disk.folder.iterdir()) == ["000004.safetensors", "000005.safetensors"]
+    assert list(disk.states()) == [4, 5]
+    disk.forget(rounds=5, kept=0)  # nothing older than the oldest is needed, and the oldest is
+    assert list(disk.states()) == [4, 5]
+    with pytest.raises(UserError, match="32 hexadecimal"):
+        Disk(tmp_path, "../" + RUN, 0)
+
+
+def test_a_node_serves_its_own_client_only(toy_store, homes, tmp_path):
+    grid, notes = Grid(homes), Notes()
+    *_, federation, state, fleet = over_flower(toy_store, homes, grid=grid, notes=notes)
+    first, second = list(grid.homes)[:2]
+    grid.homes[first], grid.homes[second] = grid.homes[second], grid.homes[first]  # behind the server's back
+    rounds.play_round(federation, state, fleet)
+    assert "A message for client 0 reached client 1" in notes.said[0]
+    with pytest.raises(UserError, match=r"toy@v1 has no client 4; its clients are 0 to 3"):
+        Home(4, toy_store.open("toy"), tmp_path)
+
+
+def shared_out(store, tmp_path):
+    """A home for each client with nothing but its exported share."""
+    homes = []
+    for client in range(CLIENTS):
+        export(store.open("toy"), None, tmp_path / f"share{client}", client)
+        data = Store(tmp_path / f"share{client}").open(f"toy-client-{client:03d}", "data")
+        homes.append(Home(client, data, tmp_path / f"share{client}" / "clients"))
+    return homes
+
+
+def test_an_exported_share_is_a_data_artifact_of_one_client(toy_store, tmp_path):
+    home = shared_out(toy_store, tmp_path)[2]
+    whole, part = read(toy_store.open("toy")), read(home.data)
+    rows = whole.train.rows(2)
+    assert part.clients == 1 and np.array_equal(part.train.images, whole.train.images[rows])
+    assert np.array_equal(part.counts, whole.counts[2:3]) and part.class_names == whole.class_names
+    assert home.data.attributes["part_of"] == {"client": 2, "clients": CLIENTS}
+    assert home.described()["data"] == toy_store.open("toy").identity
+    with pytest.raises(UserError, match="holds client 2, not 1"):
+        Home(1, home.data, tmp_path)
+    with pytest.raises(UserError, match="say whose"):
+        export(toy_store.open("toy"), "share", tmp_path / "x")
+    with pytest.raises(UserError, match="has no client 7"):
+        export(toy_store.open("toy"), None, tmp_path / "x", 7)
+
+
+def test_a_federation_of_shares_runs_without_the_data_and_publishes_without_the_weights(
+    toy_store, tmp_path, monkeypatch
+):
+    (local,) = stage.train(toy_store, "near", Train.make(QUICK, {"rounds": 3}), {"fedktl": {"server_epochs": 2}})
+    homes = shared_out(toy_store, tmp_path)
+    server = Store(tmp_path / "server")
+    (tmp_path / "server").mkdir()
+    (toy_store.root / "latents").rename(tmp_path / "server" / "latents")
+
+    @contextmanager
+    def opened(settings, observer):
+        yield Deployed(GridLink(Grid(homes)), observer)
+
+    monkeypatch.setattr(stage.engine, "opened", opened)
+    settings = Train.make(QUICK, {"rounds": 2, "engine": "flower", "federation": "server:8000"})
+    (run,) = stage.train(server, "far", settings, {"fedktl": {"server_epochs": 2}})
+    assert run.attributes["facts"]["data"] == "toy@v1" and run.attributes["facts"]["federation"]["weights"]
+    assert not run.names("clients") and run.attributes["made_from"]["data"] == toy_store.open("toy").identity
+    longer = read(stage.resume(server, "far", {"rounds": 3}))
+    near = read(local)
+    assert np.array_equal(longer.test_accuracy, near.test_accuracy) and longer.wire["upload_bytes"].all()
+    assert longer.facts["parameters"] == near.facts["parameters"]
+
+
+def test_two_nodes_of_one_client_and_clients_of_other_data_are_told_apart(toy_store, homes, tmp_path):
+    grid, notes = Grid(homes), Notes()
+    plan, federation, state, fleet = over_flower(toy_store, homes, grid=grid, notes=notes)
+    fleet.roll.expect(plan)
+    grid.come(Home(1, toy_store.open("toy"), tmp_path / "other"))
+    grid.come(Home(1, write_toy_data(toy_store, "else", seed=5), tmp_path / "other"))
+    rounds.play_round(federation, state, fleet)
+    assert "Two nodes say they are client 1" in notes.said[0] and "in this run it is" in notes.said[1]
+    assert state.history["rounds/uploaded"].all() and not (tmp_path / "other").exists()
+
+
+def test_the_relay_says_what_the_grid_says(toy_store, homes):
+    near, far = socket.socketpair()
+
+    class Far:
+        def __enter__(self):
+            return far
+
+        def __exit__(self, *error):
+            far.close()
+
+    grid = Grid(homes)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("stages.engines.flower.link.socket.socket", lambda family: Far())
+        patched.setattr(type(far), "connect", lambda self, path: None, raising=False)
+        thread = threading.Thread(target=relay, args=(grid, type("Context", (), {"run_config": {"socket": "x"}})))
+        thread.start()
+        roll = Roll(RelayLink(near), Notes())
+        while len(roll.nodes) < CLIENTS:
+            roll.update()
+        assert roll.claims[roll.nodes[3]] == homes[3].described()
+        near.close()
+        thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_without_the_extra_the_command_to_install_it_is_named(toy_store, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'fedktl\[flower\]'"):
+        stage.train(toy_store, "x", Train.make(QUICK, {"engine": "flower"}), {})
+
+
+def test_a_federation_needs_the_flower_engine_and_has_its_own_data(toy_store):
+    with pytest.raises(UserError, match="needs --engine flower"):
+        stage.train(toy_store, "x", Train.make(QUICK, {"federation": "a:1"}), {})
+    with pytest.raises(UserError, match="give no --data"):
+        stage.train(toy_store, "x", Train.make(QUICK, {"engine": "flower", "federation": "a:1", "data": "toy"}), {})
