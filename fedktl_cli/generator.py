@@ -44,9 +44,10 @@ def described(file: Path) -> dict[str, Any]:
         from stages.generators import diffusion
 
         return diffusion.describe(file)
+    from stages.generators.builtin.generator import facts
     from stages.generators.stylegan import checkpoint
 
-    return checkpoint.describe(file)
+    return dict(facts(file)) or checkpoint.describe(file)
 
 
 @app.command("convert")

@@ -35,8 +35,6 @@ def make(settings: Generate, device: torch.device, embeddings: Mapping[str, Tens
         if name not in ("auto", "builtin"):
             raise UserError(f"The generator {name} wants its weights; give them with --weights.")
         return from_package(settings, device)
-    if name == "builtin":
-        raise UserError("The built-in generator brings its own weights; leave out --weights or --generator.")
     generator = from_weights(settings, settings.weights, device, embeddings)
     family = generator.descriptor["family"]
     if name not in ("auto", family):
@@ -60,17 +58,22 @@ def from_factory(path: str, device: torch.device) -> Generator:
 
 def from_package(settings: Generate, device: torch.device) -> Generator:
     """The built-in one."""
-    from stages.generators.builtin.generator import Builtin
+    from stages.generators.builtin.generator import pretrained
 
     no_prompt(settings)
-    return Builtin(device)
+    return pretrained(device)
 
 
 def from_weights(
     settings: Generate, weights: str, device: torch.device, embeddings: Mapping[str, Tensor] | None
 ) -> Generator:
-    """A file holds a StyleGAN, a folder or a hub name a diffusion pipeline."""
+    """A file holds a built-in network trained anew or a StyleGAN, a folder or a hub name a diffusion pipeline."""
+    from stages.generators.builtin import generator as builtin
+
     path = Path(weights).expanduser()
+    if builtin.facts(path):
+        no_prompt(settings)
+        return builtin.pretrained(device, path)
     if path.is_file():
         from stages.generators.stylegan.generator import load
 
@@ -115,5 +118,7 @@ def again(
     settings = replace(settings, generator=descriptor["family"], weights=weights or settings.weights)
     generator = make(settings, device, embeddings or None)
     if any(generator.descriptor.get(name) != descriptor.get(name) for name in SOURCE):
+        if settings.weights is None:
+            raise UserError("The built-in generator is not the one that made this bank; generate the bank again.")
         raise UserError(f"{settings.weights} is not the generator that made this bank; give that one with --weights.")
     return generator

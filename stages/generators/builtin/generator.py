@@ -1,28 +1,33 @@
-"""The built-in network as a Generator. Its latent space is W."""
+"""The built-in network as a Generator. Its latent space is W, whitened."""
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load
 from torch import Tensor
 
+from stages.errors import UserError
 from stages.generators.builtin.network import LATENT_DIM, Network
 from stages.generators.protocol import to_uint8
-from stages.randomness import seeded
+
+WEIGHTS = Path(__file__).parent / "weights.safetensors"  # what they are: README.md beside them
 
 
 class Builtin:
-    """Untrained so far: its weights come from a fixed seed, and its descriptor says so."""
+    """A network on a device, told apart from others by `facts`."""
 
     latent_dim = LATENT_DIM
     resolution = 32
 
-    def __init__(self, device: torch.device):
-        with seeded(0):
-            self._network = Network().eval().requires_grad_(False).to(device)
+    def __init__(self, device: torch.device, network: Network, facts: dict[str, Any]):
+        self._network = network.eval().requires_grad_(False).to(device)
         self._device = device
-        self.descriptor: dict[str, Any] = {"family": "builtin", "training": "untrained", "seed": 0}
+        self.descriptor: dict[str, Any] = {"family": "builtin", **facts}
 
     @torch.no_grad()
     def sample_latents(self, n: int, rng: torch.Generator) -> Tensor:
@@ -31,3 +36,27 @@ class Builtin:
     @torch.no_grad()
     def render(self, latents: Tensor) -> Tensor:
         return to_uint8(self._network.synthesis(latents.to(self._device)))
+
+
+def facts(path: Path) -> dict[str, str]:
+    """What `train` wrote about the weights in a file; empty if it holds no weights of this network."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
+    return found if found.get("family") == "builtin" else {}
+
+
+def pretrained(device: torch.device, path: Path = WEIGHTS) -> Builtin:
+    """The generator of a weight file that `train` wrote, by default the one that comes with fedktl.
+
+    Raises UserError for a file that is not one.
+    """
+    content, network = path.read_bytes(), Network()
+    try:
+        network.load_state_dict(load(content))
+        training = "{steps} steps on {images} images".format_map(facts(path))
+    except (SafetensorError, RuntimeError, KeyError) as error:
+        raise UserError(f"{path} holds no weights of the built-in generator ({str(error).splitlines()[0]}).") from error
+    return Builtin(device, network, {"training": training, "sha256": hashlib.sha256(content).hexdigest()})

@@ -1,0 +1,220 @@
+"""Train the built-in generator on natural images, as a GAN with the hinge loss (Lim and Ye, 2017; Miyato et al., ICLR 2018).
+
+    python -m stages.generators.builtin.train cifar10.npz WORK --steps 6000
+
+WORK gets a checkpoint, from which the same command goes on, a grid of samples now and then, and in the end
+`weights.safetensors`: the generator's moving average in half precision, its latents whitened.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from stages.algorithms.contract import normalised
+from stages.data import datasets
+from stages.devices import device as placed
+from stages.errors import UserError
+from stages.generators.builtin.network import LATENT_DIM, Network, StyledBlock
+from stages.generators.protocol import to_uint8
+from stages.randomness import Rng, seeded
+from stages.settings import Prepare
+
+LEARNING_RATES = {"generator": 2e-4, "discriminator": 4e-4}  # two time scales (Heusel et al., NeurIPS 2017)
+AVERAGE = 0.999  # decay of the moving average that becomes the generator
+EVERY = 250  # steps between checkpoints
+
+
+class Discriminator(nn.Sequential):
+    """Images float32 [n, 3, 32, 32] in [-1, 1] -> scores float32 [n, 1]: a DCGAN with spectral normalisation."""
+
+    def __init__(self) -> None:
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((3, 64), (64, 128), (128, 256)):
+            layers += [spectral_norm(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)), nn.LeakyReLU(0.1)]
+        layers += [spectral_norm(nn.Conv2d(256, 256, 3, padding=1)), nn.LeakyReLU(0.1), nn.Flatten()]
+        super().__init__(*layers, spectral_norm(nn.Linear(256 * 4 * 4, 1)))
+
+
+class Training:
+    """Everything that a checkpoint holds: both networks, their optimisers, the moving average, the steps done."""
+
+    def __init__(self, seed: int, device: torch.device):
+        with seeded(Rng(seed).seed("networks")):
+            self.generator, self.discriminator = Network().to(device), Discriminator().to(device)
+        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        self.networks = nn.ModuleDict({"generator": self.generator, "discriminator": self.discriminator})
+        self.optimizers = {
+            name: torch.optim.Adam(network.parameters(), LEARNING_RATES[name], betas=(0.0, 0.9))
+            for name, network in self.networks.items()
+        }
+        self.steps, self.seconds, self.device = 0, 0.0, device
+
+    def save(self, path: Path) -> None:
+        tensors = {f"networks.{name}": value for name, value in self.networks.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for name, optimizer in self.optimizers.items():
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizers.{name}.{index}.{key}": value for key, value in state.items()}
+        tensors["done"] = torch.tensor([self.steps, self.seconds], dtype=torch.float64)
+        beside = path.with_suffix(".new")
+        save_file({name: value.contiguous() for name, value in tensors.items()}, beside)
+        beside.replace(path)
+
+    def load(self, path: Path) -> None:
+        tensors = load_file(path, device=str(self.device))
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
+
+        self.networks.load_state_dict(below("networks."))
+        self.average.load_state_dict(below("average."))
+        for name, optimizer in self.optimizers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, value in below(f"optimizers.{name}.").items():
+                index, _, field = key.partition(".")
+                state.setdefault(int(index), {})[field] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        self.steps, self.seconds = int(tensors["done"][0]), float(tensors["done"][1])
+
+    def step(self, images: Tensor, batch: int, rng: Rng, bf16: bool) -> tuple[Tensor, Tensor]:
+        """One update of the discriminator, one of the generator; images uint8 [n, 3, 32, 32]. Both losses, detached."""
+        generator, discriminator = self.generator, self.discriminator
+        stream = rng.torch("step", self.steps)
+        rows = torch.randint(len(images), (batch,), generator=stream)
+        flipped = torch.rand(batch, generator=stream) < 0.5
+        z = torch.randn(2, batch, LATENT_DIM, generator=stream).to(self.device)
+        real = normalised(images[rows.to(self.device)])
+        real = torch.where(flipped.to(self.device)[:, None, None, None], real.flip(3), real)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            with torch.no_grad():
+                fake = generator.synthesis(generator.mapping(z[0]))
+            scores = discriminator(torch.cat([real, fake])).float()
+            judged = F.relu(1 - scores[:batch]).mean() + F.relu(1 + scores[batch:]).mean()
+        self.descend("discriminator", judged)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            fooled = -discriminator(generator.synthesis(generator.mapping(z[1]))).float().mean()
+        self.descend("generator", fooled)
+        decay = min(AVERAGE, (1 + self.steps) / (10 + self.steps))  # the first steps are soon forgotten
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(generator.parameters()), 1 - decay)
+        self.steps += 1
+        return judged.detach(), fooled.detach()
+
+    def descend(self, name: str, loss: Tensor) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+        loss.backward()
+        self.optimizers[name].step()
+
+
+def whitened(network: Network, rng: Rng, samples: int = 50_000) -> Network:
+    """The same generator in other coordinates of W: its latents have mean 0 and covariance 1.
+
+    w is affine in the mapping's last layer and enters every block through an affine map, so the change of coordinates
+    is absorbed by these weights, and no latent is out of scale with another.
+    """
+    z = torch.randn(samples, LATENT_DIM, generator=rng.torch("whitening"))
+    network = network.cpu().double()
+    with torch.no_grad():
+        w = network.mapping(z.double())
+        mean, factor = w.mean(0), torch.linalg.cholesky(torch.cov(w.T))
+        last = network.mapping_layers[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias.copy_(torch.linalg.solve_triangular(factor, (last.bias - mean)[:, None], upper=False)[:, 0])
+        last.weight.copy_(torch.linalg.solve_triangular(factor, last.weight, upper=False))
+        for block in network.blocks:
+            assert isinstance(block, StyledBlock)
+            block.style.bias.add_(block.style.weight @ mean)
+            block.style.weight.copy_(block.style.weight @ factor)
+    return network.float()
+
+
+@torch.no_grad()
+def grid(network: Network, rng: Rng, side: int = 8) -> Image.Image:
+    """side x side samples, always of the same latents."""
+    device = next(network.parameters()).device
+    z = torch.randn(side * side, LATENT_DIM, generator=rng.torch("grid")).to(device)
+    images = to_uint8(network.synthesis(network.mapping(z))).cpu().view(side, side, 3, 32, 32)
+    return Image.fromarray(images.permute(0, 3, 1, 4, 2).reshape(side * 32, side * 32, 3).numpy())
+
+
+def rows_to_train_on(count: int, leave_out: Path | None) -> np.ndarray:
+    """All of `count` rows but those that the file lists as `source_index`."""
+    if leave_out is None:
+        return np.arange(count)
+    with np.load(leave_out, allow_pickle=False) as listed:
+        return np.setdiff1d(np.arange(count), listed["source_index"])
+
+
+def save_weights(training: Training, path: Path, rng: Rng, facts: dict[str, Any]) -> None:
+    network = whitened(training.average, rng)
+    tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+    save_file(tensors, path, {name: str(value) for name, value in facts.items()})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help=".npz with x_train, y_train and perhaps x_test, y_test")
+    parser.add_argument("work", type=Path, help="folder for checkpoint, grids and weights")
+    parser.add_argument("--leave-out", type=Path, help=".npz whose source_index lists images that must stay unseen")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bf16", action="store_true", help="convolutions in bfloat16, where the processor has it")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    try:
+        run(asked)
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
+
+
+def run(asked: argparse.Namespace) -> None:
+    asked.work.mkdir(parents=True, exist_ok=True)
+    rng, training = Rng(asked.seed), Training(asked.seed, placed(asked.device))
+    checkpoint = asked.work / "checkpoint.safetensors"
+    if checkpoint.exists():
+        training.load(checkpoint)
+    dataset = datasets.read(Prepare(dataset="npz", source=str(asked.source), image_size=32))
+    pixels = dataset.images[rows_to_train_on(len(dataset.labels), asked.leave_out)]
+    images = torch.from_numpy(pixels).to(training.device)
+    resumed, started = training.seconds, training.steps
+    since = resumed - time.monotonic()
+    while training.steps < asked.steps:
+        losses = training.step(images, asked.batch, rng, asked.bf16)
+        if training.steps % EVERY == 0 or training.steps == asked.steps:
+            training.seconds = since + time.monotonic()
+            training.save(checkpoint)
+            grid(training.average, rng).save(asked.work / f"grid-{training.steps:06d}.png")
+            pace = (training.seconds - resumed) / (training.steps - started)
+            left = (asked.steps - training.steps) * pace / 60
+            print(
+                f"step {training.steps}  discriminator {losses[0]:.3f}  generator {losses[1]:.3f}  "
+                f"{pace:.2f} s a step, {left:.0f} minutes left",
+                flush=True,
+            )
+    facts = {
+        "family": "builtin", "steps": training.steps, "batch": asked.batch, "seed": asked.seed, "seconds": round(training.seconds),
+        "images": len(pixels), "images_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(), "torch": torch.__version__,
+    }  # fmt: skip
+    save_weights(training, asked.work / "weights.safetensors", rng, facts)
+    print(asked.work / "weights.safetensors")
+
+
+if __name__ == "__main__":
+    main()

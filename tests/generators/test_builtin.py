@@ -1,0 +1,105 @@
+"""The generator that comes with fedktl: its weights, and the script that trains it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stages.errors import UserError
+from stages.generators import registry
+from stages.generators.builtin import train
+from stages.generators.builtin.generator import WEIGHTS, pretrained
+from stages.generators.builtin.network import Network
+from stages.randomness import Rng, seeded
+from stages.settings import Generate
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Twelve training and four test images."""
+    draw = np.random.default_rng(0)
+    parts = {f"x_{part}": draw.integers(0, 256, (n, 32, 32, 3), np.uint8) for part, n in (("train", 12), ("test", 4))}
+    np.savez(tmp_path / "images.npz", **parts, y_train=np.arange(12) % 3, y_test=np.arange(4) % 3)
+    return tmp_path / "images.npz"
+
+
+def trained(source, work, *options):
+    command = [sys.executable, "-m", "stages.generators.builtin.train", source, work, "--batch", 4, "--threads", 1]
+    return subprocess.run([str(part) for part in (*command, *options)], capture_output=True, text=True)
+
+
+def test_whitening_changes_coordinates_and_no_image():
+    with seeded(3):
+        network = Network()
+    z = torch.randn(2000, 64, generator=Rng(1).torch("z"))
+    with torch.no_grad():
+        before = network.synthesis(network.mapping(z[:20]))
+        assert (network.mapping(z).std(0) - 1).abs().max() > 0.2
+        after = train.whitened(network, Rng(0))
+        latents = after.mapping(z)
+        torch.testing.assert_close(after.synthesis(latents[:20]), before, atol=1e-4, rtol=0)
+    assert latents.mean(0).abs().max() < 0.1
+    assert (torch.cov(latents.T) - torch.eye(64)).abs().max() < 0.15
+
+
+def test_training_goes_on_as_if_it_had_never_stopped(tmp_path):
+    images = torch.randint(0, 256, (12, 3, 32, 32), generator=Rng(0).torch(), dtype=torch.uint8)
+    whole, half, rest = (train.Training(seed, CPU) for seed in (0, 0, 1))
+    for _ in range(4):
+        whole.step(images, 4, Rng(0), bf16=False)
+    for training in (half, rest):
+        if training is rest:
+            half.save(tmp_path / "checkpoint")
+            rest.load(tmp_path / "checkpoint")
+        for _ in range(2):
+            training.step(images, 4, Rng(0), bf16=False)
+    assert rest.steps == 4
+    for name, value in whole.average.state_dict().items():
+        assert torch.equal(value, rest.average.state_dict()[name])
+    for name, value in whole.networks.state_dict().items():
+        assert torch.equal(value, rest.networks.state_dict()[name])
+
+
+def test_the_script_leaves_checkpoint_grid_and_weights(source, tmp_path):
+    work = tmp_path / "work"
+    done = trained(source, work, "--steps", 2)
+    assert done.returncode == 0, done.stderr
+    assert "step 2" in done.stdout and "minutes left" in done.stdout
+    assert sorted(path.name for path in work.iterdir()) == [
+        "checkpoint.safetensors", "grid-000002.png", "weights.safetensors",
+    ]  # fmt: skip
+    assert all(value.dtype == torch.float16 for value in load_file(work / "weights.safetensors").values())
+    mine = registry.make(Generate(weights=str(work / "weights.safetensors")), CPU)
+    assert mine.descriptor["training"] == "2 steps on 16 images"
+    asked = Generate(weights=str(work / "weights.safetensors")).as_dict()
+    assert registry.again(asked, mine.descriptor, {}, None, None, CPU).descriptor == mine.descriptor
+    with pytest.raises(UserError, match="not the generator that made this bank"):
+        registry.again(asked, mine.descriptor, {}, None, str(WEIGHTS), CPU)
+
+
+def test_weights_that_only_say_they_are_its_own_are_refused(tmp_path):
+    save_file({"start": torch.zeros(1)}, tmp_path / "odd.safetensors", {"family": "builtin"})
+    with pytest.raises(UserError, match="holds no weights of the built-in generator"):
+        registry.make(Generate(weights=str(tmp_path / "odd.safetensors")), CPU)
+
+
+def test_bad_sources_end_with_a_sentence(tmp_path):
+    done = trained(tmp_path / "nowhere.npz", tmp_path / "work")
+    assert done.returncode == 2 and "Traceback" not in done.stderr and "nowhere.npz" in done.stderr
+
+
+def test_images_that_evaluation_uses_are_left_out(tmp_path):
+    np.savez(tmp_path / "used.npz", source_index=np.array([1, 3, 3]))
+    assert train.rows_to_train_on(5, tmp_path / "used.npz").tolist() == [0, 2, 4]
+    assert train.rows_to_train_on(3, None).tolist() == [0, 1, 2]
+
+
+def test_the_weights_in_the_package_are_small_and_whitened():
+    assert WEIGHTS.stat().st_size < 5e6
+    latents = pretrained(CPU).sample_latents(4000, torch.Generator().manual_seed(0))
+    assert latents.mean(0).abs().max() < 0.1 and (latents.std(0) - 1).abs().max() < 0.1
