@@ -90,7 +90,8 @@ def test_the_built_in_generator_is_the_same_every_time():
     images = one.render(latents)
     assert torch.equal(images, other.render(other.sample_latents(5, torch.Generator().manual_seed(0))))
     assert images.shape == (5, 3, 32, 32) and images.dtype == torch.uint8 and images.float().std(0).mean() > 20
-    assert torch.equal(one.render(latents[2:3]), images[2:3])
+    alone = one.render(latents[2:3]).int() - images[2:3].int()  # another batch size may round another way
+    assert alone.abs().max() <= 1
     assert one.descriptor["training"].endswith("on 48005 images")
 
 
