@@ -88,9 +88,10 @@ def measure(store: Store, case: Case, repeats: int, settings: dict) -> dict:
 def memory(root: Path, case: Case, settings: dict) -> dict:
     """Peak bytes of two rounds beyond what the libraries take, and the bytes that must be held."""
     torch.set_num_threads(1)
+    planned = plan(Store(root), case, **settings)
     floors.warm_up()
     before = machine.peak_memory()
-    federation, state = assemble(plan(Store(root), case, **settings))
+    federation, state = assemble(planned)
     fleet = InProcess(federation, state.clients)
     for _ in range(2):
         rounds.play_round(federation, state, fleet)
