@@ -138,12 +138,10 @@ def certificates(folder):
     from cryptography.hazmat.primitives import serialization as forms
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    def key(path=None):
+    def key(path=None, form=forms.PrivateFormat.PKCS8):
         made = ec.generate_private_key(ec.SECP384R1())
         if path:
-            path.write_bytes(
-                made.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.OpenSSH, forms.NoEncryption())
-            )
+            path.write_bytes(made.private_bytes(forms.Encoding.PEM, form, forms.NoEncryption()))
         return made
 
     def certificate(path, name, own, issuer, signer, authority):
@@ -165,7 +163,7 @@ def certificates(folder):
     certificate(folder / "ca.pem", named("authority"), root, named("authority"), root, True)
     certificate(folder / "server.pem", named("server"), server, named("authority"), root, False)
     for node in ("a", "b"):
-        public = key(folder / f"{node}.key").public_key()
+        public = key(folder / f"{node}.key", forms.PrivateFormat.OpenSSH).public_key()
         (folder / f"{node}.pub").write_bytes(public.public_bytes(forms.Encoding.OpenSSH, forms.PublicFormat.OpenSSH))
 
 
@@ -178,6 +176,7 @@ def test_over_tls_a_node_whose_key_is_not_known_is_refused(terminals, shares, tm
     joined(terminals, port, 0, "--root-certificates", "ca.pem", "--node-key", "a.key")
     joined(terminals, port, 1, "--root-certificates", "ca.pem", "--node-key", "b.key")
     assert terminals.running["node1"].wait(300) == 2, terminals.log("node1")
+    assert "Exit Code: 305" in terminals.log("node1")  # Flower's: the SuperLink does not know the key
     training = terminals.start(
         "train", "-v", "--store", "server", "train", "--engine", "flower", "--federation", f"127.0.0.1:{port}", *TRAIN,
         "--rounds", 1, "--root-certificates", "ca.pem", "--round-timeout", 90,
