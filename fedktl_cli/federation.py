@@ -159,3 +159,4 @@ def register(
     for key in keys:
         terminal.say(f"$ flwr supernode register {shlex.quote(str(key))} fedktl")
         enlist(address, authority, key, lambda: server.poll() is None)
+    terminal.say(f"{len(keys)} nodes may join.")

@@ -60,15 +60,17 @@ def test_the_models_of_a_run_as_safetensors(archived, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "format", "client", "sentence"),
     [
-        ("data", "safetensors", None, "exported as npz or pfllib, not as 'safetensors'"),
+        ("data", "safetensors", None, "exported as npz or pfllib or share, not as 'safetensors'"),
         ("latents", "pfllib", None, "exported as npz, not as 'pfllib'"),
         ("run", "pfllib", None, "exported as npz or safetensors, not as 'pfllib'"),
         ("run", "", None, "exported as npz or safetensors"),
         ("report", "npz", None, "A report can't be exported"),
         ("run", "safetensors", 2, "has no client 2; its clients are 0 to 1"),
         ("run", "safetensors", -1, "has no client -1"),
-        ("run", "npz", 0, "export those as safetensors"),
-        ("data", "pfllib", 0, "export those as safetensors"),
+        ("run", "npz", 0, "One client can be picked"),
+        ("data", "pfllib", 0, "One client can be picked"),
+        ("data", "share", None, "say whose with --client"),
+        ("data", None, 9, "has no client 9 to cut out"),
     ],
 )
 def test_what_can_not_be_exported_leaves_no_folder(archived, tmp_path, kind, format, client, sentence):
@@ -82,14 +84,15 @@ def test_a_folder_in_use_is_left_alone(archived, tmp_path, kind, format):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
+    client = 0 if format == "share" else None
     for folder in ("file", "full"):
         with pytest.raises(UserError, match=f"{folder} is not an empty folder"):
-            export(archived[kind], format, tmp_path / folder)
+            export(archived[kind], format, tmp_path / folder, client)
     with pytest.raises(UserError, match="can't be written"):
-        export(archived[kind], format, tmp_path / "file" / "below")
+        export(archived[kind], format, tmp_path / "file" / "below", client)
     assert (tmp_path / "file").read_text() == (tmp_path / "full" / "file").read_text() == "mine"
     (tmp_path / "empty").mkdir()
-    assert export(archived[kind], format, tmp_path / "empty")
+    assert export(archived[kind], format, tmp_path / "empty", client)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "full"]
 
 

@@ -72,7 +72,7 @@ def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path)
         run_simulation(
             server, client_app(home), clients,
             backend_config={
-                "init_args": {"num_cpus": os.cpu_count() or 1, "include_dashboard": False},
+                "init_args": {"num_cpus": os.cpu_count() or 1, "include_dashboard": False, "log_to_driver": False},
                 "client_resources": {"num_cpus": settings.client_cpus, "num_gpus": settings.client_gpus},
             },
         )  # fmt: skip

@@ -1,0 +1,48 @@
+"""Clients simulated over Ray give the run that clients in this process give."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr")
+pytest.importorskip("ray")
+
+from stages import algorithms
+from stages import train as stage
+from tests.test_train import numbers, settings
+
+OTHERS = [name for name in algorithms.NAMES if name not in ("fedktl", "fedkd", "ktl")]
+MANY = pytest.param(OTHERS, marks=pytest.mark.slow, id="all others")
+
+
+@pytest.mark.parametrize("names", [["fedktl"], ["fedkd"], MANY], ids=lambda names: names[0])
+def test_the_artifact_equals_the_local_engines(toy_store, names):
+    for name in names:
+        plan = {"algorithm": name, "rounds": 2, "join_ratio": 0.75, "drop_rate": 0.4, "data": "toy"}
+        (local,) = stage.train(toy_store, "local", settings(**plan), {})
+        (flower,) = stage.train(toy_store, "flower", settings(**plan, engine="flower"), {})
+        one, other = numbers(local), numbers(flower)
+        assert other.keys() - one.keys() == {"rounds/wire_upload_bytes", "rounds/wire_download_bytes"}
+        for series in one:
+            np.testing.assert_array_equal(one[series], other[series], err_msg=f"{name}: {series}")
+
+
+def test_nothing_is_left_running(toy_store):
+    code = (
+        "import sys; from pathlib import Path; from stages import train; from stages.artifacts.store import Store\n"
+        "from tests.test_train import settings\n"
+        "train.train(Store(Path(sys.argv[1])), 'x', settings(algorithm='local', rounds=1, data='toy', engine='flower'), {})"
+    )
+    before = others()
+    subprocess.run([sys.executable, "-c", code, str(toy_store.root)], check=True, timeout=300, capture_output=True)
+    assert others() <= before
+
+
+def others() -> set[str]:
+    """Processes of Ray and Flower on this machine."""
+    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return {
+        line.split()[0] for line in listed if any(name in line for name in ("raylet", "gcs_server", "flower-super"))
+    }
