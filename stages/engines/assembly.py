@@ -65,7 +65,8 @@ def assemble(plan: Plan) -> tuple[Federation, State]:
     )  # fmt: skip
     built = models(plan, data)
     waiting = home(settings.offload, built, device)
-    clients = [ClientState(model.to(waiting).to(memory_format=torch.channels_last)) for model in built]
+    order = torch.channels_last if settings.channels_last else torch.contiguous_format
+    clients = [ClientState(model.to(waiting).to(memory_format=order)) for model in built]
     plan.algorithm.check(plan.hyper, task, [client.model for client in clients])
     server, shared = plan.algorithm.init(plan.hyper, task, rng.at("init"))
     parts = {name: getattr(data, name) for name in kinds.SPLITS}
