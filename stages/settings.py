@@ -303,6 +303,10 @@ class Train(Settings):
         "fp32", "Numbers the clients compute in: fp32; tf32 for matrix products on a GPU; bf16 in the models' bases.",
         panel="Speed", choices=("fp32", "tf32", "bf16"),
     )  # fmt: skip
+    channels_last: bool = setting(
+        True, "Convolve with the channels last in memory: a sixth to a third faster, with other rounding.",
+        panel="Speed", off="channels-first",
+    )  # fmt: skip
     deterministic: bool = setting(
         False, "On a GPU, the same result in every run, at some cost in speed; a CPU's is always the same.",
         panel="Speed",

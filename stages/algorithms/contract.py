@@ -113,8 +113,8 @@ class Batches:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 images [B, C, H, W] as float32 in [-1, 1], channels last in memory: so convolutions are quickest."""
-    return images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1)
+    """uint8 images as float32 in [-1, 1]."""
+    return images.to(torch.float32).div_(127.5).sub_(1)
 
 
 @dataclass(frozen=True)

@@ -147,13 +147,13 @@ def models(plan: Plan, census: kinds.Census) -> list[split.SplitModel]:
 def model_of(
     plan: Plan, census: kinds.Census, client: int, weights: Mapping[str, pretrained.Weights] | None = None
 ) -> split.SplitModel:
-    """A client's freshly initialised model, the same wherever it is built; channels last, so convolutions are quickest."""
+    """A client's freshly initialised model, the same wherever it is built."""
     name = split.architectures(plan.settings.models, census.clients)[client]
     same = plan.settings.initial_weights == "same"
     seed = plan.seed if same else Rng(plan.seed).seed("weights", client)
     model = split.build(name, census.shape, census.classes, plan.settings.feature_dim, seed, weights)
     model.bf16 = plan.settings.precision == "bf16"
-    return model.to(memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last if plan.settings.channels_last else torch.contiguous_format)
 
 
 def pair_source(plan: Plan, census: kinds.Census, device: torch.device) -> PairSource | None:

@@ -52,7 +52,9 @@ def plan(store: Store, case: Case, **settings) -> Plan:
     """FedKTL as the public reference runs it; `settings` override those of `fedktl train`."""
     preset, algorithm = presets.load("reference"), algorithms.get("fedktl")
     hyper = algorithm.Hyper.make(preset.algorithms["fedktl"])
-    chosen = Train.make(preset.train, {"models": case.models, "pairs": "bank", "device": "cpu"}, settings)
+    chosen = Train.make(
+        preset.train, {"models": case.models, "pairs": "bank", "device": "cpu", "channels_last": True}, settings
+    )
     return Plan(algorithm, hyper, chosen, 0, store.newest("data"), store.newest("latents"))
 
 
