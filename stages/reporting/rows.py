@@ -15,6 +15,14 @@ from stages.reporting import scores
 
 TRAFFIC = ("upload_floats", "download_floats", "upload_bytes", "download_bytes")
 OWN = ("algorithm", "data", "latents", "models", "seeds")  # settings that the run's facts or seed say better
+WHERE = (
+    "federation",
+    "root_certificates",
+    "client_cpus",
+    "client_gpus",
+    "round_timeout",
+    "min_clients",
+)  # no choice of what to run
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ def label(algorithm: str, variant: str) -> str:
 def configuration(run: Run) -> dict[str, Any]:
     """Everything chosen for a run but its seed: settings and hyperparameters, under the names a user writes."""
     facts = run.facts
-    settings = {name: value for name, value in run.artifact.settings.items() if name not in OWN}
+    settings = {name: value for name, value in run.artifact.settings.items() if name not in (*OWN, *WHERE)}
     return {
         **{name: facts[name] for name in ("algorithm", "data", "models", "latents")},
         **settings,

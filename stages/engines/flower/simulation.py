@@ -9,13 +9,13 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.store import Artifact
-from stages.engines.flower.link import GridLink
+from stages.engines.flower.link import GridLink, Reply
 from stages.engines.flower.node import Home, client_app
 from stages.errors import UserError
 from stages.settings import Train
@@ -23,6 +23,29 @@ from stages.settings import Train
 if TYPE_CHECKING:
     from flwr.app import Context
     from flwr.serverapp import Grid
+
+
+class Lasting(GridLink):
+    """A grid's link that says so if the simulation behind it ended, as it does where Ray can't start a client."""
+
+    def __init__(self, grid: Grid, thread: threading.Thread):
+        super().__init__(grid)
+        self.thread = thread
+
+    def nodes(self) -> set[int]:
+        self.check()
+        return super().nodes()
+
+    def pull(self, ids: Iterable[str]) -> dict[str, Reply]:
+        self.check()
+        return super().pull(ids)
+
+    def check(self) -> None:
+        if not self.thread.is_alive():
+            raise UserError(
+                "Flower's simulation ended; what it printed says why. Do this machine's cores and GPUs suffice for "
+                "one client (--client-cpus, --client-gpus)?"
+            )
 
 
 @contextmanager
@@ -48,7 +71,7 @@ def simulated(data: Artifact, clients: int, settings: Train) -> Iterator[tuple[G
         grid = opened.get()
         if isinstance(grid, BaseException):
             raise UserError(f"Flower's simulation did not start ({grid}).") from grid
-        yield GridLink(grid), folder
+        yield Lasting(grid, thread), folder
     finally:
         done.set()
         thread.join()
