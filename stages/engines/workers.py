@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing import connection, get_context, parent_process
 from os import _exit
+from pickle import PicklingError
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from stages.algorithms.contract import ClientState
+from stages.algorithms.contract import ClientState, rebuilt, tensors
 from stages.clock import Clock, collecting, shift
 from stages.devices import set_arithmetic
 from stages.engines import clients
@@ -27,20 +28,35 @@ SPLITS = ("test", "validation")
 
 
 @dataclass(frozen=True)
+class Parcel:
+    """A record as it goes through a pipe: as arrays, because torch would open shared memory for every tensor."""
+
+    kind: type | None
+    arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, record: Any) -> Parcel:
+        return cls(None if record is None else type(record), arrays_of(tensors(record)))
+
+    def opened(self) -> Any:
+        return None if self.kind is None else rebuilt(self.kind, tensors_of(self.arrays))
+
+
+@dataclass(frozen=True)
 class Job:
     """What a worker does next: train or evaluate one client."""
 
     client: int
     rounds: int
-    download: Any
-    private: dict[str, Tensor]  # travels with the client, so that any worker can take it
+    download: Parcel
+    private: dict[str, np.ndarray]  # travels with the client, so that any worker can take it
     evaluate: bool = False
 
 
 @dataclass(frozen=True)
 class Done:
-    result: Any  # an Answer, or the hits by split
-    private: dict[str, Tensor]
+    result: Any  # by split the images labelled rightly, or an Answer whose upload is a Parcel
+    private: dict[str, np.ndarray]
     seconds: dict[str, float]  # by phase
 
 
@@ -55,7 +71,7 @@ class Workers:
         self._cost = federation.sizes["train"].tolist()  # of a client's job: first its images, then its seconds
         try:
             arena = Arena.of((replace(federation, pairs=None), states))
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+        except (PicklingError, AttributeError, TypeError) as error:
             raise UserError(f"A model can't be handed to worker processes ({error}); use --workers 1.") from error
         mine, shared = arena.load()
         federation.shares = mine.shares
@@ -72,18 +88,19 @@ class Workers:
 
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer]:
         """Raises Diverged for the lowest client whose loss is not finite."""
-        jobs = [Job(client, rounds, download, self.states[client].private) for client in joined]
-        done = self._all(jobs)
+        parcel = Parcel.of(download)
+        done = self._all([Job(client, rounds, parcel, arrays_of(self.states[client].private)) for client in joined])
         for client in joined:
-            self.states[client].private = done[client].private
+            self.states[client].private = tensors_of(done[client].private)
             self._cost[client] = sum(done[client].seconds.values())
             clients.check_finite(done[client].result.metrics, f"Client {client}", rounds)
         self._charge(done)
-        return {client: done[client].result for client in joined}
+        results = {client: done[client].result for client in joined}
+        return {client: Answer(result.upload.opened(), result.metrics) for client, result in results.items()}
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        jobs = [Job(client, rounds, download, state.private, True) for client, state in enumerate(self.states)]
-        done = self._all(jobs)
+        parcel, states = Parcel.of(download), enumerate(self.states)
+        done = self._all([Job(client, rounds, parcel, arrays_of(state.private), True) for client, state in states])
         return {split: torch.tensor([done[client].result[split] for client in sorted(done)]) for split in SPLITS}
 
     def traffic(self) -> dict[str, list[int]]:
@@ -109,11 +126,11 @@ class Workers:
             while waiting and idle:
                 process, pipe = idle.pop()
                 job = waiting.pop()
-                self._reach(lambda: pipe.send_bytes(pickle.dumps(job)), job)  # noqa: B023
+                self._reach(lambda: pipe.send(job), job)  # noqa: B023
                 busy[pipe] = process, pipe, job
             for ready in connection.wait(list(busy)):
                 process, pipe, job = busy.pop(ready)
-                outcome = self._reach(lambda: pickle.loads(pipe.recv_bytes()), job)  # noqa: B023
+                outcome = self._reach(pipe.recv, job)
                 if isinstance(outcome, Exception):
                     raise outcome
                 done[job.client] = outcome
@@ -144,7 +161,7 @@ def work(pipe: connection.Connection, arena: Arena, threads: int) -> None:
     set_arithmetic(federation.settings.precision, federation.settings.deterministic)
     while True:
         try:
-            job = pickle.loads(pipe.recv_bytes())
+            job = pipe.recv()
         except EOFError:
             return
         try:
@@ -153,22 +170,31 @@ def work(pipe: connection.Connection, arena: Arena, threads: int) -> None:
             outcome = error
         except Exception as error:
             outcome = RuntimeError(f"client {job.client}: {type(error).__name__}: {error}")
-        pipe.send_bytes(pickle.dumps(outcome))
+        pipe.send(outcome)
 
 
 def do(federation: Federation, state: ClientState, job: Job) -> Done:
-    state.private = job.private
+    state.private, download = tensors_of(job.private), job.download.opened()
     clock = Clock()
     with collecting(clock), clock.phase("local training"):
         if job.evaluate:
             shares = {split: federation.shares[split][job.client] for split in SPLITS}
             result: Any = {
-                split: int(clients.right(federation, state, share, job.download)) for split, share in shares.items()
+                split: int(clients.right(federation, state, share, download)) for split, share in shares.items()
             }
         else:
             share = federation.shares["train"][job.client]
-            result = clients.train(federation, job.client, state, share, job.rounds, job.download)
-    return Done(result, state.private, clock.seconds)
+            answer = clients.train(federation, job.client, state, share, job.rounds, download)
+            result = replace(answer, upload=Parcel.of(answer.upload))
+    return Done(result, arrays_of(state.private), clock.seconds)
+
+
+def arrays_of(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.detach().numpy() for name, value in values.items()}
+
+
+def tensors_of(values: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value) for name, value in values.items()}
 
 
 def die_with_parent() -> None:
