@@ -170,10 +170,8 @@ def align(
             order = torch.randperm(len(protos), generator=order_rng).to(protos.device, non_blocking=True)
             sampled = pairs.sample_latents(len(protos), latent_rng)
             sums.zero_()  # the last epoch's are reported
-            for rows, latents in zip(
-                split(order, hyper.server_batch_size), split(sampled, hyper.server_batch_size), strict=True
-            ):
-                yield protos[rows], labels[rows], latents
+            epoch = (split(rows, hyper.server_batch_size) for rows in (protos[order], labels[order], sampled))
+            yield from zip(*epoch, strict=True)
 
     def objective(protos: Tensor, labels: Tensor, latents: Tensor) -> Measured:
         mapped = transformer(protos)

@@ -73,13 +73,14 @@ class MeanDiscrepancy(torch.autograd.Function):
         weights = torch.cat([x.new_full((n,), 1 / n**2), x.new_full((m,), -2 / (n * m))])  # of a pair (x_i, point_j)
         values, slopes = kernel(squared_distances(x, points), bandwidths)
         within, _ = kernel(squared_distances(y, y), bandwidths)
-        ctx.save_for_backward(x, points, 2 * slopes * weights * torch.where(weights > 0, 2, 1))  # x_i, x_j: both move
+        pulls = slopes * weights * torch.where(weights > 0, 4, 2)  # x_i and x_j both move
+        ctx.save_for_backward(torch.addmm(pulls.sum(1, keepdim=True) * x, pulls, points, alpha=-1))
         return (values * weights).sum() + within.mean()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        x, points, pulls = ctx.saved_tensors
-        return gradient * (pulls.sum(1, keepdim=True) * x - pulls @ points), None, None
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None, None
 
 
 def kernel(distances: Tensor, bandwidths: Tensor) -> tuple[Tensor, Tensor]:
