@@ -8,7 +8,9 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from stages import memory
 from stages.errors import UserError
+from stages.settings import Train
 
 
 def device(name: str) -> torch.device:
@@ -25,13 +27,15 @@ def device(name: str) -> torch.device:
     return found
 
 
-def set_arithmetic(precision: str, deterministic: bool) -> None:
-    """For this process: TF32 in a GPU's matrix products and convolutions or not; the same result in every run or not."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    if deterministic:
+def set_up(settings: Train) -> None:
+    """For this process: threads and heap; TF32 in a GPU's matrix products or not; the same result in every run or not."""
+    torch.set_num_threads(settings.threads)
+    memory.share_heap()
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
+    if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants to be deterministic
-    torch.backends.cudnn.deterministic = deterministic
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)  # adaptive pooling has no other backward
+    torch.backends.cudnn.deterministic = settings.deterministic
+    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)  # adaptive pooling has no other backward
 
 
 def home(offload: str, models: Iterable[nn.Module], device: torch.device) -> torch.device:

@@ -8,6 +8,7 @@ from stages import devices
 from stages.engines import local
 from stages.engines.assembly import assemble
 from stages.engines.local import InProcess
+from stages.settings import Train
 from tests.engines.test_local import planned, played, same, weights
 
 GPU, HOST = torch.device("cuda"), torch.device("cpu")
@@ -36,7 +37,7 @@ def test_a_model_comes_to_the_device_for_its_turn_and_goes_back(toy_store, monke
 @pytest.mark.parametrize("settings", [{"precision": "tf32"}, {"deterministic": True}, {"offload": "on"}])
 def test_what_concerns_a_gpu_changes_nothing_on_a_cpu(toy_store, settings):
     (_, plain), (_, other) = played(planned(toy_store)), played(planned(toy_store, **settings))
-    devices.set_arithmetic("fp32", False)
+    devices.set_up(Train())
     assert same(weights(plain), weights(other))
 
 

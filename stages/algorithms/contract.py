@@ -26,8 +26,6 @@ from stages.models.split import SplitModel
 from stages.randomness import Rng
 from stages.settings import Settings
 
-EVAL_BATCH = 128  # images per forward where no gradient is taken; more fall out of a CPU's caches
-
 Metrics = Mapping[str, Tensor]  # scalars; read once a round
 
 
@@ -107,9 +105,14 @@ class Batches:
 
     def once(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image that training sees, once, in large batches and stored order."""
-        for start in range(0, len(self.labels), EVAL_BATCH):
-            rows = slice(start, start + EVAL_BATCH)
-            yield normalised(self.images[rows]), self.labels[rows]
+        size = eval_batch(self.images.device)
+        for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True):
+            yield normalised(images), labels
+
+
+def eval_batch(device: torch.device) -> int:
+    """Images per forward where no gradient is taken: few on a CPU, whose caches more activations would overflow."""
+    return 64 if device.type == "cpu" else 256
 
 
 def normalised(images: Tensor) -> Tensor:

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
+from stages import memory
 from stages.algorithms.contract import Algorithm, ClientState, PairSource, Task
 from stages.artifacts import kinds
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Artifact
 from stages.devices import device as placed
-from stages.devices import home, set_arithmetic
+from stages.devices import home, set_up
 from stages.engines.federation import Federation, Share, State
 from stages.errors import UserError
 from stages.generators import registry
@@ -71,8 +72,7 @@ def assemble(plan: Plan, images: bool = True) -> tuple[Federation, State]:
     a model that does not fit, a bank too small.
     """
     settings, device, rng = plan.settings, placed(plan.settings.device), Rng(plan.seed)
-    torch.set_num_threads(settings.threads)
-    set_arithmetic(settings.precision, settings.deterministic)
+    set_up(settings)
     census = census_of(plan.data)
     check_shares(census, plan)
     pairs = pair_source(plan, census, device)
@@ -87,6 +87,7 @@ def assemble(plan: Plan, images: bool = True) -> tuple[Federation, State]:
     if images and isinstance(plan.data, Artifact):
         data = kinds.read(plan.data)
         shares = {name: shares_of(getattr(data, name), data.clients, device) for name in kinds.SPLITS}
+    memory.give_back()
     federation = Federation(
         plan.algorithm, plan.hyper, shared, settings, rng, device, census.classes, sizes, shares, pairs
     )

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.algorithms.contract import EVAL_BATCH, Batches, ClientState, normalised
+from stages import memory
+from stages.algorithms.contract import Batches, ClientState, eval_batch, normalised
 from stages.engines.federation import Diverged, Federation, Share
 
 
@@ -29,7 +30,9 @@ def train(federation: Federation, client: int, state: ClientState, share: Share,
         upload, metrics = federation.algorithm.client_update(
             federation.hyper, federation.shared, state, download, batches(federation, share), rng
         )
-        return Answer(upload, scalars(metrics))
+        answer = Answer(upload, scalars(metrics))
+    memory.give_back()
+    return answer
 
 
 def batches(federation: Federation, share: Share) -> Batches:
@@ -43,11 +46,12 @@ def batches(federation: Federation, share: Share) -> Batches:
 def right(federation: Federation, state: ClientState, share: Share, download: Any) -> Tensor:
     """How many images of a share its client labels rightly: int64 [], on the device."""
     model = state.model.eval()
-    hits = torch.zeros((), dtype=torch.int64, device=federation.device)
-    for images, labels in zip(share.images.split(EVAL_BATCH), share.labels.split(EVAL_BATCH), strict=True):
+    size, hits = eval_batch(federation.device), torch.zeros((), dtype=torch.int64, device=federation.device)
+    for images, labels in zip(share.images.split(size), share.labels.split(size), strict=True):
         scores = federation.algorithm.predict(federation.hyper, federation.shared, state, download, normalised(images))
         hits += (scores.argmax(1) == labels).sum()
     model.train()
+    memory.give_back()
     return hits
 
 

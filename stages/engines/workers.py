@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stages.algorithms.contract import ClientState, rebuilt, tensors
 from stages.clock import Clock, collecting, shift
-from stages.devices import set_arithmetic
+from stages.devices import set_up
 from stages.engines import clients
 from stages.engines.arena import Arena
 from stages.engines.clients import Answer
@@ -81,7 +81,7 @@ class Workers:
         self._workers = []
         for _ in range(min(count, len(states))):
             ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs, arena, torch.get_num_threads()), daemon=True)
+            process = context.Process(target=work, args=(theirs, arena), daemon=True)
             process.start()
             theirs.close()
             self._workers.append((process, ours))
@@ -152,13 +152,12 @@ class Workers:
         shift("local training", "prototypes", spent / max(1, len(self._workers)))
 
 
-def work(pipe: connection.Connection, arena: Arena, threads: int) -> None:
+def work(pipe: connection.Connection, arena: Arena) -> None:
     """A worker's life: job after job until the pipe is closed or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=die_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
     federation, states = arena.load()
-    set_arithmetic(federation.settings.precision, federation.settings.deterministic)
+    set_up(federation.settings)
     while True:
         try:
             job = pipe.recv()

@@ -33,6 +33,7 @@ CASES = {
     "HtFE8": Case("HtFE8", 20, 30),
     "cnn200": Case("CNN", 200, 40),
 }
+TINY = Case("tests.toys:narrow", 2, 30)  # a few hundred parameters, BatchNorm and dropout
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.contract import EVAL_BATCH, normalised
+from stages.algorithms.contract import normalised
 from stages.data import datasets
 from stages.generators.builtin.generator import WEIGHTS, Builtin, pretrained
 from stages.generators.builtin.train import rows_to_train_on
@@ -26,6 +26,7 @@ from stages.settings import Prepare
 from tests import standin, untrained
 
 CPU = torch.device("cpu")
+BATCH = 128  # images per forward
 SAMPLES = 10_000  # images of a Frechet distance
 
 
@@ -51,7 +52,7 @@ def classifier(images: Tensor, labels: Tensor, epochs: int) -> split.SplitModel:
 @torch.no_grad()
 def features(model: split.SplitModel, images: Tensor) -> Tensor:
     """float64 [n, 128] of uint8 images."""
-    return torch.cat([model.base(normalised(part)) for part in images.split(EVAL_BATCH)]).double()
+    return torch.cat([model.base(normalised(part)) for part in images.split(BATCH)]).double()
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
@@ -65,7 +66,7 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 def drawn(generator, n: int) -> Tensor:
     latents = generator.sample_latents(n, torch.Generator().manual_seed(0))
-    return torch.cat([generator.render(part) for part in latents.split(EVAL_BATCH)])
+    return torch.cat([generator.render(part) for part in latents.split(BATCH)])
 
 
 def paths(generator: Builtin, count: int, steps: int = 9) -> Tensor:

@@ -21,14 +21,6 @@ def frozen_copy(client: ClientState) -> ClientState:
     return ClientState(copy.deepcopy(client.model), dict(client.private))
 
 
-def warm_up() -> None:
-    """One step of a tiny model, so that what libraries load at first use is loaded."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    model(torch.rand(4, 3, 8, 8)).sum().backward()
-    optimizer.step()
-
-
 def flops(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         work()

@@ -26,11 +26,12 @@ from stages.artifacts.store import Store
 from stages.clock import Clock, collecting, phase
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
+from stages.engines.federation import Federation, State
 from stages.engines.local import InProcess
 from stages.settings import Train
 from tests.benchmarks import floors, machine
 from tests.benchmarks.bare import bare_seconds
-from tests.benchmarks.cases import CASES, Case, plan, stored
+from tests.benchmarks.cases import CASES, TINY, Case, plan, stored
 
 
 def beside(update, seconds: dict):
@@ -87,15 +88,19 @@ def measure(store: Store, case: Case, repeats: int, settings: dict) -> dict:
 
 def memory(root: Path, case: Case, settings: dict) -> dict:
     """Peak bytes of two rounds beyond what the libraries take, and the bytes that must be held."""
-    torch.set_num_threads(1)
-    planned = plan(Store(root), case, **settings)
-    floors.warm_up()
+
+    def play(store: Store, case: Case) -> tuple[Federation, State]:
+        federation, state = assemble(plan(store, case, **settings))
+        fleet = InProcess(federation, state.clients)
+        for _ in range(2):
+            rounds.play_round(federation, state, fleet)
+            rounds.evaluate(federation, state, fleet)
+        return federation, state
+
+    with stored(TINY) as store:  # so that what libraries load at first use is loaded
+        play(store, TINY)
     before = machine.peak_memory()
-    federation, state = assemble(planned)
-    fleet = InProcess(federation, state.clients)
-    for _ in range(2):
-        rounds.play_round(federation, state, fleet)
-        rounds.evaluate(federation, state, fleet)
+    federation, state = play(Store(root), case)
     peak = machine.peak_memory() - before
     return {"peak": peak, "libraries": before, "held": floors.held(federation, state)}
 

@@ -20,7 +20,7 @@ from stages.algorithms.contract import ClientState, rebuilt, tensors
 from stages.artifacts import kinds
 from stages.artifacts.store import Artifact, Store
 from stages.devices import device as placed
-from stages.devices import set_arithmetic
+from stages.devices import set_up
 from stages.engines import clients
 from stages.engines.assembly import Elsewhere, Plan, model_of, task_of
 from stages.engines.federation import Federation, Share
@@ -95,8 +95,7 @@ def at_home(terms: Facts, home: Home, fresh: bool) -> tuple[Federation, ClientSt
     A model that is not `fresh`, because its weights are on the disk, needs no pretrained ones.
     """
     algorithm, settings = algorithms.get(terms["algorithm"]), Train.make(terms["settings"])
-    torch.set_num_threads(settings.threads)
-    set_arithmetic(settings.precision, settings.deterministic)
+    set_up(settings)
     device, rng = placed(settings.device), Rng(terms["seed"])
     own = kinds.census(home.data)
     census = kinds.Census(terms["classes"], tuple(terms["shape"]), dict.fromkeys(kinds.SPLITS, [0] * terms["clients"]))  # type: ignore[arg-type]
