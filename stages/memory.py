@@ -10,21 +10,39 @@ import ctypes
 import sys
 
 M_ARENA_MAX = -8  # of malloc.h
+SHARE = 0.05  # of what is in use may lie free
+
+
+class Usage(ctypes.Structure):
+    """mallinfo2 of malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "top")
+    ]  # fmt: skip
 
 
 def share_heap() -> None:
     """Have threads that are not yet running allocate from one heap: what one of them frees serves the others."""
-    call("mallopt", M_ARENA_MAX, 1)
+    if GLIBC:
+        GLIBC.mallopt(M_ARENA_MAX, 1)
 
 
 def give_back() -> None:
-    """Return every free page. It takes a millisecond, and the pages' return as much again: once a client's turn."""
-    call("malloc_trim", 0)
+    """Return the free pages if they are many: to get them anew costs ten milliseconds, as much as a step."""
+    if GLIBC:
+        usage = GLIBC.mallinfo2()
+        if usage.fordblks > SHARE * (usage.uordblks + usage.hblkhd):
+            GLIBC.malloc_trim(0)
 
 
-def call(function: str, *arguments: int) -> None:
-    if sys.platform == "linux" and hasattr(LIBC, function):
-        getattr(LIBC, function)(*arguments)
+def glibc() -> ctypes.CDLL | None:
+    """The C library, if it is GNU's of 2021 or later."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not hasattr(library, "mallinfo2"):
+        return None
+    library.mallinfo2.restype = Usage
+    return library
 
 
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+GLIBC = glibc()
