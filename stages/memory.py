@@ -10,7 +10,7 @@ import ctypes
 import sys
 
 M_ARENA_MAX = -8  # of malloc.h
-SHARE = 0.05  # of what is in use may lie free
+SHARE = 0.1  # of what is in use may lie free
 
 
 class Usage(ctypes.Structure):
@@ -29,7 +29,10 @@ def share_heap() -> None:
 
 
 def give_back() -> None:
-    """Return the free pages if they are many: to get them anew costs ten milliseconds, as much as a step."""
+    """Return the free pages if they are many: to get them anew costs ten milliseconds, as much as a step.
+
+    Even to ask takes a millisecond or two, so this is for once a client's turn.
+    """
     if GLIBC:
         usage = GLIBC.mallinfo2()
         if usage.fordblks > SHARE * (usage.uordblks + usage.hblkhd):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from stages import memory
 from stages.algorithms.contract import Metrics
 from stages.algorithms.graphs import replayable
 
@@ -42,7 +41,6 @@ class Descent:
             for count, batch in enumerate(batches, 1):  # noqa: B007
                 run(*batch)
         self._forget()
-        memory.give_back()
         return {name: total / count for name, total in sums.items()}
 
     def step(self, loss: Tensor) -> None:

@@ -45,13 +45,14 @@ def batches(federation: Federation, share: Share) -> Batches:
 @torch.no_grad()
 def right(federation: Federation, state: ClientState, share: Share, download: Any) -> Tensor:
     """How many images of a share its client labels rightly: int64 [], on the device."""
+    hits, size = torch.zeros((), dtype=torch.int64, device=federation.device), eval_batch(federation.device)
+    if not len(share.labels):
+        return hits
     model = state.model.eval()
-    size, hits = eval_batch(federation.device), torch.zeros((), dtype=torch.int64, device=federation.device)
     for images, labels in zip(share.images.split(size), share.labels.split(size), strict=True):
         scores = federation.algorithm.predict(federation.hyper, federation.shared, state, download, normalised(images))
         hits += (scores.argmax(1) == labels).sum()
     model.train()
-    memory.give_back()
     return hits
 
 
