@@ -103,15 +103,9 @@ def report(rows: Sequence[dict[str, Any]]) -> Group:
 
 
 def _scores(row: dict[str, Any]) -> list[str]:
-    accuracies = [_accuracy(row[name], len(row["runs"])) for name in ("last", "validation_selected", "best_on_test")]
+    accuracies = [formats.accuracy(row[name]) for name in ("last", "validation_selected", "best_on_test")]
     traffic = [amount(row[f"{way}_floats_per_round"]) for way in ("upload", "download")]
     return [str(len(row["runs"])), str(row["rounds"]), *accuracies, f"{row['worst_client']:.2f}", *traffic]
-
-
-def _accuracy(score: dict[str, float] | None, runs: int) -> str:
-    if score is None:
-        return "-"
-    return f"{score['mean']:.2f}" + (f"±{score['std']:.2f}" if runs > 1 else "")
 
 
 def beside_paper(comparison: dict[str, Any]) -> Group:

@@ -132,20 +132,14 @@ HEADERS = ["Published", "Measured", "Diff.", "Rounds", "Seeds"]
 
 def texts(cell: Mapping[str, Any]) -> list[str]:
     """What people read of a cell, below HEADERS."""
-    measured, difference = cell["measured"], cell["difference"]
+    difference = cell["difference"]
     return [
-        _shown(cell["published"]),
-        _shown(measured and {**measured, "std": measured["std"] if len(cell["seeds"]) > 1 else None}),
+        formats.accuracy(cell["published"]),
+        formats.accuracy(cell["measured"]),
         "–" if difference is None else f"{round(difference, 2) + 0.0:+.2f}",  # never -0.00
         str(cell["rounds"] or "–"),
         str(len(cell["seeds"]) or "–"),
     ]
-
-
-def _shown(score: Mapping[str, float | None] | None) -> str:
-    if score is None:
-        return "–"
-    return f"{score['mean']:.2f}" + ("" if score["std"] is None else f" ± {score['std']:.2f}")
 
 
 def as_text(comparison: Mapping[str, Any], format: str) -> str:

@@ -125,8 +125,9 @@ def _sent(run: Run, name: str) -> np.ndarray:
     return getattr(run, name).sum(axis=1)
 
 
-def over_seeds(values: list[Any]) -> dict[str, float]:
-    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0}
+def over_seeds(values: list[Any]) -> dict[str, float | None]:
+    """A single seed has no deviation."""
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
 def _mean(runs: list[Run], measure: Callable[..., float]) -> float:

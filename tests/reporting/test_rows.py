@@ -83,7 +83,7 @@ def test_row_over_two_seeds(store):
 
 
 def test_one_seed_has_no_deviation(store):
-    assert row(grouped([kinds.read(made_run(store, "a", made_data(store)))])[0])["last"] == {"mean": 62.5, "std": 0.0}
+    assert row(grouped([kinds.read(made_run(store, "a", made_data(store)))])[0])["last"] == {"mean": 62.5, "std": None}
 
 
 def test_without_validation_nothing_is_selected(store):
