@@ -111,7 +111,7 @@ class Batches:
 
 
 def eval_batch(device: torch.device) -> int:
-    """Images per forward where no gradient is taken: few on a CPU, whose caches more activations would overflow."""
+    """Images per forward where no gradient is taken: on a CPU few, since their activations set a run's peak memory."""
     return 64 if device.type == "cpu" else 256
 
 

@@ -21,6 +21,8 @@ from stages.artifacts.kinds import read
 from stages.artifacts.store import Store
 from stages.generate import generate
 from stages.prepare import prepare
+from stages.reporting import formats
+from stages.reporting.rows import over_seeds
 from stages.settings import Generate, Prepare, Train
 from tests.benchmarks.anchor import write_data
 
@@ -102,11 +104,10 @@ def table(store: Store, prefix: str, cells: dict[str, Cell], seeds: list[int]) -
     print(f"\n| {prefix} | last {LAST} evaluations | best on test | seeds |\n|---|---|---|---|")
     for cell in cells:
         names = [f"{prefix}-{cell}-s{seed}" for seed in seeds]
-        scores = np.array([accuracy(store, name) for name in names if store.versions("run", name)])
-        if len(scores):
-            spread = scores.std(0, ddof=1) if len(scores) > 1 else np.full(2, np.nan)
-            columns = " | ".join(f"{mean:.2f} ± {std:.2f}" for mean, std in zip(scores.mean(0), spread, strict=True))
-            print(f"| {cell} | {columns} | {len(scores)} |")
+        found = [accuracy(store, name) for name in names if store.versions("run", name)]
+        if found:
+            columns = " | ".join(formats.accuracy(over_seeds(list(scores))) for scores in zip(*found, strict=True))
+            print(f"| {cell} | {columns} | {len(found)} |")
 
 
 def main() -> None:
