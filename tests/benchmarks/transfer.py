@@ -1,13 +1,17 @@
 """Where and when does the transfer pay? FedKTL with three generators beside training without any.
 
-    python -m tests.benchmarks.transfer FOLDER STORE [--part reference|sound|few-shot] [--rounds 30] [--seeds 0 1 2]
+    python -m tests.benchmarks.transfer FOLDER STORE [--part sound ...] [--rounds 30] [--seeds 0 1 2] [--only ROW ...]
 
-FOLDER holds `cifar10-mini.npz`, as for the anchor. Runs go to STORE; those that are there already are not run again, so
-the same command goes on where it was stopped, and several processes can share the work with --only. The table of all
-runs found is printed at the end.
+FOLDER holds `cifar10-mini.npz`, as for the anchor. Runs go to STORE; finished ones are not run again and unfinished ones
+go on from their checkpoint, so the same command goes on where it was stopped, and several processes can share the work
+with --only. A table of all runs found is printed at the end.
+
+reference, sound: 20 clients share the partition's 12,000 images. scarce: at most ten images of a class a client, where
+rounds are cheap enough to try what the transfer depends on. shots-2, -9, -23: the paper's cloud-edge case, one client.
 """
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,8 @@ import torch
 from stages import algorithms, presets
 from stages import train as stage
 from stages.artifacts.kinds import read
+from stages.artifacts.partial import find_unfinished
+from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
 from stages.generate import generate
 from stages.prepare import prepare
@@ -27,69 +33,119 @@ from stages.settings import Generate, Prepare, Train
 from tests.benchmarks.anchor import write_data
 
 GENERATORS = {"trained": "builtin", "untrained": "tests.untrained:make", "standin": "tests.standin:make"}
-SHOTS = {2: 20, 9: 5, 23: 2}  # images a class: local epochs, such that a round has about forty steps
+BANKS = {**{name: (generator, 10_000) for name, generator in GENERATORS.items()}, "trained-500": ("builtin", 500)}
 LAST = 5  # evaluations whose mean is the accuracy reported
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One row of a table: an algorithm, its pairs, and what departs from the part's settings."""
+class Row:
+    """An algorithm, its pairs, and what departs from its part's settings."""
 
     algorithm: str
-    generator: str = "trained"
+    bank: str = "trained"
     pairs: str = "bank"
     per_class: int = 1
     hyper: dict[str, Any] = field(default_factory=dict)
 
 
-CELLS = {
-    "local": Cell("local"),
-    "fedproto": Cell("fedproto"),
-    "no-transfer": Cell("fedktl", hyper={"transfer": False}),
-    **{f"{g}-{pairs}": Cell("fedktl", g, pairs) for g in GENERATORS for pairs in ("bank", "live")},
-    **{f"{g}-bank-10": Cell("fedktl", g, per_class=10, hyper={"mu": 10.0}) for g in ("trained", "untrained")},
+@dataclass(frozen=True)
+class Part:
+    """A table: its rows, the data they are trained on, and what departs from the program's settings."""
+
+    data: str
+    rows: Mapping[str, Row]
+    given: dict[str, Any] = field(default_factory=dict)
+    preset: str | None = None
+
+
+def ten_pairs(algorithm: str) -> dict[str, Row]:
+    return {
+        f"{bank}-bank-10": Row(algorithm, bank, per_class=10, hyper={"mu": 10.0}) for bank in ("trained", "untrained")
+    }
+
+
+ALL = {
+    "local": Row("local"),
+    "fedproto": Row("fedproto"),
+    "no-transfer": Row("fedktl", hyper={"transfer": False}),
+    **{f"{bank}-{pairs}": Row("fedktl", bank, pairs) for bank in GENERATORS for pairs in ("bank", "live")},
+    **ten_pairs("fedktl"),
+}
+SCARCE = {
+    **ALL,
+    **{f"mu-{mu:g}": Row("fedktl", hyper={"mu": mu}) for mu in (1.0, 10.0, 250.0)},
+    **{f"lambda-{factor:g}": Row("fedktl", hyper={"lambda_": factor}) for factor in (0.1, 10.0)},
+    "median-bandwidth": Row("fedktl", hyper={"mmd_bandwidth": "median"}),
+    "untrained-F": Row("fedktl", hyper={"mmd": False, "mse": False}),
+    "trained-centroids": Row("fedktl", hyper={"centroids": "trained"}),
+    "small-bank": Row("fedktl", "trained-500"),
+    "pairs-10": Row("fedktl", per_class=10),
+    "pairs-100": Row("fedktl", per_class=100),
 }
 FEW_SHOT = {
-    "local": Cell("local"),
-    "no-transfer": Cell("ktl", hyper={"transfer": False}),
-    **{f"{g}-bank": Cell("ktl", g) for g in ("trained", "untrained")},
-    **{f"{g}-live": Cell("ktl", g, "live") for g in ("trained", "untrained")},
-    **{f"{g}-bank-10": Cell("ktl", g, per_class=10, hyper={"mu": 10.0}) for g in ("trained", "untrained")},
+    "local": Row("local"),
+    "no-transfer": Row("ktl", hyper={"transfer": False}),
+    **{f"{bank}-{pairs}": Row("ktl", bank, pairs) for pairs in ("bank", "live") for bank in ("trained", "untrained")},
+    **ten_pairs("ktl"),
+}
+SHOTS = {2: 20, 9: 5, 23: 2}  # images a class: local epochs, such that a round has about forty steps
+PARTS = {
+    "reference": Part("cifar10-mini", ALL, preset="reference"),
+    "sound": Part("cifar10-mini", ALL),
+    "scarce": Part("scarce", SCARCE, {"local_epochs": 2, "eval_every": 2}),
+    **{
+        f"shots-{shots}": Part(
+            f"shots-{shots}", FEW_SHOT, {"models": "FedAvgCNN", "eval_every": 5, "local_epochs": epochs}
+        )
+        for shots, epochs in SHOTS.items()
+    },
 }
 
 
 def prepare_all(store: Store, folder: Path) -> None:
-    """The partition, the same images for a single client with few shots, and a bank from each generator."""
+    """The partition, its images dealt anew with few shots, and the banks; what is there already is left alone."""
     if not store.versions("data", "cifar10-mini"):
         write_data(store, folder)
-    file = folder / "cifar10-mini.npz"
-    if not all(store.versions("data", f"shots-{shots}") for shots in SHOTS):
-        pool = store.root.parent / "cifar10-mini-pool.npz"
-        with np.load(file) as mini:
-            part = {name: mini["split"] == i for i, name in enumerate(("train", "test"))}
-            arrays = {
-                f"{a}_{p}": mini[b][rows] for p, rows in part.items() for a, b in (("x", "images"), ("y", "labels"))
-            }
-            np.savez(pool, **arrays)
-        for shots in SHOTS:
-            given = {"clients": 1, "partition": "iid", "merge": False, "few_shot": shots, "validation_fraction": 0.0}
-            settings = Prepare(dataset="npz", source=str(pool), min_samples=1, **given)
-            prepare(store, f"shots-{shots}", settings)
-    for name, generator in GENERATORS.items():
+    single: dict[str, Any] = {"clients": 1, "partition": "iid", "merge": False, "min_samples": 1}
+    few: dict[str, dict[str, Any]] = {
+        "scarce": {"few_shot": 10},
+        **{f"shots-{shots}": single | {"few_shot": shots} for shots in SHOTS},
+    }
+    for name, given in few.items():
+        if not store.versions("data", name):
+            source = str(pool(store, folder / "cifar10-mini.npz"))
+            prepare(store, name, Prepare(dataset="npz", source=source, validation_fraction=0.0, **given))
+    for name, (generator, samples) in BANKS.items():
         if not store.versions("latents", name):
-            generate(store, name, Generate(generator=generator, samples=10_000))
+            generate(store, name, Generate(generator=generator, samples=samples))
 
 
-def run(store: Store, name: str, cell: Cell, given: dict[str, Any], preset: str | None, seed: int) -> None:
+def pool(store: Store, partition: Path) -> Path:
+    """The images of the partition in one file, as `fedktl prepare --dataset npz` reads them."""
+    path = store.root.parent / "cifar10-mini-pool.npz"
+    if not path.exists():
+        with np.load(partition) as mini:
+            train, test = mini["split"] == 0, mini["split"] == 1
+            images, labels = mini["images"], mini["labels"]
+        np.savez(path, x_train=images[train], y_train=labels[train], x_test=images[test], y_test=labels[test])
+    return path
+
+
+def run(store: Store, name: str, part: Part, row: Row, rounds: int, seed: int) -> None:
     if store.versions("run", name):
         return
-    base = presets.load(preset) if preset else None
-    own = {"algorithm": (cell.algorithm,), "latents": cell.generator, "pairs": cell.pairs, "seeds": (seed,)}
-    live = {"generator": GENERATORS[cell.generator]} if cell.pairs == "live" and cell.generator != "trained" else {}
-    settings = Train.make(base.train if base else {}, given | own | live | {"pairs_per_class": cell.per_class})
-    given_hyper = [f"{key}={value}" for key, value in cell.hyper.items()]
-    hyper = algorithms.assigned([cell.algorithm], given_hyper, base.algorithms if base else {})
-    stage.train(store, name, settings, hyper)
+    if find_unfinished(store, Ref(name)):
+        stage.resume(store, name, {})
+    else:
+        base = presets.load(part.preset) if part.preset else None
+        given = part.given | {"data": part.data, "rounds": rounds, "patience": 0, "checkpoint_every": 5}
+        own: dict[str, Any] = {"algorithm": (row.algorithm,), "latents": row.bank, "pairs": row.pairs, "seeds": (seed,)}
+        own["pairs_per_class"] = row.per_class
+        if row.pairs == "live" and row.bank != "trained":  # code that is not fedktl's must be named to be run
+            own["generator"] = GENERATORS[row.bank]
+        hyper = [f"{key}={value}" for key, value in row.hyper.items()]
+        assigned = algorithms.assigned([row.algorithm], hyper, base.algorithms if base else {})
+        stage.train(store, name, Train.make(base.train if base else {}, given, own), assigned)
     print(name, *(f"{value:.2f}" for value in accuracy(store, name)), flush=True)
 
 
@@ -100,21 +156,21 @@ def accuracy(store: Store, name: str) -> tuple[float, float]:
     return float(curve[-LAST:].mean()), float(curve.max())
 
 
-def table(store: Store, prefix: str, cells: dict[str, Cell], seeds: list[int]) -> None:
-    print(f"\n| {prefix} | last {LAST} evaluations | best on test | seeds |\n|---|---|---|---|")
-    for cell in cells:
-        names = [f"{prefix}-{cell}-s{seed}" for seed in seeds]
-        found = [accuracy(store, name) for name in names if store.versions("run", name)]
+def table(store: Store, name: str, seeds: list[int]) -> None:
+    print(f"\n| {name} | last {LAST} evaluations | best on test | seeds |\n|---|---|---|---|")
+    for row in PARTS[name].rows:
+        names = [f"{name}-{row}-s{seed}" for seed in seeds]
+        found = [accuracy(store, run) for run in names if store.versions("run", run)]
         if found:
             columns = " | ".join(formats.accuracy(over_seeds(list(scores))) for scores in zip(*found, strict=True))
-            print(f"| {cell} | {columns} | {len(found)} |")
+            print(f"| {row} | {columns} | {len(found)} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("store", type=Path)
-    parser.add_argument("--part", default="reference", choices=("reference", "sound", "few-shot"))
+    parser.add_argument("--part", nargs="+", default=["sound"], choices=PARTS)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--only", nargs="*", help="some of the rows")
@@ -122,21 +178,12 @@ def main() -> None:
     torch.set_num_threads(1)
     store = Store(asked.store)
     prepare_all(store, asked.folder)
-    few = asked.part == "few-shot"
-    cells = FEW_SHOT if few else CELLS
-    parts = [f"shots-{shots}" for shots in SHOTS] if few else [asked.part]
     for seed in asked.seeds:
-        for part in parts:
-            given = {"data": part if few else "cifar10-mini", "rounds": asked.rounds, "patience": 0}
-            if few:
-                epochs = SHOTS[int(part.removeprefix("shots-"))]
-                given |= {"models": "FedAvgCNN", "eval_every": 5, "local_epochs": epochs}
-            for name, cell in cells.items():
-                if name in (asked.only or cells):
-                    preset = "reference" if asked.part == "reference" else None
-                    run(store, f"{part}-{name}-s{seed}", cell, given, preset, seed)
-    for part in parts:
-        table(store, part, cells, asked.seeds)
+        for name in asked.part:
+            for row in asked.only or PARTS[name].rows:
+                run(store, f"{name}-{row}-s{seed}", PARTS[name], PARTS[name].rows[row], asked.rounds, seed)
+    for name in asked.part:
+        table(store, name, asked.seeds)
 
 
 if __name__ == "__main__":
