@@ -145,7 +145,7 @@ def seconds_per_round(plans: dict, repeats: int) -> dict:
 
 def clients(asked) -> dict:
     with ExitStack() as stack:
-        cases = {count: Case("CNN", count, 8000 // count) for count in (20, 50, 100, 200)}
+        cases = {count: Case("CNN", count, asked.images // count) for count in (20, 50, 100, 200)}
         plans = {count: plan(stack.enter_context(stored(case)), case) for count, case in cases.items()}
         found = seconds_per_round(plans, asked.repeats)
     return {"seconds": found, "spread": max(found.values()) / min(found.values()) - 1}
@@ -178,6 +178,7 @@ def main() -> None:
     parser.add_argument("measure", choices=MEASURES)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2, help="of the alignment")
+    parser.add_argument("--images", type=int, default=8000, help="training images of all clients together")
     parser.add_argument("--source", type=Path, help="CIFAR-10 with Keras' key names")
     parser.add_argument("--folder", type=Path, help="the recorded CIFAR-10 partition")
     asked = parser.parse_args()

@@ -79,8 +79,7 @@ SCARCE = {
     "untrained-F": Row("fedktl", hyper={"mmd": False, "mse": False}),
     "trained-centroids": Row("fedktl", hyper={"centroids": "trained"}),
     "small-bank": Row("fedktl", "trained-500"),
-    "pairs-10": Row("fedktl", per_class=10),
-    "pairs-100": Row("fedktl", per_class=100),
+    **{f"{bank}-pairs-{k}": Row("fedktl", bank, per_class=k) for k in (10, 100) for bank in ("trained", "untrained")},
 }
 FEW_SHOT = {
     "local": Row("local"),
