@@ -75,6 +75,8 @@ SCARCE = {
     **ALL,
     **{f"mu-{mu:g}": Row("fedktl", hyper={"mu": mu}) for mu in (1.0, 10.0, 250.0)},
     **{f"lambda-{factor:g}": Row("fedktl", hyper={"lambda_": factor}) for factor in (0.1, 10.0)},
+    **{f"{bank}-learned-head": Row("fedktl", bank, hyper={"etf": False}) for bank in ("trained", "untrained")},
+    "scale-16": Row("fedktl", hyper={"scale": 16.0}),
     "median-bandwidth": Row("fedktl", hyper={"mmd_bandwidth": "median"}),
     "untrained-F": Row("fedktl", hyper={"mmd": False, "mse": False}),
     "trained-centroids": Row("fedktl", hyper={"centroids": "trained"}),
