@@ -64,6 +64,15 @@ def ten_pairs(algorithm: str) -> dict[str, Row]:
     }
 
 
+def learned_head(algorithm: str) -> dict[str, Row]:
+    """Cross-entropy, and more pairs than a client can learn by heart in a round."""
+    hyper = {"etf": False, "mu": 10.0}
+    return {
+        f"{bank}-learned-head-100": Row(algorithm, bank, per_class=100, hyper=hyper)
+        for bank in ("trained", "untrained")
+    }
+
+
 ALL = {
     "local": Row("local"),
     "fedproto": Row("fedproto"),
@@ -76,6 +85,7 @@ SCARCE = {
     **{f"mu-{mu:g}": Row("fedktl", hyper={"mu": mu}) for mu in (1.0, 10.0, 250.0)},
     **{f"lambda-{factor:g}": Row("fedktl", hyper={"lambda_": factor}) for factor in (0.1, 10.0)},
     **{f"{bank}-learned-head": Row("fedktl", bank, hyper={"etf": False}) for bank in ("trained", "untrained")},
+    **learned_head("fedktl"),
     "scale-16": Row("fedktl", hyper={"scale": 16.0}),
     "median-bandwidth": Row("fedktl", hyper={"mmd_bandwidth": "median"}),
     "untrained-F": Row("fedktl", hyper={"mmd": False, "mse": False}),
@@ -88,6 +98,7 @@ FEW_SHOT = {
     "no-transfer": Row("ktl", hyper={"transfer": False}),
     **{f"{bank}-{pairs}": Row("ktl", bank, pairs) for pairs in ("bank", "live") for bank in ("trained", "untrained")},
     **ten_pairs("ktl"),
+    **learned_head("ktl"),
 }
 SHOTS = {2: 20, 9: 5, 23: 2}  # images a class: local epochs, such that a round has about forty steps
 PARTS = {
