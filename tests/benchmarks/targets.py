@@ -1,12 +1,12 @@
 """What is not a round: one command a number.
 
-    python -m tests.benchmarks.targets alignment|wide|matching|prepare|clients|workers|start [--source cifar10.npz]
+    python -m tests.benchmarks.targets alignment|wide|matching|prepare|clients|workers|start [--source FILE]
 
 alignment: 100 server epochs on 20 clients x 100 classes, H = 512, in seconds. wide: the same with H = 16,384, a few
 epochs, and peak memory. matching: 200 centroids to 50,000 latents of 512. prepare: 60,000 images (made up, or from
 --source) into 100 clients, and opening and placing them. clients: seconds a round for 20, 50, 100 and 200 clients of
-equal total data, in turns. workers: one process against two on the `small` case, in turns. start: `fedktl --help` and
-`fedktl artifacts list`, cold.
+equal total data (--images), in turns. workers: one process against two on the `small` case, in turns. start:
+`fedktl --help` and `fedktl artifacts list`, cold.
 """
 
 from __future__ import annotations

@@ -58,17 +58,11 @@ class Part:
     preset: str | None = None
 
 
-def ten_pairs(algorithm: str) -> dict[str, Row]:
+def several(algorithm: str, per_class: int, mu: float, etf: bool = True) -> dict[str, Row]:
+    """Several pairs a class, which a client does not learn by heart in a round; without `etf` with cross-entropy."""
+    head, hyper = "" if etf else "-learned-head", dict[str, Any](mu=mu, etf=etf)
     return {
-        f"{bank}-bank-10": Row(algorithm, bank, per_class=10, hyper={"mu": 10.0}) for bank in ("trained", "untrained")
-    }
-
-
-def learned_head(algorithm: str) -> dict[str, Row]:
-    """Cross-entropy, and more pairs than a client can learn by heart in a round."""
-    hyper = {"etf": False, "mu": 10.0}
-    return {
-        f"{bank}-learned-head-100": Row(algorithm, bank, per_class=100, hyper=hyper)
+        f"{bank}{head}-{per_class}-mu-{mu:g}": Row(algorithm, bank, per_class=per_class, hyper=hyper)
         for bank in ("trained", "untrained")
     }
 
@@ -78,27 +72,31 @@ ALL = {
     "fedproto": Row("fedproto"),
     "no-transfer": Row("fedktl", hyper={"transfer": False}),
     **{f"{bank}-{pairs}": Row("fedktl", bank, pairs) for bank in GENERATORS for pairs in ("bank", "live")},
-    **ten_pairs("fedktl"),
+    **several("fedktl", 10, 10.0),
 }
 SCARCE = {
     **ALL,
     **{f"mu-{mu:g}": Row("fedktl", hyper={"mu": mu}) for mu in (1.0, 10.0, 250.0)},
     **{f"lambda-{factor:g}": Row("fedktl", hyper={"lambda_": factor}) for factor in (0.1, 10.0)},
-    **{f"{bank}-learned-head": Row("fedktl", bank, hyper={"etf": False}) for bank in ("trained", "untrained")},
-    **learned_head("fedktl"),
+    **several("fedktl", 1, 50.0, etf=False),
+    **several("fedktl", 100, 10.0, etf=False),
     "scale-16": Row("fedktl", hyper={"scale": 16.0}),
     "median-bandwidth": Row("fedktl", hyper={"mmd_bandwidth": "median"}),
     "untrained-F": Row("fedktl", hyper={"mmd": False, "mse": False}),
     "trained-centroids": Row("fedktl", hyper={"centroids": "trained"}),
     "small-bank": Row("fedktl", "trained-500"),
-    **{f"{bank}-pairs-{k}": Row("fedktl", bank, per_class=k) for k in (10, 100) for bank in ("trained", "untrained")},
+    **several("fedktl", 10, 50.0),
+    **several("fedktl", 100, 50.0),
 }
 FEW_SHOT = {
     "local": Row("local"),
     "no-transfer": Row("ktl", hyper={"transfer": False}),
     **{f"{bank}-{pairs}": Row("ktl", bank, pairs) for pairs in ("bank", "live") for bank in ("trained", "untrained")},
-    **ten_pairs("ktl"),
-    **learned_head("ktl"),
+    **several("ktl", 10, 10.0),
+    **several("ktl", 100, 50.0),
+    **several("ktl", 1, 5.0, etf=False),
+    **several("ktl", 100, 1.0, etf=False),
+    **several("ktl", 100, 10.0, etf=False),
 }
 SHOTS = {2: 20, 9: 5, 23: 2}  # images a class: local epochs, such that a round has about forty steps
 PARTS = {
@@ -192,8 +190,9 @@ def main() -> None:
     prepare_all(store, asked.folder)
     for seed in asked.seeds:
         for name in asked.part:
-            for row in asked.only or PARTS[name].rows:
-                run(store, f"{name}-{row}-s{seed}", PARTS[name], PARTS[name].rows[row], asked.rounds, seed)
+            for key, row in PARTS[name].rows.items():
+                if key in (asked.only or PARTS[name].rows):
+                    run(store, f"{name}-{key}-s{seed}", PARTS[name], row, asked.rounds, seed)
     for name in asked.part:
         table(store, name, asked.seeds)
 
