@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from stages import memory
 from stages.errors import UserError
 from stages.settings import Train
 
@@ -28,9 +27,8 @@ def device(name: str) -> torch.device:
 
 
 def set_up(settings: Train) -> None:
-    """For this process: threads and heap; TF32 in a GPU's matrix products or not; the same result in every run or not."""
+    """For this process: threads; TF32 in a GPU's matrix products or not; the same result in every run or not."""
     torch.set_num_threads(settings.threads)
-    memory.share_heap()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants to be deterministic

@@ -23,7 +23,10 @@ class Usage(ctypes.Structure):
 
 
 def share_heap() -> None:
-    """Have threads that are not yet running allocate from one heap: what one of them frees serves the others."""
+    """Have threads that are not yet running allocate from one heap: what one of them frees serves the others.
+
+    The end of a heap that a thread has for itself is never returned, not by `give_back` either.
+    """
     if GLIBC:
         GLIBC.mallopt(M_ARENA_MAX, 1)
 
@@ -31,7 +34,7 @@ def share_heap() -> None:
 def give_back() -> None:
     """Return the free pages if they are many: to get them anew costs ten milliseconds, as much as a step.
 
-    Even to ask takes a millisecond or two, so this is for once a client's turn.
+    Even to ask takes a millisecond or two, so this is for once a client's turn and once an evaluation.
     """
     if GLIBC:
         usage = GLIBC.mallinfo2()

@@ -1,11 +1,31 @@
 """Freed memory goes back to the system."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from stages import memory
+
+
+# A large block freed makes glibc keep larger ends of heaps; the blocks of the thread are what Zarr's threads leave.
+THREAD = """
+import sys, threading
+from stages import memory
+from stages.artifacts.store import Store
+from tests.test_memory import resident
+Store(".")
+large = b"x" * (30 << 20)
+del large
+thread = threading.Thread(target=lambda: [b"x" * 25_000 for _ in range(1600)] and None)
+before = resident()
+thread.start()
+thread.join()
+memory.give_back()
+sys.exit(resident() > before + 4e6)
+"""
 
 
 def resident() -> int:
@@ -22,6 +42,11 @@ def test_pages_of_freed_tensors_go_back_though_a_later_tensor_lives():
     memory.give_back()
     assert resident() < before - 80e6
     assert last.sum() == 0
+
+
+@pytest.mark.skipif(memory.GLIBC is None, reason="needs glibc's mallinfo2")
+def test_pages_that_a_thread_freed_go_back_too():
+    subprocess.run([sys.executable, "-c", THREAD], check=True)
 
 
 @pytest.mark.skipif(memory.GLIBC is None, reason="needs glibc's mallinfo2")

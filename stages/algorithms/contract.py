@@ -112,7 +112,7 @@ class Batches:
 
 def eval_batch(device: torch.device) -> int:
     """Images per forward where no gradient is taken: on a CPU few, since their activations set a run's peak memory."""
-    return 64 if device.type == "cpu" else 256
+    return 40 if device.type == "cpu" else 256
 
 
 def normalised(images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from stages import memory
 from stages.artifacts import seal
 from stages.artifacts.refs import FOLDERS, NAME, Ref, checked_name
 from stages.errors import UserError, unknown
@@ -143,6 +144,7 @@ class Store:
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
+        memory.share_heap()  # before Zarr starts its threads
 
     def folder(self, kind: str, name: str) -> Path:
         return self.root / FOLDERS[kind] / checked_name(name)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stages import memory
 from stages.algorithms.contract import cost, sent
 from stages.clock import Clock, collecting, phase
 from stages.engines.clients import Answer, check_finite, scalars
@@ -134,6 +135,7 @@ def evaluate(federation: Federation, state: State, fleet: Fleet) -> None:
         for split, hits in fleet.evaluate(state.rounds, state.download).items():
             right = hits.double().masked_fill(hits < 0, float("nan"))
             state.history.add(f"rounds/{split}_accuracy", right / federation.sizes[split])  # no images: NaN
+        memory.give_back()
 
 
 def weighted(accuracy: Tensor, sizes: Tensor) -> float:
