@@ -9,7 +9,6 @@ import torch
 
 from stages import memory
 
-
 # A large block freed makes glibc keep larger ends of heaps; the blocks of the thread are what Zarr's threads leave.
 THREAD = """
 import sys, threading

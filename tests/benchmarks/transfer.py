@@ -11,7 +11,7 @@ rounds are cheap enough to try what the transfer depends on. shots-2, -9, -23: t
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,12 @@ from stages.settings import Generate, Prepare, Train
 from tests.benchmarks.anchor import write_data
 
 GENERATORS = {"trained": "builtin", "untrained": "tests.untrained:make", "standin": "tests.standin:make"}
-BANKS = {**{name: (generator, 10_000) for name, generator in GENERATORS.items()}, "trained-500": ("builtin", 500)}
+WHITENED = {"whitened": "tests.whitened:trained", "whitened-untrained": "tests.whitened:untrained"}
+BANKS = {
+    **{name: (generator, 10_000) for name, generator in (GENERATORS | WHITENED).items()},
+    "trained-500": ("builtin", 500),
+}
+BUILTIN = ("trained", "untrained")  # one network, with its training and without
 LAST = 5  # evaluations whose mean is the accuracy reported
 
 
@@ -58,12 +63,13 @@ class Part:
     preset: str | None = None
 
 
-def several(algorithm: str, per_class: int, mu: float, etf: bool = True) -> dict[str, Row]:
+def several(
+    algorithm: str, per_class: int, mu: float = 50.0, etf: bool = True, banks: Iterable[str] = BUILTIN
+) -> dict[str, Row]:
     """Several pairs a class, which a client does not learn by heart in a round; without `etf` with cross-entropy."""
     head, hyper = "" if etf else "-learned-head", dict[str, Any](mu=mu, etf=etf)
     return {
-        f"{bank}{head}-{per_class}-mu-{mu:g}": Row(algorithm, bank, per_class=per_class, hyper=hyper)
-        for bank in ("trained", "untrained")
+        f"{bank}{head}-{per_class}-mu-{mu:g}": Row(algorithm, bank, per_class=per_class, hyper=hyper) for bank in banks
     }
 
 
@@ -72,31 +78,33 @@ ALL = {
     "fedproto": Row("fedproto"),
     "no-transfer": Row("fedktl", hyper={"transfer": False}),
     **{f"{bank}-{pairs}": Row("fedktl", bank, pairs) for bank in GENERATORS for pairs in ("bank", "live")},
-    **several("fedktl", 10, 10.0),
+    **{f"{bank}-bank": Row("fedktl", bank) for bank in WHITENED},
+    **several("fedktl", 100, etf=False),
 }
 SCARCE = {
     **ALL,
-    **{f"mu-{mu:g}": Row("fedktl", hyper={"mu": mu}) for mu in (1.0, 10.0, 250.0)},
+    **{f"mu-{mu:g}": Row("fedktl", hyper={"mu": mu}) for mu in (2.0, 10.0, 250.0)},
     **{f"lambda-{factor:g}": Row("fedktl", hyper={"lambda_": factor}) for factor in (0.1, 10.0)},
-    **several("fedktl", 1, 50.0, etf=False),
-    **several("fedktl", 100, 10.0, etf=False),
     "scale-16": Row("fedktl", hyper={"scale": 16.0}),
     "median-bandwidth": Row("fedktl", hyper={"mmd_bandwidth": "median"}),
     "untrained-F": Row("fedktl", hyper={"mmd": False, "mse": False}),
     "trained-centroids": Row("fedktl", hyper={"centroids": "trained"}),
     "small-bank": Row("fedktl", "trained-500"),
-    **several("fedktl", 10, 50.0),
-    **several("fedktl", 100, 50.0),
+    **several("fedktl", 10),
+    **several("fedktl", 100),
+    **several("fedktl", 1, etf=False),
+    **several("fedktl", 100, 10.0, etf=False, banks=WHITENED),
 }
 FEW_SHOT = {
     "local": Row("local"),
     "no-transfer": Row("ktl", hyper={"transfer": False}),
-    **{f"{bank}-{pairs}": Row("ktl", bank, pairs) for pairs in ("bank", "live") for bank in ("trained", "untrained")},
-    **several("ktl", 10, 10.0),
-    **several("ktl", 100, 50.0),
-    **several("ktl", 1, 5.0, etf=False),
-    **several("ktl", 100, 1.0, etf=False),
+    **{f"{bank}-{pairs}": Row("ktl", bank, pairs) for pairs in ("bank", "live") for bank in BUILTIN},
+    **several("ktl", 10),
+    **several("ktl", 100),
+    **several("ktl", 1, etf=False),
+    **several("ktl", 100, etf=False),
     **several("ktl", 100, 10.0, etf=False),
+    **several("ktl", 100, 10.0, etf=False, banks=WHITENED),
 }
 SHOTS = {2: 20, 9: 5, 23: 2}  # images a class: local epochs, such that a round has about forty steps
 PARTS = {
@@ -152,7 +160,7 @@ def run(store: Store, name: str, part: Part, row: Row, rounds: int, seed: int) -
         own: dict[str, Any] = {"algorithm": (row.algorithm,), "latents": row.bank, "pairs": row.pairs, "seeds": (seed,)}
         own["pairs_per_class"] = row.per_class
         if row.pairs == "live" and row.bank != "trained":  # code that is not fedktl's must be named to be run
-            own["generator"] = GENERATORS[row.bank]
+            own["generator"] = BANKS[row.bank][0]
         hyper = [f"{key}={value}" for key, value in row.hyper.items()]
         assigned = algorithms.assigned([row.algorithm], hyper, base.algorithms if base else {})
         stage.train(store, name, Train.make(base.train if base else {}, given, own), assigned)

@@ -1,4 +1,4 @@
-"""The built-in network as a Generator. Its latent space is W, whitened."""
+"""The built-in network as a Generator. Its latent space is W, with mean 0 and variance 1 on average."""
 
 from __future__ import annotations
 

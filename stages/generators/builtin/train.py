@@ -3,7 +3,7 @@
     python -m stages.generators.builtin.train cifar10.npz WORK --steps 6000
 
 WORK gets a checkpoint, from which the same command goes on, a grid of samples now and then, and in the end
-`weights.safetensors`: the generator's moving average in half precision, its latents whitened.
+`weights.safetensors`: the generator's moving average in half precision, its latents standardised.
 """
 
 from __future__ import annotations
@@ -120,25 +120,25 @@ class Training:
         self.optimizers[name].step()
 
 
-def whitened(network: Network, rng: Rng, samples: int = 50_000) -> Network:
-    """The same generator in other coordinates of W: its latents have mean 0 and covariance 1.
+def standardised(network: Network, rng: Rng, samples: int = 50_000) -> Network:
+    """The same generator in other coordinates of W: its latents have mean 0, and variance 1 on average.
 
     w is affine in the mapping's last layer and enters every block through an affine map, so the change of coordinates
-    is absorbed by these weights, and no latent is out of scale with another.
+    is absorbed by these weights. All directions are scaled alike: which of them vary most is what training has found.
     """
-    z = torch.randn(samples, LATENT_DIM, generator=rng.torch("whitening"))
+    z = torch.randn(samples, LATENT_DIM, generator=rng.torch("standardising"))
     network = network.cpu().double()
     with torch.no_grad():
         w = network.mapping(z.double())
-        mean, factor = w.mean(0), torch.linalg.cholesky(torch.cov(w.T))
+        mean, scale = w.mean(0), w.var(0).mean().sqrt()
         last = network.mapping_layers[-1]
         assert isinstance(last, nn.Linear)
-        last.bias.copy_(torch.linalg.solve_triangular(factor, (last.bias - mean)[:, None], upper=False)[:, 0])
-        last.weight.copy_(torch.linalg.solve_triangular(factor, last.weight, upper=False))
+        last.bias.sub_(mean).div_(scale)
+        last.weight.div_(scale)
         for block in network.blocks:
             assert isinstance(block, StyledBlock)
             block.style.bias.add_(block.style.weight @ mean)
-            block.style.weight.copy_(block.style.weight @ factor)
+            block.style.weight.mul_(scale)
     return network.float()
 
 
@@ -160,7 +160,7 @@ def rows_to_train_on(count: int, leave_out: Path | None) -> np.ndarray:
 
 
 def save_weights(training: Training, path: Path, rng: Rng, facts: dict[str, Any]) -> None:
-    network = whitened(training.average, rng)
+    network = standardised(training.average, rng)
     tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     save_file(tensors, path, {name: str(value) for name, value in facts.items()})
 
