@@ -10,7 +10,7 @@ import ctypes
 import sys
 
 M_ARENA_MAX = -8  # of malloc.h
-SHARE = 0.1  # of what is in use may lie free
+SHARE = 0.05  # of what is in use may lie free
 
 
 class Usage(ctypes.Structure):
