@@ -83,7 +83,7 @@ ALL = {
 }
 SCARCE = {
     **ALL,
-    **{f"mu-{mu:g}": Row("fedktl", hyper={"mu": mu}) for mu in (2.0, 10.0, 250.0)},
+    **{f"mu-{mu:g}": Row("fedktl", hyper={"mu": mu}) for mu in (1.0, 10.0, 250.0)},
     **{f"lambda-{factor:g}": Row("fedktl", hyper={"lambda_": factor}) for factor in (0.1, 10.0)},
     "scale-16": Row("fedktl", hyper={"scale": 16.0}),
     "median-bandwidth": Row("fedktl", hyper={"mmd_bandwidth": "median"}),
@@ -105,6 +105,8 @@ FEW_SHOT = {
     **several("ktl", 100, etf=False),
     **several("ktl", 100, 10.0, etf=False),
     **several("ktl", 100, 10.0, etf=False, banks=WHITENED),
+    **several("ktl", 100, 50.0, etf=False, banks=["whitened"]),
+    **several("ktl", 100, 200.0, etf=False, banks=["whitened"]),
 }
 SHOTS = {2: 20, 9: 5, 23: 2}  # images a class: local epochs, such that a round has about forty steps
 PARTS = {
