@@ -6,6 +6,7 @@ Up: the clients' class prototypes. Down: one image-latent pair per class, from a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,10 @@ class Hyper(Settings):
     mmd_bandwidth: str = setting(
         "reference", "Bandwidths of the MMD kernels: the reference's, or scaled to the latents.",
         choices=("reference", "median"), source="reference",
+    )  # fmt: skip
+    statistics: str = setting(
+        "own", "What BatchNorm's running statistics are of: a client's own images, or the pairs' images as well.",
+        choices=("own", "both"), source="both: what the reference computes",
     )  # fmt: skip
     etf: bool = setting(True, "ETF classifier and ArcFace; off: learned head, cross-entropy.", source="paper, ablation")
     mmd: bool = setting(True, "Align transformed prototypes with the latents.", source="paper, ablation")
@@ -97,12 +102,15 @@ def client_update(
     if download and hyper.transfer:
         steps = (own + pair for own, pair in zip(steps, endless_pairs(download, task.batch_size, rng), strict=False))
     model.train()
+    norms = tracking(model) if hyper.statistics == "own" else []
 
     def objective(x: Tensor, y: Tensor, images: Tensor | None = None, latents: Tensor | None = None) -> Measured:
         loss = classification_loss(hyper, shared, model(x), y)
         if images is None or latents is None:
             return loss, {"loss": loss, "transfer": torch.zeros_like(loss)}
-        transfer = F.mse_loss(projection(model.features(images)), latents)
+        with keeping_statistics(norms):
+            features = model.features(images)
+        transfer = F.mse_loss(projection(features), latents)
         return loss + hyper.mu * transfer, {"loss": loss, "transfer": transfer}
 
     metrics = Descent(task.lr, model, projection).follow(objective, steps)
@@ -117,6 +125,26 @@ def classification_loss(hyper: Hyper, shared: Shared, projections: Tensor, label
     if hyper.etf:
         return arcface(projections, labels, shared.etf, hyper.margin, hyper.scale)
     return F.cross_entropy(projections, labels)
+
+
+def tracking(model: nn.Module) -> list[nn.Module]:
+    """The layers that keep running statistics of what they normalise."""
+    return [module for module in model.modules() if getattr(module, "track_running_stats", False)]
+
+
+@contextmanager
+def keeping_statistics(norms: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, these layers normalise with the statistics of the batch, as ever in training, but their running ones stay.
+
+    A client is evaluated on images of its own kind; pairs may be of another, and half of each would fit neither.
+    """
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def endless_pairs(download: Download, size: int, rng: Rng) -> Iterator[tuple[Tensor, Tensor]]:

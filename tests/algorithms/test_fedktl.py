@@ -1,6 +1,7 @@
 """FedKTL's own behaviour beyond the recorded numbers."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from stages.algorithms.contract import Batches, ClientState, Task, cost
 from stages.generators.pairs import BankPairs
 from stages.models.split import SplitModel
 from stages.randomness import Rng
-from tests.toys import tiny
+from tests.toys import narrow, tiny
 
 TASK = Task(clients=3, classes=4, feature_dim=8, latent_dim=5, lr=0.1, batch_size=4, device=torch.device("cpu"))
 
@@ -124,6 +125,22 @@ def test_pairs_change_training_and_shared_state_stays():
     assert float(metrics["transfer"]) > 0
     assert not torch.equal(alone.model.base[2].weight, taught.model.base[2].weight)
     assert all(torch.equal(before[name], shared.projection[name]) for name in before)
+
+
+def test_pairs_move_running_statistics_only_where_that_is_asked_for():
+    task = dataclasses.replace(TASK, lr=0.0)  # so that nothing but the statistics can move
+    _, download, _ = served(quick(), {0: upload(0, 1, 2, 3)})
+
+    def after(hyper, download):
+        _, shared = fedktl.init(hyper, task, Rng(0))
+        torch.manual_seed(1)
+        one = ClientState(SplitModel(narrow(3, 16, 4), 8, 4))
+        fedktl.client_update(hyper, shared, one, download, images(), Rng(0))
+        return {name: value for name, value in one.model.state_dict().items() if "running" in name}
+
+    alone, own, both = after(quick(), None), after(quick(), download), after(quick(statistics="both"), download)
+    assert alone and all(torch.equal(alone[name], own[name]) for name in alone)
+    assert not any(torch.equal(alone[name], both[name]) for name in alone)
 
 
 def test_each_ablation_switches_its_part_off():

@@ -177,7 +177,7 @@ def test_client_training(name, monkeypatch):
     orders = iter(f["gen_order"].long()) if has_pairs else None
     monkeypatch.setattr(torch, "randperm", lambda n, generator: next(orders))
     monkeypatch.setattr(fedktl, "normalised", lambda images: images)  # recorded as floats
-    hyper = fedktl.Hyper(mu=float(f["mu"])) if has_pairs else fedktl.Hyper()
+    hyper = fedktl.Hyper(mu=float(f["mu"]), statistics="both") if has_pairs else fedktl.Hyper()
     monkeypatch.setattr(contract, "normalised", lambda images: images)
     _, metrics = fedktl.client_update(hyper, shared, client, download, Recorded(f), Rng(0))
     close(metrics["loss"], f["arcface_per_step"].mean(), 0, 2e-6)
