@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from fedktl_cli import artifacts, catalogue, demo, federation, generate, generator, prepare, presets, report, train
 from fedktl_cli.terminal import Terminal
 from stages.artifacts.store import Store
 
+
+class Commands(TyperGroup):
+    """Tells where a global option belongs that stands behind a command."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # NoSuchOption, of click or of the click that Typer brings, by its version
+            refused: Any = error
+            option = getattr(refused, "option_name", "")
+            if option in (name for parameter in self.params for name in parameter.opts):
+                refused.message = f"{option} goes before the command: fedktl {option} ... {ctx.invoked_subcommand} ..."
+                refused.possibilities = None
+            raise
+
+
 app = typer.Typer(
     name="fedktl",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

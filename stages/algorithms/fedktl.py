@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,13 +128,13 @@ def classification_loss(hyper: Hyper, shared: Shared, projections: Tensor, label
     return F.cross_entropy(projections, labels)
 
 
-def tracking(model: nn.Module) -> list[nn.Module]:
+def tracking(model: nn.Module) -> list[Any]:
     """The layers that keep running statistics of what they normalise."""
     return [module for module in model.modules() if getattr(module, "track_running_stats", False)]
 
 
 @contextmanager
-def keeping_statistics(norms: Iterable[nn.Module]) -> Iterator[None]:
+def keeping_statistics(norms: Iterable[Any]) -> Iterator[None]:
     """Inside, these layers normalise with the statistics of the batch, as ever in training, but their running ones stay.
 
     A client is evaluated on images of its own kind; pairs may be of another, and half of each would fit neither.

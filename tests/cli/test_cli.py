@@ -35,6 +35,12 @@ def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("command", [["train"], ["artifacts", "list"]])
+def test_a_global_option_behind_a_command_is_answered_with_where_it_belongs(tmp_path, command):
+    answer = run(tmp_path, *command, "--store", "elsewhere", code=2)
+    assert f"--store goes before the command: fedktl --store ... {command[0]}" in answer.output
+
+
 @pytest.fixture
 def store(toy_store) -> Path:
     return toy_store.root
