@@ -8,6 +8,7 @@ with --only. A table of all runs found is printed at the end.
 
 reference, sound: 20 clients share the partition's 12,000 images. scarce: at most ten images of a class a client, where
 rounds are cheap enough to try what the transfer depends on. shots-2, -9, -23: the paper's cloud-edge case, one client.
+digits-2, -9: the same with handwritten digits, which the built-in generator has nothing of.
 """
 
 import argparse
@@ -109,15 +110,14 @@ FEW_SHOT = {
     **several("ktl", 100, 200.0, etf=False, banks=["whitened"]),
 }
 SHOTS = {2: 20, 9: 5, 23: 2}  # images a class: local epochs, such that a round has about forty steps
+FEW = {f"shots-{shots}": shots for shots in SHOTS} | {f"digits-{shots}": shots for shots in (2, 9)}
 PARTS = {
     "reference": Part("cifar10-mini", ALL, preset="reference"),
     "sound": Part("cifar10-mini", ALL),
     "scarce": Part("scarce", SCARCE, {"local_epochs": 2, "eval_every": 2}),
     **{
-        f"shots-{shots}": Part(
-            f"shots-{shots}", FEW_SHOT, {"models": "FedAvgCNN", "eval_every": 5, "local_epochs": epochs}
-        )
-        for shots, epochs in SHOTS.items()
+        name: Part(name, FEW_SHOT, {"models": "FedAvgCNN", "eval_every": 5, "local_epochs": SHOTS[shots]})
+        for name, shots in FEW.items()
     },
 }
 
@@ -126,15 +126,14 @@ def prepare_all(store: Store, folder: Path) -> None:
     """The partition, its images dealt anew with few shots, and the banks; what is there already is left alone."""
     if not store.versions("data", "cifar10-mini"):
         write_data(store, folder)
-    single: dict[str, Any] = {"clients": 1, "partition": "iid", "merge": False, "min_samples": 1}
-    few: dict[str, dict[str, Any]] = {
-        "scarce": {"few_shot": 10},
-        **{f"shots-{shots}": single | {"few_shot": shots} for shots in SHOTS},
-    }
-    for name, given in few.items():
+    images = {"dataset": "npz", "source": str(pool(store, folder / "cifar10-mini.npz"))}
+    given: dict[str, dict[str, Any]] = {"scarce": images | {"few_shot": 10}}
+    for name, shots in FEW.items():
+        of = {"dataset": "digits"} if name.startswith("digits") else images | {"merge": False}  # digits are one set
+        given[name] = of | {"clients": 1, "partition": "iid", "min_samples": 1, "few_shot": shots}
+    for name, settings in given.items():
         if not store.versions("data", name):
-            source = str(pool(store, folder / "cifar10-mini.npz"))
-            prepare(store, name, Prepare(dataset="npz", source=source, validation_fraction=0.0, **given))
+            prepare(store, name, Prepare(validation_fraction=0.0, **settings))
     for name, (generator, samples) in BANKS.items():
         if not store.versions("latents", name):
             generate(store, name, Generate(generator=generator, samples=samples))
