@@ -13,7 +13,7 @@ digits-2, -9: the same with handwritten digits, which the built-in generator has
 
 import argparse
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,14 @@ ALL = {
     **{f"{bank}-bank": Row("fedktl", bank) for bank in WHITENED},
     **several("fedktl", 100, etf=False),
 }
+BOTH = [f"{bank}-{row}" for bank in BUILTIN for row in ("bank", "learned-head-100-mu-50")]
 SCARCE = {
     **ALL,
     **{f"mu-{mu:g}": Row("fedktl", hyper={"mu": mu}) for mu in (1.0, 10.0, 250.0)},
     **{f"lambda-{factor:g}": Row("fedktl", hyper={"lambda_": factor}) for factor in (0.1, 10.0)},
     "scale-16": Row("fedktl", hyper={"scale": 16.0}),
     "median-bandwidth": Row("fedktl", hyper={"mmd_bandwidth": "median"}),
+    **{f"both-{name}": replace(ALL[name], hyper=ALL[name].hyper | {"statistics": "both"}) for name in BOTH},
     "untrained-F": Row("fedktl", hyper={"mmd": False, "mse": False}),
     "trained-centroids": Row("fedktl", hyper={"centroids": "trained"}),
     "small-bank": Row("fedktl", "trained-500"),
