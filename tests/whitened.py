@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from stages.generators.builtin.generator import Builtin, pretrained
-from stages.generators.builtin.network import LATENT_DIM, Network
+from stages.generators.builtin.network import Network
+from stages.generators.builtin.train import in_coordinates, latents
 from stages.randomness import Rng, seeded
 
 
@@ -23,16 +23,5 @@ def untrained(device: torch.device) -> Builtin:
 
 def whitened(network: Network, samples: int = 50_000) -> Network:
     """The same generator with latents of mean 0 and covariance 1."""
-    z = torch.randn(samples, LATENT_DIM, generator=Rng(0).torch("whitening"))
-    network = network.cpu().double()
-    with torch.no_grad():
-        w = network.mapping(z.double())
-        mean, factor = w.mean(0), torch.linalg.cholesky(torch.cov(w.T))
-        last = network.mapping_layers[-1]
-        assert isinstance(last, nn.Linear)
-        last.bias.copy_(torch.linalg.solve_triangular(factor, (last.bias - mean)[:, None], upper=False)[:, 0])
-        last.weight.copy_(torch.linalg.solve_triangular(factor, last.weight, upper=False))
-        for block in network.blocks:
-            block.style.bias.add_(block.style.weight @ mean)
-            block.style.weight.copy_(block.style.weight @ factor)
-    return network.float()
+    w = latents(network, Rng(0).torch("whitening"), samples)
+    return in_coordinates(network, w.mean(0), torch.linalg.cholesky(torch.cov(w.T)))

@@ -123,22 +123,35 @@ class Training:
 def standardised(network: Network, rng: Rng, samples: int = 50_000) -> Network:
     """The same generator in other coordinates of W: its latents have mean 0, and variance 1 on average.
 
-    w is affine in the mapping's last layer and enters every block through an affine map, so the change of coordinates
-    is absorbed by these weights. All directions are scaled alike: which of them vary most is what training has found.
+    All directions are scaled alike: which of them vary most is what training has found.
     """
-    z = torch.randn(samples, LATENT_DIM, generator=rng.torch("standardising"))
+    w = latents(network, rng.torch("standardising"), samples)
+    return in_coordinates(network, w.mean(0), w.var(0).mean().sqrt() * torch.eye(LATENT_DIM, dtype=w.dtype))
+
+
+@torch.no_grad()
+def latents(network: Network, rng: torch.Generator, samples: int) -> Tensor:
+    """The latents of standard normal z: float64 [samples, LATENT_DIM]."""
+    z = torch.randn(samples, LATENT_DIM, generator=rng)
+    return copy.deepcopy(network).cpu().double().mapping(z.double())
+
+
+@torch.no_grad()
+def in_coordinates(network: Network, origin: Tensor, basis: Tensor) -> Network:
+    """The same generator with latents v where it had w = basis v + origin.
+
+    origin float64 [LATENT_DIM], basis float64 [LATENT_DIM, LATENT_DIM], lower triangular. w is affine in the mapping's
+    last layer and enters every block through an affine map, so these weights absorb the change. `network` is changed.
+    """
     network = network.cpu().double()
-    with torch.no_grad():
-        w = network.mapping(z.double())
-        mean, scale = w.mean(0), w.var(0).mean().sqrt()
-        last = network.mapping_layers[-1]
-        assert isinstance(last, nn.Linear)
-        last.bias.sub_(mean).div_(scale)
-        last.weight.div_(scale)
-        for block in network.blocks:
-            assert isinstance(block, StyledBlock)
-            block.style.bias.add_(block.style.weight @ mean)
-            block.style.weight.mul_(scale)
+    last = network.mapping_layers[-1]
+    assert isinstance(last, nn.Linear)
+    last.bias.copy_(torch.linalg.solve_triangular(basis, (last.bias - origin)[:, None], upper=False)[:, 0])
+    last.weight.copy_(torch.linalg.solve_triangular(basis, last.weight, upper=False))
+    for block in network.blocks:
+        assert isinstance(block, StyledBlock)
+        block.style.bias.add_(block.style.weight @ origin)
+        block.style.weight.copy_(block.style.weight @ basis)
     return network.float()
 
 
