@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+TURN = "turn"  # what is no phase of its own inside a client's turn
 
 
 class Clock:
@@ -59,9 +61,20 @@ def phase(name: str) -> Iterator[None]:
             yield
 
 
-def shift(source: str, target: str, seconds: float) -> None:
-    """Charge seconds, measured elsewhere, to another phase than the one they were charged to."""
-    clock = _current.get()
-    if clock is not None:
-        clock.seconds[source] = clock.seconds.get(source, 0.0) - seconds
-        clock.seconds[target] = clock.seconds.get(target, 0.0) + seconds
+@contextmanager
+def side_by_side(source: str) -> Iterator[list[Mapping[str, float]]]:
+    """A block, in the phase `source`, of turns that run side by side; to the list it gets go the seconds of each turn.
+
+    Of the block's time every phase inside the turns is charged the part that it has of theirs; `TURN` stays with `source`.
+    """
+    turns: list[Mapping[str, float]] = []
+    begun = time.perf_counter()
+    yield turns
+    clock, elapsed = _current.get(), time.perf_counter() - begun
+    total = sum(sum(turn.values()) for turn in turns)
+    if clock is None or not total:
+        return
+    for name, seconds in ((name, seconds) for turn in turns for name, seconds in turn.items() if name != TURN):
+        part = elapsed * seconds / total
+        clock.seconds[source] = clock.seconds.get(source, 0.0) - part
+        clock.seconds[name] = clock.seconds.get(name, 0.0) + part

@@ -187,8 +187,9 @@ class Generate(Settings):
         panel="Generator",
     )  # fmt: skip
     precision: str = setting(
-        "fp32", "Numbers the generator computes in.", panel="Generator", choices=("fp32", "fp16", "bf16")
-    )
+        "auto", "Numbers the generator computes in; auto: fp32 on a CPU, on a GPU fp16 (StyleGAN) or bf16 (diffusion).",
+        panel="Generator", choices=("auto", "fp32", "fp16", "bf16"),
+    )  # fmt: skip
     truncation: float = setting(1.0, "Pull of w to its mean (StyleGAN); 1 is none.", panel="StyleGAN", low=0, high=2)
     class_id: int | None = setting(
         None, "One class for all (conditional StyleGAN); default: drawn at random.", panel="StyleGAN", low=0
@@ -310,6 +311,10 @@ class Train(Settings):
     deterministic: bool = setting(
         False, "On a GPU, the same result in every run, at some cost in speed; a CPU's is always the same.",
         panel="Speed",
+    )  # fmt: skip
+    in_flight: int = setting(
+        8, "Clients that train on a GPU at a time; the result does not depend on their number.", panel="Speed",
+        low=1, high=64,
     )  # fmt: skip
     offload: str = setting(
         "auto", "Keep client models in host memory between turns on a GPU: if they would not fit, always, or never.",

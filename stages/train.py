@@ -22,14 +22,14 @@ from stages.engines import checkpoint, clients, engine, rounds
 from stages.engines.assembly import Elsewhere, Plan, assemble, census_of
 from stages.engines.engine import Engine
 from stages.engines.federation import Diverged, Federation, Share, State
-from stages.engines.local import InProcess
+from stages.engines.local import in_process
 from stages.errors import Interrupted, UserError, unknown
 from stages.models import split
 from stages.observer import SILENT, Observer
 from stages.settings import Settings, Train
 
 RESUMABLE = (  # what may change when a run goes on
-    "rounds", "device", "workers", "offload", "checkpoint_every", "patience",
+    "rounds", "device", "workers", "in_flight", "offload", "checkpoint_every", "patience",
     "federation", "root_certificates", "client_cpus", "client_gpus", "round_timeout", "min_clients",
 )  # fmt: skip
 
@@ -240,7 +240,8 @@ def preview(plan: Plan) -> dict[str, Any]:
             "features": list(features), "projections": list(projections),
         })  # fmt: skip
     small = sketch(federation)
-    rounds.play_round(small, state, InProcess(small, state.clients))
+    with closing(in_process(small, state.clients)) as fleet:
+        rounds.play_round(small, state, fleet)
     up = int(state.history.last("rounds/upload_floats").sum())
     down = cost(state.download)[0] * len(state.clients)
     return plan.facts() | {"architectures": rows, "upload_floats_per_round": up, "download_floats_per_round": down}

@@ -2,8 +2,6 @@
 
 import os
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is promised bit for bit is promised on a CPU
-
 import numpy as np
 import pytest
 import torch
@@ -11,6 +9,18 @@ import torch
 from stages.artifacts.store import Store
 
 CLIENTS, CLASSES, TRAIN, VALIDATION, TEST = 4, 5, 24, 6, 10
+
+
+def pytest_configure(config):
+    """What is promised bit for bit is promised on a CPU, so a GPU is used by the tests that are about it, alone."""
+    if "gpu" not in (config.getoption("markexpr") or ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a GPU, and to be asked for: pytest -m gpu"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from stages import devices
-from stages.engines import local
 from stages.engines.assembly import assemble
 from stages.engines.local import InProcess
 from stages.settings import Train
@@ -47,11 +46,3 @@ def test_bfloat16_learns_the_same_within_its_precision(toy_store):
     assert not torch.equal(one, other)
     torch.testing.assert_close(one, other, rtol=0.1, atol=0.1)
     assert all(value.dtype != torch.bfloat16 for value in weights(half).values())
-
-
-def test_several_clients_in_flight_answer_in_order(toy_store):
-    federation, state = assemble(planned(toy_store, "local"))
-    federation.device = torch.device("meta")  # anything but a CPU
-    fleet = InProcess(federation, state.clients)
-    assert list(fleet._each(lambda client: client * 2, [3, 1, 2])) == [6, 2, 4]
-    assert local.IN_FLIGHT > 1

@@ -14,7 +14,7 @@ from the seed alone and is never sent.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
@@ -63,6 +63,38 @@ class PairSource(Protocol):
         """Images uint8 [M K, 3, size, size] and latents float32 [M K, H]: K pairs for each centroid float32 [M, H]."""
 
 
+@dataclass(frozen=True)
+class Steps:
+    """What each step of training takes: a few small tensors, such as row numbers, and the batch that `take` makes of them.
+
+    The two are apart so that on a GPU `take` is part of the graph, and only the small tensors are copied for a step.
+    """
+
+    given: Iterable[tuple[Tensor, ...]]
+    take: Callable[..., tuple[Tensor, ...]] = lambda *given: given
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        return (self.take(*given) for given in self.given)
+
+
+def passes(
+    tables: Sequence[Tensor], size: int, count: int, generator: torch.Generator, begin: Callable[[], object]
+) -> Steps:
+    """`count` passes over the rows of `tables`, equally long, `size` a step and each pass in an order of its own.
+
+    `begin` is called before each pass.
+    """
+    device = tables[0].device
+
+    def orders() -> Iterator[tuple[Tensor]]:
+        for _ in range(count):
+            begin()
+            order = torch.randperm(len(tables[0]), generator=generator).to(device, non_blocking=True)
+            yield from ((rows,) for rows in order.split(size))
+
+    return Steps(orders(), lambda rows: tuple(table[rows] for table in tables))
+
+
 class Batches:
     """One client's training images, already on the device.
 
@@ -86,17 +118,19 @@ class Batches:
         """Steps in all local epochs."""
         return self.epochs * len(self._slices)
 
-    def steps(self, rng: Rng) -> Iterator[tuple[Tensor, Tensor]]:
+    def steps(self, rng: Rng) -> Steps:
         """x float32 [B, C, H, W] in [-1, 1] and y int64 [B], epoch after epoch."""
+        return Steps(self._rows(rng), lambda rows: (normalised(self.images[rows]), self.labels[rows]))
+
+    def _rows(self, rng: Rng) -> Iterator[tuple[Tensor]]:
+        device = self.labels.device
+        stored = torch.arange(len(self.labels), device=device)
         for epoch in range(self.epochs):
+            order = stored
             if self.shuffle:
                 drawn = torch.randperm(len(self.labels), generator=rng.torch("order", epoch))
-                order = drawn.to(self.labels.device, non_blocking=True)
-                for rows in self._slices:
-                    yield normalised(self.images[order[rows]]), self.labels[order[rows]]
-            else:
-                for rows in self._slices:
-                    yield normalised(self.images[rows]), self.labels[rows]
+                order = drawn.to(device, non_blocking=True)
+            yield from ((order[rows],) for rows in self._slices)
 
     def only(self, rows: Tensor) -> Batches:
         """The same steps over some of the images, int64 [m]; fewer than a batch of them still make one step."""
@@ -112,7 +146,7 @@ class Batches:
 
 def eval_batch(device: torch.device) -> int:
     """Images per forward where no gradient is taken: on a CPU few, since their activations set a run's peak memory."""
-    return 40 if device.type == "cpu" else 256
+    return 40 if device.type == "cpu" else 2048
 
 
 def normalised(images: Tensor) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable
+from itertools import chain, islice
 
 import torch
 from torch import Tensor, nn
 
-from stages.algorithms.contract import Metrics
+from stages.algorithms.contract import Metrics, Steps
 from stages.algorithms.graphs import replayable
 
 Measured = tuple[Tensor, Metrics]  # a loss to descend, and scalars to report
@@ -22,26 +23,34 @@ class Descent:
         self._lr = lr
         self._groups = [list(module.parameters()) for module in modules]
 
-    def follow(self, objective: Callable[..., Measured], batches: Iterable[tuple[Tensor, ...]]) -> dict[str, Tensor]:
+    def follow(self, objective: Callable[..., Measured], *sources: Steps) -> dict[str, Tensor]:
         """One step a batch along `objective(*batch)`: a loss, and scalars to report, of which the means come back.
 
+        A batch is what all sources give for a step, one after the other; the first source says how many steps there are.
         On a GPU the steps are replayed from graphs (`stages.algorithms.graphs`), so the objective must compute with
         tensors alone: what it reads stays where it is, what it writes it writes in place.
         """
         sums: dict[str, Tensor] = {}
 
-        def step(*batch: Tensor) -> None:
-            loss, measured = objective(*batch)
+        def step(*given: Tensor) -> None:
+            rest = iter(given)
+            taken = [source.take(*islice(rest, width)) for source, width in zip(sources, widths, strict=True)]
+            loss, measured = objective(*chain(*taken))
             self.step(loss)
             for name, value in measured.items():
                 sums.setdefault(name, torch.zeros_like(value)).add_(value.detach())
 
-        count = 0
-        with replayable(step, self._groups[0][0].device) as run:
-            for count, batch in enumerate(batches, 1):  # noqa: B007
-                run(*batch)
+        count, widths = 0, [0] * len(sources)
+        with replayable(step, self._groups[0][0].device, self._kind(objective)) as run:
+            for count, given in enumerate(zip(*(source.given for source in sources), strict=False), 1):  # noqa: B007
+                widths = [len(each) for each in given]
+                run(*chain(*given))
         self._forget()
         return {name: total / count for name, total in sums.items()}
+
+    def _kind(self, objective: Callable[..., Measured]) -> Hashable:
+        """What tells steps apart that can be captured from steps that can't: their code and the networks they move."""
+        return objective.__code__, tuple(parameter.shape for group in self._groups for parameter in group)
 
     def step(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`."""

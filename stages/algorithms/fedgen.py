@@ -11,14 +11,14 @@ diversity term, which is in the authors' code but not in the paper's objective.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Steps, Task
 from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.sharing import Weights, average, copied, linear_heads, predict_with_head
 from stages.clock import phase
@@ -88,12 +88,12 @@ def client_update(
 ) -> tuple[Upload, Metrics]:
     """Cross-entropy of the own images + of generated features under the head (Eq. 5)."""
     task, model = shared.task, client.model
-    steps: Iterable[tuple[Tensor, ...]] = batches.steps(rng)
+    sources = [batches.steps(rng)]
     if download is not None:
         model.head.load_state_dict(download.head)
         generator = copied(shared.start, download.generator)
         drawn = draws(hyper, download.counts, len(batches), max(2, task.batch_size), rng)
-        steps = ((*own, *more) for own, more in zip(steps, zip(*drawn, strict=True), strict=True))
+        sources.append(Steps(zip(*drawn, strict=True)))
     model.train()
 
     def objective(x: Tensor, y: Tensor, wanted: Tensor | None = None, inputs: Tensor | None = None) -> Measured:
@@ -105,7 +105,7 @@ def client_update(
         extra = F.cross_entropy(model.head(features), wanted)
         return loss + extra, {"loss": loss, "generated": extra}
 
-    metrics = Descent(task.lr, model).follow(objective, steps)
+    metrics = Descent(task.lr, model).follow(objective, *sources)
     counts = torch.bincount(batches.labels, minlength=task.classes)
     return Upload(model.head.state_dict(), counts), metrics
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.algorithms import local
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
-from stages.algorithms.descent import Descent
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, passes
+from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.fedproto import Upload, class_means
 from stages.algorithms.sharing import Weights, copied, linear_heads, predict_with_head
 from stages.clock import phase
@@ -77,13 +77,15 @@ def server_update(
 
 def train_head(hyper: Hyper, head: nn.Linear, features: Tensor, labels: Tensor, rng: Rng) -> Tensor:
     """SGD on features float32 [P, feature_dim] of classes int64 [P]; the mean loss of the last pass."""
-    descent, order_rng = Descent(hyper.server_lr, head), rng.torch("order")
-    for _ in range(hyper.server_epochs):
-        total = torch.zeros((), device=features.device)
-        for rows in torch.randperm(len(labels), generator=order_rng).to(labels.device).split(hyper.server_batch_size):
-            loss = F.cross_entropy(head(features[rows]), labels[rows])
-            descent.step(loss)
-            total += len(rows) * loss.detach()
+    total = torch.zeros((), device=features.device)
+
+    def objective(some: Tensor, classes: Tensor) -> Measured:
+        loss = F.cross_entropy(head(some), classes)
+        total.add_(loss.detach(), alpha=len(classes))
+        return loss, {}
+
+    drawn = passes((features, labels), hyper.server_batch_size, hyper.server_epochs, rng.torch("order"), total.zero_)
+    Descent(hyper.server_lr, head).follow(objective, drawn)
     return total / len(labels)
 
 

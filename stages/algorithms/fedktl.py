@@ -5,18 +5,17 @@ Up: the clients' class prototypes. Down: one image-latent pair per class, from a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, normalised
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Steps, Task, normalised
 from stages.algorithms.descent import AdamDescent, Descent, Measured
 from stages.algorithms.losses import BANDWIDTHS, arcface, median_bandwidths, mmd, prototypes, simplex_etf
+from stages.algorithms.one_pass import OnePass
 from stages.clock import phase
 from stages.randomness import Rng, seeded
 from stages.settings import Settings, setting
@@ -99,22 +98,22 @@ def client_update(
     task, model = shared.task, client.model
     projection = nn.Linear(task.feature_dim, task.latent_dim or 1, device=task.device)
     projection.load_state_dict(shared.projection)
-    steps: Iterable[tuple[Tensor, ...]] = batches.steps(rng)
+    sources = [batches.steps(rng)]
     if download and hyper.transfer:
-        steps = (own + pair for own, pair in zip(steps, endless_pairs(download, task.batch_size, rng), strict=False))
+        sources.append(endless_pairs(download, task.batch_size, rng))
     model.train()
-    norms = tracking(model) if hyper.statistics == "own" else []
+    features_of_both = OnePass(model, track_both=hyper.statistics == "both")
 
     def objective(x: Tensor, y: Tensor, images: Tensor | None = None, latents: Tensor | None = None) -> Measured:
-        loss = classification_loss(hyper, shared, model(x), y)
         if images is None or latents is None:
+            loss = classification_loss(hyper, shared, model(x), y)
             return loss, {"loss": loss, "transfer": torch.zeros_like(loss)}
-        with keeping_statistics(norms):
-            features = model.features(images)
-        transfer = F.mse_loss(projection(features), latents)
+        features, transferred = features_of_both(x, images)
+        loss = classification_loss(hyper, shared, model.head(features), y)
+        transfer = F.mse_loss(projection(transferred), latents)
         return loss + hyper.mu * transfer, {"loss": loss, "transfer": transfer}
 
-    metrics = Descent(task.lr, model, projection).follow(objective, steps)
+    metrics = Descent(task.lr, model, projection).follow(objective, *sources)
     with phase("prototypes"), torch.no_grad():
         model.eval()
         projections, labels = zip(*((model(x), y) for x, y in batches.once()), strict=True)
@@ -128,35 +127,18 @@ def classification_loss(hyper: Hyper, shared: Shared, projections: Tensor, label
     return F.cross_entropy(projections, labels)
 
 
-def tracking(model: nn.Module) -> list[Any]:
-    """The layers that keep running statistics of what they normalise."""
-    return [module for module in model.modules() if getattr(module, "track_running_stats", False)]
-
-
-@contextmanager
-def keeping_statistics(norms: Iterable[Any]) -> Iterator[None]:
-    """Inside, these layers normalise with the statistics of the batch, as ever in training, but their running ones stay.
-
-    A client is evaluated on images of its own kind; pairs may be of another, and half of each would fit neither.
-    """
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
-
-
-def endless_pairs(download: Download, size: int, rng: Rng) -> Iterator[tuple[Tensor, Tensor]]:
+def endless_pairs(download: Download, size: int, rng: Rng) -> Steps:
     """Batches of pairs, pass after pass, each pass in a new order; the last batch of a pass may be smaller."""
     images, latents, generator = normalised(download.images), download.latents, rng.torch("pairs")
     if len(images) == 1:  # BatchNorm has no variance over one
         images, latents = images.repeat(2, 1, 1, 1), latents.repeat(2, 1)
-    while True:
-        for rows in split(torch.randperm(len(images), generator=generator), size):
-            here = rows.to(images.device, non_blocking=True)
-            yield images[here], latents[here]
+
+    def orders() -> Iterator[tuple[Tensor]]:
+        while True:
+            order = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
+            yield from ((rows,) for rows in split(order, size))
+
+    return Steps(orders(), lambda rows: (images[rows], latents[rows]))
 
 
 def server_update(
@@ -210,7 +192,7 @@ def align(
         sums.add_(torch.stack([discrepancy.detach(), pull.detach()]), alpha=len(protos))
         return hyper.mmd * discrepancy + hyper.mse * hyper.lambda_ * pull, {}
 
-    AdamDescent(hyper.server_lr, transformer, nn.ParameterList([table])).follow(objective, batches())
+    AdamDescent(hyper.server_lr, transformer, nn.ParameterList([table])).follow(objective, Steps(batches()))
     if hyper.centroids == "mean":
         set_class_means(table, transformer, protos, labels)
     state.centroids = table.detach()

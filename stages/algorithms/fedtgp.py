@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.algorithms import fedproto
-from stages.algorithms.contract import Algorithm, Metrics, PairSource, Task
-from stages.algorithms.descent import Descent
+from stages.algorithms.contract import Algorithm, Metrics, PairSource, Task, passes
+from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.fedproto import Download, Upload
 from stages.clock import phase
 from stages.randomness import Rng, seeded
@@ -58,16 +58,19 @@ def server_update(
     uploaded = torch.cat([uploads[client].prototypes for client in sorted(uploads)])
     labels = torch.cat([uploads[client].labels for client in sorted(uploads)])
     margin = adaptive_margin(uploaded, labels, shared.classes, hyper.tau)
-    descent, order_rng = Descent(hyper.server_lr, state.prototypes), rng.torch("order")
     every = torch.arange(shared.classes, device=shared.device)
+    total = torch.zeros((), device=shared.device)  # of the last pass
+
+    def objective(uploads: Tensor, classes: Tensor) -> Measured:
+        loss = contrast(uploads, classes, state.prototypes(every), margin)
+        total.add_(loss.detach(), alpha=len(classes))
+        return loss, {}
+
     with phase("alignment"):
-        for _ in range(hyper.server_epochs):
-            total = torch.zeros((), device=shared.device)
-            order = torch.randperm(len(labels), generator=order_rng).to(shared.device)
-            for rows in order.split(hyper.server_batch_size):
-                loss = contrast(uploaded[rows], labels[rows], state.prototypes(every), margin)
-                descent.step(loss)
-                total += len(rows) * loss.detach()
+        Descent(hyper.server_lr, state.prototypes).follow(
+            objective,
+            passes((uploaded, labels), hyper.server_batch_size, hyper.server_epochs, rng.torch("order"), total.zero_),
+        )
     state.seen = state.seen.index_fill(0, labels, True)
     classes = state.seen.nonzero().flatten()
     with torch.no_grad():

@@ -1,78 +1,279 @@
-"""Steps as CUDA graphs: with batches of ten images nearly all time is launches, and a graph is one launch."""
+"""Steps as CUDA graphs, several clients' at a time: with batches of ten images nearly all time is launches.
+
+A graph is one launch. It runs on a `Lane`, which keeps a stream, the memory of its graphs and random numbers of its own
+for a whole run; threads with a lane each take turns to launch, handing a `Baton` on, so that no capture meets another
+thread's work and the order of launches never decides a result.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 
 import torch
 from torch import Tensor
 
 Step = Callable[..., None]
-Capture = Callable[[Callable[[], None]], Callable[[], None]]
+Replay = Callable[[], object]
 
-WARM_UP = 3  # eager steps before a capture, in which libraries choose their kernels and take their memory
+WARM_UP = 1  # eager steps before a capture, in which libraries choose their kernels; a capture costs about as much
+
+_refused: set[Hashable] = set()  # kinds of steps of this process that can't be captured
+_reasons: list[str] = []  # that nobody has been told yet
+
+_here = threading.local()  # .lane: on which this thread has its turn; .own: one for threads that have no other
+
+
+class Refused(RuntimeError):
+    """A step that can't be captured, because something in it waits for the device."""
+
+
+class Baton:
+    """Held by the one thread that may launch, and handed on in the order in which the others asked for it."""
+
+    def __init__(self) -> None:
+        self._lock, self._waiting, self._held = threading.Lock(), deque[threading.Lock](), False
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self) -> None:
+        with self._lock:
+            if not self._held:
+                self._held = True
+                return
+            mine = self._join()
+        mine.acquire()
+
+    def give(self) -> None:
+        with self._lock:
+            self._held = bool(self._waiting)
+            if self._waiting:
+                self._waiting.popleft().release()
+
+    def hand_on(self) -> None:
+        """Let everyone who waits go first."""
+        with self._lock:
+            mine = self._join()
+            self._waiting.popleft().release()
+        mine.acquire()
+
+    def _join(self) -> threading.Lock:
+        mine = threading.Lock()
+        mine.acquire()
+        self._waiting.append(mine)
+        return mine
+
+
+class Lane:
+    """Where one thread launches. This one has no device: what is launched is done at once."""
+
+    def __init__(self, baton: Baton):
+        self._baton = baton
+        self._random: Tensor | None = None  # state of the CPU's generator as this lane left it
+
+    @contextmanager
+    def turn(self) -> Iterator[Lane]:
+        """Within it this thread alone launches, on this lane; in `hand_on` and `wait` others do."""
+        self._random = None
+        self._take()
+        _here.lane = self
+        try:
+            with self.launching():
+                yield self
+        finally:
+            _here.lane = None
+            self._give()
+
+    def hand_on(self) -> None:
+        """Let the threads that wait launch something, too."""
+        if self._baton.wanted:
+            self.leave()
+            self._baton.hand_on()
+            self.enter()
+
+    def wait(self) -> None:
+        """Until all that was launched on this lane is done."""
+        self._give()
+        try:
+            self.synchronise()
+        finally:
+            self._take()
+
+    def _take(self) -> None:
+        self._baton.take()
+        self.enter()
+
+    def _give(self) -> None:
+        self.leave()
+        self._baton.give()
+
+    def enter(self) -> None:
+        """Random numbers are this lane's from here on."""
+        self._outer = torch.get_rng_state()
+        if self._random is not None:
+            torch.set_rng_state(self._random)
+
+    def leave(self) -> None:
+        self._random = torch.get_rng_state()
+        torch.set_rng_state(self._outer)
+
+    @contextmanager
+    def launching(self) -> Iterator[None]:
+        """Within it work goes to this lane."""
+        yield
+
+    def capture(self, work: Replay) -> Replay:
+        """Record what `work` launches; Refused, with the lane as it was, if it can't be."""
+        return work
+
+    def synchronise(self) -> None: ...
+
+
+class CudaLane(Lane):
+    """A stream of a GPU with a pool of memory for its graphs, the same for all it ever captures."""
+
+    def __init__(self, device: torch.device, baton: Baton):
+        super().__init__(baton)
+        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._default = torch.cuda.default_generators[self._stream.device_index]
+        self._shared = self._default.graphsafe_get_state()
+        self._own = torch.Generator(device)
+        self._touched = torch.zeros(1, device=device)
+        self._open_pool()
+
+    def _open_pool(self) -> None:
+        """A memory pool lives as long as a graph in it, so a first one, of nothing much, stays for good."""
+        self._pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.stream(self._stream):
+            self._keeper = self._recorded(lambda: self._touched.add_(1))
+
+    def enter(self) -> None:
+        super().enter()
+        self._default.graphsafe_set_state(self._own)
+
+    def leave(self) -> None:
+        self._default.graphsafe_set_state(self._shared)
+        super().leave()
+
+    @contextmanager
+    def launching(self) -> Iterator[None]:
+        self._stream.wait_stream(torch.cuda.default_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            yield
+            self.wait()
+
+    def synchronise(self) -> None:
+        self._stream.synchronize()
+
+    def capture(self, work: Replay) -> Replay:
+        before = self._own.get_state()
+        try:
+            return self._recorded(work).replay
+        except RuntimeError as error:
+            self._recover(before)
+            raise Refused(str(error.__context__ or error).splitlines()[0]) from error
+
+    def _recorded(self, work: Replay) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        graph.capture_begin(self._pool, capture_error_mode="thread_local")
+        try:
+            work()
+        finally:
+            graph.capture_end()
+        return graph
+
+    def _recover(self, random: Tensor) -> None:
+        """Before PyTorch 2.12 a capture that broke leaves its pool open and its generator waiting for the end: take new ones.
+
+        RuntimeError, the device's own, if it computes no more.
+        """
+        with suppress(RuntimeError, AttributeError):  # closed already
+            torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
+        self._own = torch.Generator(self._device)
+        self._own.set_state(random)
+        self._default.graphsafe_set_state(self._own)
+        self._open_pool()
+        torch.rand(1, device=self._device)
+        self._stream.synchronize()
+        self._own.set_state(random)
 
 
 class Replayed:
-    """A step captured once per shapes of its batch, and replayed on tensors of its own from then on.
+    """A step captured once per shapes of what it is given, and replayed on tensors of its own from then on.
 
-    Every call is one real step: the first are run eagerly, and a capture computes nothing. A step that can't be
-    captured, because its model waits for the device, stays eager.
+    Every call is one real step: the first of each shape is run eagerly, and a capture computes nothing. A step that can't
+    be captured stays eager, and so do all steps of its kind.
     """
 
-    def __init__(self, step: Step, capture: Capture):
-        self._step, self._capture = step, capture
-        self._eager: Counter[tuple[torch.Size, ...]] = Counter()
-        self._captured: dict[tuple[torch.Size, ...], tuple[tuple[Tensor, ...], Callable[[], None]]] = {}
-        self._capturable = True
+    def __init__(self, step: Step, lane: Lane, kind: Hashable):
+        self._step, self._lane, self._kind = step, lane, kind
+        self._eager: dict[tuple[torch.Size, ...], int] = {}
+        self._captured: dict[tuple[torch.Size, ...], tuple[tuple[Tensor, ...], Replay]] = {}
 
-    def __call__(self, *batch: Tensor) -> None:
-        shapes = tuple(tensor.shape for tensor in batch)
-        if shapes not in self._captured and not (self._capturable and self._ready(shapes, batch)):
-            self._eager[shapes] += 1
-            self._step(*batch)
+    def __call__(self, *given: Tensor) -> None:
+        shapes = tuple(tensor.shape for tensor in given)
+        if shapes not in self._captured and not self._capture(shapes, given):
+            self._eager[shapes] = self._eager.get(shapes, 0) + 1
+            self._step(*given)
             return
         inputs, replay = self._captured[shapes]
-        for own, given in zip(inputs, batch, strict=True):
-            own.copy_(given)
+        for own, new in zip(inputs, given, strict=True):
+            own.copy_(new)
         replay()
+        self._lane.hand_on()
 
-    def _ready(self, shapes: tuple[torch.Size, ...], batch: tuple[Tensor, ...]) -> bool:
+    def _capture(self, shapes: tuple[torch.Size, ...], given: tuple[Tensor, ...]) -> bool:
         """Capture the step for these shapes if it has been warmed up; whether there is a graph now."""
-        if self._eager[shapes] < WARM_UP:
+        if self._eager.get(shapes, 0) < WARM_UP or self._kind in _refused:
             return False
-        inputs = tuple(tensor.clone() for tensor in batch)
+        inputs = tuple(tensor.clone() for tensor in given)
         try:
-            self._captured[shapes] = inputs, self._capture(lambda: self._step(*inputs))
-        except RuntimeError:
-            self._capturable = False
-        return self._capturable
+            self._captured[shapes] = inputs, self._lane.capture(lambda: self._step(*inputs))
+        except Refused as refused:
+            _refused.add(self._kind)
+            _reasons.append(str(refused))
+            return False
+        return True
 
-
-def captured_on_gpu(work: Callable[[], None]) -> Callable[[], None]:
-    """Record what `work` launches on the current stream; other threads may go on with theirs."""
-    graph = torch.cuda.CUDAGraph()
-    graph.capture_begin(capture_error_mode="thread_local")
-    try:
-        work()
-    finally:
-        graph.capture_end()
-    return graph.replay
+    def forget(self) -> None:
+        """Let go of the graphs, whose end, before PyTorch 2.12, must not meet another thread's capture either."""
+        self._captured.clear()
 
 
 @contextmanager
-def replayable(step: Step, device: torch.device) -> Iterator[Step]:
-    """The step to call within this block: on a GPU captured, on a stream of its own; elsewhere the step itself.
+def replayable(step: Step, device: torch.device, kind: Hashable) -> Iterator[Step]:
+    """The step to call within this block: captured where this thread has its turn on a lane, or is given one on a GPU.
 
-    Nothing inside waits for the device; the end does, since a graph must outlive its replays.
+    At the end all steps are done. On a CPU it is the step itself. `kind` is equal for steps of which one can't be captured
+    if another can't.
     """
-    if device.type != "cuda":
+    lane: Lane | None = getattr(_here, "lane", None)
+    if lane is None and device.type != "cuda":
         yield step
         return
-    outer, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-    own.wait_stream(outer)
-    with torch.cuda.stream(own):
-        yield Replayed(step, captured_on_gpu)
-        own.synchronize()
+    with nullcontext(lane) if lane else own_lane(device).turn() as lane:
+        replayed = Replayed(step, lane, kind)
+        try:
+            yield replayed
+            lane.wait()
+        finally:
+            replayed.forget()
+
+
+def refusals() -> list[str]:
+    """Why steps could not be captured since this was last asked, each kind of step once."""
+    reasons = _reasons.copy()
+    _reasons.clear()
+    return reasons
+
+
+def own_lane(device: torch.device) -> Lane:
+    """The lane of a thread that takes turns with nobody."""
+    lanes = vars(_here).setdefault("own", {})
+    if device not in lanes:
+        lanes[device] = CudaLane(device, Baton())
+    return lanes[device]

@@ -96,8 +96,8 @@ def median_bandwidths(latents: Tensor) -> Tensor:
 
     In thousands of dimensions the fixed bandwidths make every kernel value between distinct points vanish.
     """
-    distances = F.pdist(latents).square()
-    return distances.median() * torch.tensor([0.25, 0.5, 1.0, 2.0], device=latents.device)
+    median = F.pdist(latents).square().median()
+    return torch.stack([median * factor for factor in (0.25, 0.5, 1.0, 2.0)])
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

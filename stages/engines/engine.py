@@ -9,7 +9,7 @@ from typing import Protocol
 from stages.artifacts.store import Artifact, Store
 from stages.engines.assembly import Elsewhere, Plan
 from stages.engines.federation import Federation, State
-from stages.engines.local import InProcess
+from stages.engines.local import in_process
 from stages.engines.rounds import Fleet
 from stages.engines.workers import Workers
 from stages.errors import UserError
@@ -39,7 +39,7 @@ class Local:
         """UserError if the clients can't be divided among processes."""
         workers = plan.settings.workers
         if workers == 1:
-            return InProcess(federation, state.clients)
+            return in_process(federation, state.clients)
         if federation.device.type != "cpu":
             raise UserError(
                 f"--workers {workers} divides a CPU; on {federation.device} leave it at 1, or add --device cpu."

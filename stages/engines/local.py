@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,18 +10,18 @@ import torch
 from torch import Tensor
 
 from stages.algorithms.contract import ClientState
+from stages.clock import side_by_side
 from stages.engines import clients
 from stages.engines.clients import Answer
 from stages.engines.federation import Federation
-
-IN_FLIGHT = 4  # clients that train on a GPU at the same time
+from stages.engines.slots import Slots, on_gpu
 
 
 class InProcess:
     """A fleet that trains the very states it is given. Images stay on the device; models too, unless off-loaded."""
 
-    def __init__(self, federation: Federation, states: list[ClientState]):
-        self.federation, self.states = federation, states
+    def __init__(self, federation: Federation, states: list[ClientState], slots: Slots | None = None):
+        self.federation, self.states, self._slots = federation, states, slots
 
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer]:
         """Raises Diverged at the first client whose loss is not finite."""
@@ -33,9 +32,24 @@ class InProcess:
                 return clients.train(self.federation, client, state, shares[client], rounds, download)
 
         answers = {}
-        for client, answers[client] in zip(joined, self._each(answer, joined), strict=True):
+        for client, answers[client] in self._each(answer, joined):
             clients.check_finite(answers[client].metrics, f"Client {client}", rounds)
-        return answers
+        return {client: answers[client] for client in joined}
+
+    def _each(self, answer: Callable[[int], Answer], joined: list[int]) -> Iterator[tuple[int, Answer]]:
+        """Answers with their clients: in order, or, where several are in flight, the longest turn first."""
+        if self._slots is None:
+            yield from ((client, answer(client)) for client in joined)
+            return
+        longest = sorted(joined, key=self._launches, reverse=True)
+        with side_by_side("local training") as turns:
+            for client, (done, seconds) in zip(longest, self._slots.each(answer, longest), strict=True):
+                turns.append(seconds)
+                yield client, done
+
+    def _launches(self, client: int) -> int:
+        """About how many kernels a client's turn launches, which is what decides how long it takes on a GPU."""
+        return len(self.federation.shares["train"][client].labels) * len(list(self.states[client].model.parameters()))
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
         def hits(client: int) -> list[Tensor]:
@@ -53,7 +67,8 @@ class InProcess:
         """Nothing to bring here."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        if self._slots is not None:
+            self._slots.close()
 
     @contextmanager
     def _present(self, client: int) -> Iterator[ClientState]:
@@ -66,13 +81,11 @@ class InProcess:
         finally:
             state.model.to(waiting)
 
-    def _each(self, answer: Callable[[int], Answer], joined: list[int]) -> Iterator[Answer]:
-        """Answers in order. On a GPU a thread a client, each with a stream: while one waits, others launch.
 
-        Clients in flight draw dropout from one generator, so who wants the same result every time has one at a time.
-        """
-        if self.federation.device.type == "cpu" or self.federation.settings.deterministic:
-            yield from map(answer, joined)
-            return
-        with ThreadPoolExecutor(IN_FLIGHT) as threads:
-            yield from threads.map(answer, joined)
+def in_process(federation: Federation, states: list[ClientState]) -> InProcess:
+    """The fleet of a device: on a GPU several clients are in flight, but one if all runs must give the same bits."""
+    settings, device = federation.settings, federation.device
+    if device.type != "cuda":
+        return InProcess(federation, states)
+    count = 1 if settings.deterministic else min(settings.in_flight, federation.clients)
+    return InProcess(federation, states, on_gpu(device, count))

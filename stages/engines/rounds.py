@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from stages import memory
 from stages.algorithms.contract import cost, sent
+from stages.algorithms.graphs import refusals
 from stages.clock import Clock, collecting, phase
 from stages.engines.clients import Answer, check_finite, scalars
 from stages.engines.federation import Federation, Missing, State
@@ -67,6 +68,8 @@ def run(
         ended, stopping = finished(federation, state), observer.stop_requested()
         while not (ended or stopping):
             play_round(federation, state, fleet)
+            for reason in refusals():
+                observer.note(f"A step can't be captured as a CUDA graph and is run as it is, slowly: {reason}")
             if state.rounds % settings.eval_every == 0 or state.rounds == settings.rounds:
                 evaluate(federation, state, fleet)
             for name, seconds in clock.seconds.items():  # a checkpoint's are charged to the round after it

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stages.algorithms.contract import ClientState, rebuilt, tensors
-from stages.clock import Clock, collecting, shift
+from stages.clock import TURN, Clock, collecting, side_by_side
 from stages.devices import set_up
 from stages.engines import clients
 from stages.engines.arena import Arena
@@ -89,12 +89,13 @@ class Workers:
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer]:
         """Raises Diverged for the lowest client whose loss is not finite."""
         parcel = Parcel.of(download)
-        done = self._all([Job(client, rounds, parcel, arrays_of(self.states[client].private)) for client in joined])
+        with side_by_side("local training") as turns:
+            done = self._all([Job(client, rounds, parcel, arrays_of(self.states[client].private)) for client in joined])
+            turns += [each.seconds for each in done.values()]
         for client in joined:
             self.states[client].private = tensors_of(done[client].private)
             self._cost[client] = sum(done[client].seconds.values())
             clients.check_finite(done[client].result.metrics, f"Client {client}", rounds)
-        self._charge(done)
         results = {client: done[client].result for client in joined}
         return {client: Answer(result.upload.opened(), result.metrics) for client, result in results.items()}
 
@@ -146,11 +147,6 @@ class Workers:
                 "go on with fewer --workers."
             ) from error
 
-    def _charge(self, done: dict[int, Done]) -> None:
-        """Of the round's time, the part that workers spent on prototypes."""
-        spent = sum(each.seconds.get("prototypes", 0.0) for each in done.values())
-        shift("local training", "prototypes", spent / max(1, len(self._workers)))
-
 
 def work(pipe: connection.Connection, arena: Arena) -> None:
     """A worker's life: job after job until the pipe is closed or the parent is gone."""
@@ -175,7 +171,7 @@ def work(pipe: connection.Connection, arena: Arena) -> None:
 def do(federation: Federation, state: ClientState, job: Job) -> Done:
     state.private, download = tensors_of(job.private), job.download.opened()
     clock = Clock()
-    with collecting(clock), clock.phase("local training"):
+    with collecting(clock), clock.phase(TURN):
         if job.evaluate:
             shares = {split: federation.shares[split][job.client] for split in SPLITS}
             result: Any = {

@@ -10,6 +10,13 @@ from stages.errors import UserError, unknown
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+def resolved(name: str, device: torch.device, on_gpu: str) -> str:
+    """`auto` is fp32 on a CPU, which has no faster format, and `on_gpu` on a GPU; other names stay as they are."""
+    if name != "auto":
+        return name
+    return on_gpu if device.type == "cuda" else "fp32"
+
+
 def dtype(name: str, device: torch.device) -> torch.dtype:
     """The format called `name`; UserError if there is none such, or `device` has no convolution in it."""
     if name not in PRECISIONS:

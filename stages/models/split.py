@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stages.errors import UserError
 from stages.models import zoo
@@ -20,6 +21,29 @@ from stages.randomness import seeded
 
 # What a model's code may raise when images or classes don't suit it.
 UNFIT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError)
+
+
+class Averaged(nn.Module):
+    """`nn.AdaptiveAvgPool1d`: features [B, width] to [B, feature_dim], overlapping where one does not divide the other.
+
+    PyTorch's own adds up its gradient on a GPU in an order that differs from run to run.
+    """
+
+    def __init__(self, feature_dim: int):
+        super().__init__()
+        self.feature_dim = feature_dim
+        self._averages = torch.zeros(0)  # float32 [feature_dim, width], made when the width is seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1] % self.feature_dim == 0:
+            return x.unflatten(-1, (self.feature_dim, -1)).mean(-1)
+        if self._averages.device != x.device or self._averages.dtype != x.dtype or not len(self._averages):
+            unit = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
+            self._averages = F.adaptive_avg_pool1d(unit, self.feature_dim).T.contiguous()
+        return F.linear(x, self._averages)
+
+    def extra_repr(self) -> str:
+        return str(self.feature_dim)
 
 
 class SplitModel(nn.Module):
@@ -36,7 +60,7 @@ class SplitModel(nn.Module):
             raise UserError("A client model must end in a linear layer; this one has none.")
         self.cut = linear[-1]
         parent, _, leaf = self.cut.rpartition(".")
-        setattr(classifier.get_submodule(parent), leaf, nn.AdaptiveAvgPool1d(feature_dim))
+        setattr(classifier.get_submodule(parent), leaf, Averaged(feature_dim))
         self.base = classifier
         self.bf16 = False  # whether the base multiplies matrices in bfloat16
         self.head = head or nn.Linear(feature_dim, classes)

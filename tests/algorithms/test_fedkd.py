@@ -109,3 +109,14 @@ def test_messages_are_smaller_than_the_auxiliary_model():
     exchange = exchanged("fedkd")
     assert 0 < exchange.up < CLIENTS * 924_708 / 2 and 0 < exchange.down < 924_708 / 2
     assert cost(exchange.download)[0] == sum(tensor.numel() for tensor in exchange.download.change.values())
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (5, 5), (1, 7)])
+def test_a_decomposition_is_that_of_lapack(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    u, s, v = fedkd.decomposed(matrix)
+    torch.testing.assert_close(s, torch.linalg.svdvals(matrix))
+    torch.testing.assert_close((u * s) @ v, matrix)
+    for k in range(1, min(shape)):
+        best = torch.linalg.svdvals(matrix)[k:].square().sum()
+        torch.testing.assert_close((matrix - (u[:, :k] * s[:k]) @ v[:k]).square().sum(), best)

@@ -160,7 +160,7 @@ class Recorded(Batches):
         super().__init__(f["x"], f["y"].long(), size, shuffle=False, drop_last=True)
 
     def steps(self, rng):
-        return zip(self.images.split(4), self.labels.split(4), strict=True)
+        return contract.Steps(zip(self.images.split(4), self.labels.split(4), strict=True))
 
 
 @pytest.mark.parametrize("name", ["client_train", "client_train_no_transfer", "client_train_clipped"])

@@ -1,23 +1,29 @@
 """Replayed steps, with a capture that runs on a CPU: what is replayed reads and writes the tensors it was captured on."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stages.algorithms import descent
+from stages.algorithms import graphs
+from stages.algorithms.contract import Steps
 from stages.algorithms.descent import AdamDescent, Descent, clip
-from stages.algorithms.graphs import WARM_UP, Replayed
+from stages.algorithms.graphs import WARM_UP, Baton, Lane, Refused, Replayed
 
 
-class Tape:
-    """Captures a step as the function itself; a real capture computes nothing, and neither does this one."""
+class Tape(Lane):
+    """A lane that captures a step as the function itself; a real capture computes nothing, and neither does this one."""
 
-    def __init__(self):
-        self.captures = self.replays = 0
+    def __init__(self, refuses=False):
+        super().__init__(Baton())
+        self.captures, self.replays, self.refuses = 0, 0, refuses
 
-    def __call__(self, work):
+    def capture(self, work):
         self.captures += 1
+        if self.refuses:
+            raise Refused("operation not permitted when stream is capturing")
 
         def replay():
             self.replays += 1
@@ -28,8 +34,8 @@ class Tape:
 
 def test_first_steps_are_eager_and_each_shape_is_captured_once():
     tape, seen = Tape(), []
-    step = Replayed(lambda x: seen.append(x.clone()), tape)
-    batches = [torch.full((size,), float(number)) for number, size in enumerate([2] * 6 + [3] * 2 + [2] * 2)]
+    step = Replayed(lambda x: seen.append(x.clone()), tape, "kind")
+    batches = [torch.full((size,), float(number)) for number, size in enumerate([2] * 6 + [3] + [2] * 2)]
     for batch in batches:
         step(batch)
     assert [x.tolist() for x in seen] == [x.tolist() for x in batches]  # every call is one real step
@@ -38,46 +44,47 @@ def test_first_steps_are_eager_and_each_shape_is_captured_once():
 
 def test_a_replay_works_on_tensors_of_its_own():
     tape, met = Tape(), []
-    step = Replayed(lambda x: met.append(x.data_ptr()), tape)
+    step = Replayed(lambda x: met.append(x.data_ptr()), tape, "kind")
     for number in range(WARM_UP + 3):
         step(torch.full((4,), float(number)))
     assert len(set(met[WARM_UP:])) == 1
 
 
-def test_a_step_that_cant_be_captured_stays_eager():
-    def refuse(work):
-        raise RuntimeError("operation not permitted when stream is capturing")
+def test_a_refused_capture_loses_no_step_and_is_not_tried_again_for_its_kind(monkeypatch):
+    monkeypatch.setattr(graphs, "_refused", set())
+    refusing, seen = Tape(refuses=True), []
+    for kind in ("waits", "waits", "another"):
+        step = Replayed(lambda x: seen.append(float(x)), refusing, kind)
+        for number in range(4):
+            step(torch.tensor(float(number)))
+    assert seen == [0, 1, 2, 3] * 3
+    assert refusing.captures == 2  # once a kind
+    assert graphs.refusals() == ["operation not permitted when stream is capturing"] * 2 and not graphs.refusals()
 
-    seen = []
-    step = Replayed(lambda x: seen.append(float(x)), refuse)
-    for number in range(6):
-        step(torch.tensor(float(number)))
-    assert seen == [0, 1, 2, 3, 4, 5]
 
-
-def trained(kind, replayed, monkeypatch):
+def trained(kind, lane):
     torch.manual_seed(0)
-    model, tape = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)), Tape()
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Dropout(0.3), nn.Linear(4, 2))
     data = torch.randn(48, 3), torch.randint(0, 2, (48,))
-    if replayed:
-        from contextlib import nullcontext
-
-        monkeypatch.setattr(descent, "replayable", lambda step, device: nullcontext(Replayed(step, tape)))
 
     def objective(x, y):
         loss = F.cross_entropy(model(x), y)
         return loss, {"loss": loss}
 
-    metrics = kind(0.1, model).follow(objective, zip(data[0].split(5), data[1].split(5), strict=True))
+    with lane.turn() if lane else nullcontext():
+        torch.manual_seed(1)
+        steps = Steps(((rows,) for rows in torch.arange(48).split(5)), lambda rows: (data[0][rows], data[1][rows]))
+        metrics = kind(0.1, model).follow(objective, steps)
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert tape.replays == (9 - WARM_UP if replayed else 0)
     return metrics["loss"], model.state_dict()
 
 
 @pytest.mark.parametrize("kind", [Descent, AdamDescent])
-def test_replayed_training_equals_eager_training(kind, monkeypatch):
-    loss, weights = trained(kind, False, monkeypatch)
-    again, same = trained(kind, True, monkeypatch)
+def test_replayed_training_equals_eager_training(kind):
+    tape = Tape()
+    loss, weights = trained(kind, None)
+    again, same = trained(kind, tape)
+    assert tape.captures == 1 and tape.replays == 9 - WARM_UP
     assert torch.equal(loss, again) and all(torch.equal(weights[name], same[name]) for name in weights)
 
 

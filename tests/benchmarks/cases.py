@@ -32,6 +32,7 @@ CASES = {
     "small": Case("small", 20, 450, real=True),
     "HtFE8": Case("HtFE8", 20, 30),
     "cnn200": Case("CNN", 200, 40),
+    "table1": Case("HtFE8", 20, 2250),  # CIFAR-10's 45,000 training images
 }
 TINY = Case("tests.toys:narrow", 2, 30)  # a few hundred parameters, BatchNorm and dropout
 

@@ -67,11 +67,11 @@ def alignment_flops(server, uploads: int) -> int:
     """FLOPs of an epoch over the prototypes: the transformer both ways, distances of 2 x 2 batches and their gradient."""
     transformer = copy.deepcopy(server.transformer).train()
     width, classes = server.centroids.shape[1], len(server.centroids)
-    x = torch.rand(max(2, min(uploads, 100)), classes)
+    x = torch.rand(max(2, min(uploads, 100)), classes, device=server.centroids.device)
 
     def step() -> None:
         mapped = transformer(x)
-        F.mse_loss(mapped @ mapped.T, mapped @ torch.rand(width, len(x))).backward()
+        F.mse_loss(mapped @ mapped.T, mapped @ torch.rand(width, len(x), device=x.device)).backward()
 
     return flops(step) * uploads // len(x)
 

@@ -31,8 +31,9 @@ def cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def flops_rate(device: torch.device, size: int = 1024, repeats: int = 8) -> float:
-    """FLOP/s of a float32 matrix product, the best of several."""
+def flops_rate(device: torch.device, repeats: int = 8) -> float:
+    """FLOP/s of a float32 matrix product that fills the device, the best of several."""
+    size = 1024 if device.type == "cpu" else 8192
     a, best = torch.rand(size, size, device=device), float("inf")
     for _ in range(repeats):
         begun = time.perf_counter()

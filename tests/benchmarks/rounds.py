@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.rounds [--case small] [--rounds 3] [--folder FOLDER] [--json]
 
-Cases: `small` (20 clients), `HtFE8` (20 clients, three steps each) and `cnn200` (200 clients). FOLDER holds the recorded
+Cases: `small` (20 clients), `HtFE8` (20 clients, three steps each), `cnn200` (200 clients) and `table1` (HtFE8, 20 clients,
+as many images as CIFAR-10 has; for a GPU). On a GPU the bare loop is timed on its own (tests/benchmarks/on_gpu.py). FOLDER holds the recorded
 CIFAR-10 partition (see tests/benchmarks/anchor.py); without it images of the same sizes are made up. In every round each
 client trains twice, in the engine and in a bare loop over the same batches (tests/benchmarks/bare.py), in turns, so that
 what else the machine does strikes both alike. Peak memory is taken in a process of its own. The floor of a phase is its
@@ -29,7 +30,7 @@ from stages.engines.assembly import assemble
 from stages.engines.federation import Federation, State
 from stages.engines.local import InProcess
 from stages.settings import Train
-from tests.benchmarks import floors, machine
+from tests.benchmarks import floors, machine, on_gpu
 from tests.benchmarks.bare import bare_seconds
 from tests.benchmarks.cases import CASES, TINY, Case, plan, stored
 
@@ -118,22 +119,30 @@ def show(name: str, result: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", choices=CASES, action="append", help="default: all")
+    parser.add_argument("--case", choices=CASES, action="append", help="default: all but table1")
     parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of, after a first one")
     parser.add_argument("--images", type=int, help="training images per client, instead of the case's own")
     parser.add_argument("--folder", type=Path, help="the recorded CIFAR-10 partition")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--in-flight", type=int, default=Train().in_flight, help="clients on a GPU at a time")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     results = {}
-    for name in asked.case or CASES:
+    for name in asked.case or [name for name in CASES if name != "table1"]:
         case = replace(CASES[name], images=asked.images or CASES[name].images)
         begun = time.perf_counter()
         with stored(case, asked.folder) as store:
-            result = measure(store, case, asked.rounds, {"device": asked.device})
+            settings = {"device": asked.device, "precision": asked.precision, "in_flight": asked.in_flight}
+            if asked.device != "cpu":
+                results[name] = on_gpu.measure(store, case, asked.rounds, settings)
+                if not asked.json:
+                    on_gpu.show(name, results[name])
+                continue
+            result = measure(store, case, asked.rounds, settings)
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                result["memory"] = pool.apply(memory, (store.root, case, {"device": asked.device}))
+                result["memory"] = pool.apply(memory, (store.root, case, settings))
         results[name] = result | {"measured_in": time.perf_counter() - begun}
         if not asked.json:
             show(name, result)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from stages.generators.stylegan import checkpoint, stylegan2, stylegan3, styleganxl
+from stages.generators.stylegan import checkpoint, resampling, stylegan2, stylegan3, styleganxl
 from stages.generators.stylegan.configs import decoded
 from stages.generators.stylegan.mapping import Network
 from stages.generators.stylegan.resampling import downsample, upsample
@@ -234,3 +234,13 @@ def test_downsampling_by_hand():
     fir = torch.tensor([1.0, 3.0])
     assert torch.equal(downsample(x, fir, factor=2)[0, 0], torch.tensor([[20.0, 52.0], [20.0, 52.0]]))
     assert torch.equal(downsample(x, fir.outer(fir), factor=2)[0, 0], torch.tensor([[20.0, 52.0], [20.0, 52.0]]))
+
+
+@pytest.mark.parametrize(("taps", "factor", "crop"), [(12, 2, 5), (24, 4, 9), (8, 2, 0), (5, 1, 1)])
+def test_filters_as_matrix_products_are_those_as_convolutions(taps, factor, crop, monkeypatch):
+    """How a GPU filters; an asymmetric filter, and sides that differ."""
+    fir, x = torch.linspace(1, 2, taps) / taps, torch.randn(2, 3, 17, 20)
+    up, down = upsample(x, fir, factor, crop), downsample(x, fir, factor, padding=crop)
+    monkeypatch.setattr(resampling, "_by_products", lambda x, fir: True)
+    assert_allclose(upsample(x, fir, factor, crop), up, rtol=0, atol=2e-6)
+    assert_allclose(downsample(x, fir, factor, padding=crop), down, rtol=0, atol=2e-6)

@@ -40,7 +40,7 @@ class Diffusion:
     def sample_latents(self, n: int, rng: torch.Generator) -> Tensor:
         return torch.randn(n, self.latent_dim, generator=rng).to(self._device)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def render(self, latents: Tensor) -> Tensor:
         """As the protocol says; a picture depends on its own latent alone, also under a scheduler that adds noise."""
         if latents.ndim != 2 or latents.shape[1] != self.latent_dim:

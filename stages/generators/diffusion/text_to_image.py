@@ -70,6 +70,7 @@ def load(
 ) -> Diffusion:
     """The prompt is encoded first and its encoders are gone before the rest of the pipeline is read."""
     folder.check(parts(folder))
+    precision = precisions.resolved(precision, device, on_gpu="bf16")
     shape, dtype = geometry(folder, size), precisions.dtype(precision, device)
     kind = library.scheduler_class(folder, scheduler)
     embeddings = encoded(folder, text, dtype, device) if text.embeddings is None else text.embeddings

@@ -32,6 +32,7 @@ def geometry(folder: Folder) -> Geometry:
 def load(folder: Folder, steps: int, scheduler: str | None, device: torch.device, precision: str) -> Diffusion:
     """Run by DDIM without noise (eta 0) unless another scheduler is asked for, also where the folder's own is DDPM."""
     folder.check(parts(folder))
+    precision = precisions.resolved(precision, device, on_gpu="bf16")
     shape, dtype = geometry(folder), precisions.dtype(precision, device)
     kind = library.scheduler_class(folder, scheduler or "ddim")
     pipeline = library.with_scheduler(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.errors import UserError, unknown
-from stages.generators.precision import dtype
+from stages.generators.precision import dtype, resolved
 from stages.generators.protocol import to_uint8
 from stages.generators.stylegan import checkpoint
 from stages.generators.stylegan.checkpoint import Checkpoint
@@ -45,6 +46,7 @@ class StyleGAN:
         self._z_dim, self._c_dim = mapping.z_dim, mapping.c_dim
         self._truncation, self._class_id, self._reference = truncation, class_id, image_range == "reference"
         self._family, self._device = weights.header.family, device
+        precision = resolved(precision, device, on_gpu="fp16")
         self._precision = dtype(precision, device)
         self._network = weights.network.to(device)
         self._images_at_once = max(1, AT_ONCE // synthesis.largest)
@@ -75,7 +77,7 @@ class StyleGAN:
             classes = torch.full((n,), self._class_id)
         return F.one_hot(classes, self._c_dim).float().to(self._device)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def render(self, latents: Tensor) -> Tensor:
         latents = latents.to(self._device, torch.float32)
         with _exact_float32(self._device):
@@ -102,14 +104,22 @@ def load(
     """The generator in an official snapshot or a converted `.safetensors`, whichever StyleGAN family it is of.
 
     `truncation` is psi, in [0, 2]; `class_id` fixes the class of conditional ones, else each latent has one at random;
-    `precision` is fp32, fp16 or bf16; `image_range` 'sound' rounds once, 'reference' maps to bytes as FedKTL's
+    `precision` is fp32, fp16 or bf16, or auto: fp16 on a GPU, in the layers that the official networks run in it, and
+    fp32 on a CPU; `image_range` 'sound' rounds once, 'reference' maps to bytes as FedKTL's
     reference does. UserError says what is wrong with the file or an argument.
     """
     return StyleGAN(checkpoint.read(weights), torch.device(device), truncation, class_id, precision, image_range)
 
 
-def _exact_float32(device: torch.device) -> AbstractContextManager[None]:
-    """Keeps a GPU from rounding the inputs of float32 convolutions to ten bits (TF32)."""
+@contextmanager
+def _exact_float32(device: torch.device) -> Iterator[None]:
+    """Keeps a GPU from rounding the inputs of float32 products and convolutions to ten bits (TF32)."""
     if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        yield
+        return
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

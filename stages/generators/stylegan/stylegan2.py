@@ -21,6 +21,7 @@ from stages.generators.stylegan.mapping import Dense, Mapping, MappingConfig, Ne
 from stages.generators.stylegan.resampling import downsample, upsample
 
 ARCHITECTURES = ("orig", "skip", "resnet")
+HALVED_BLOCKS = 4  # of the highest resolutions, which may compute in half precision
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,12 @@ class Synthesis(nn.Module):
             self.add_module(f"b{4 << i}", Block(config, w_dim, 4 << i, inputs, outputs, last))
 
     def forward(self, ws: Tensor, precision: torch.dtype | None = None) -> Tensor:
-        """`precision` is that of the features; styles and the image keep that of the weights."""
-        start = self.b4.const.to(precision or ws.dtype)
-        x = start.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        image = None
-        for i, block in enumerate(self.children()):
+        """`precision` is that of the features of the finer blocks, as officially; all else keeps that of the weights."""
+        x = self.b4.const.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        image, blocks = None, list(self.children())
+        for i, block in enumerate(blocks):
+            if precision and i > 0 and len(blocks) - i <= HALVED_BLOCKS:
+                x = x.to(precision)
             x, image = block(x, image, ws[:, max(2 * i - 1, 0) : 2 * i + 2].unbind(1))
         assert image is not None
         return image

@@ -20,6 +20,8 @@ from stages.generators.stylegan.convolution import LARGEST_ACTIVATION, clamp_, d
 from stages.generators.stylegan.mapping import Dense, Mapping, MappingConfig, Network, normalised
 from stages.generators.stylegan.resampling import downsample, upsample
 
+HALVED_OCTAVES = 4  # layers with more than resolution / 16 samples per side may compute in half precision
+
 NAME = re.compile(r"L[0-9]{1,3}_[0-9]{1,5}_[0-9]{1,5}")  # L{index}_{size}_{channels}
 
 
@@ -127,14 +129,17 @@ class Synthesis(nn.Module):
         self.input = SynthesisInput(config.input, w_dim)
         for layer in config.layers:
             self.add_module(layer.name, SynthesisLayer(layer, w_dim))
-        self._names = [layer.name for layer in config.layers]
+        margin = config.input.size - math.ceil(config.input.sampling_rate)
+        self._halves = {
+            layer.name: (layer.out_size - margin) * 2**HALVED_OCTAVES > config.resolution for layer in config.layers
+        }
 
     def forward(self, ws: Tensor, precision: torch.dtype | None = None) -> Tensor:
-        """`precision` is that of the layers' pictures; styles and the input keep that of the weights."""
+        """`precision` is that of the finer layers' pictures, as officially; all else keeps that of the weights."""
         first, *rest = ws.unbind(1)
-        x = self.input(first).to(precision or ws.dtype)
-        for name, w in zip(self._names, rest, strict=True):
-            x = self.get_submodule(name)(x, w)
+        x = self.input(first)
+        for (name, halved), w in zip(self._halves.items(), rest, strict=True):
+            x = self.get_submodule(name)(x.to(precision) if halved and precision else x, w)
         return x.to(ws.dtype) * self.output_scale
 
 
@@ -165,7 +170,8 @@ class SynthesisInput(nn.Module):
         along_y = centres[:, None, None] * freqs[:, None, None, :, 1]  # [n, size, 1, channels]
         waves = torch.sin(2 * math.pi * (along_x + along_y + phases[:, None, None]))
         mixed = (waves * amplitudes[:, None, None]) @ (self.weight.T / math.sqrt(len(self.weight)))
-        return mixed.permute(0, 3, 1, 2)  # channels last in memory, in which filtering is fastest
+        waves = mixed.permute(0, 3, 1, 2)
+        return waves.contiguous() if w.is_cuda else waves  # on a CPU channels last in memory, which filters fastest
 
     def _transform(self, w: Tensor) -> Tensor:
         """[n, 3, 3]: rotation by (cos, sin) after translation by -(x, y), both as the affine layer reads them from w."""

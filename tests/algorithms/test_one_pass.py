@@ -1,0 +1,86 @@
+"""Two batches in one pass: the numbers of two passes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from stages.algorithms import one_pass
+from stages.algorithms.one_pass import OnePass, joins
+from stages.models import split, zoo
+from stages.models.split import SplitModel
+
+SHAPE = (3, 32, 32)
+
+
+def images(count, seed):
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def outcome(model, way, track_both):
+    own, seed = copy.deepcopy(model).train(), torch.random.get_rng_state()
+    both = OnePass(own, track_both)
+    features = getattr(both, way)(images(6, 0), images(4, 1) * 2 + 1)
+    sum(part.square().sum() for part in features).backward()
+    torch.random.set_rng_state(seed)
+    gradients = [parameter.grad for parameter in own.parameters() if parameter.grad is not None]
+    return [*features, *gradients, *own.buffers()]
+
+
+@pytest.mark.parametrize("track_both", [False, True])
+@pytest.mark.parametrize("name", ["FedAvgCNN", "resnet8", "resnet18", "mobilenet_v2", "googlenet"])
+def test_one_pass_computes_what_two_do(name, track_both):
+    """Features, gradients and running statistics; two of these draw dropout once."""
+    model = split.build(name, SHAPE, 10, 512, seed=0)
+    assert joins(model, torch.Size(SHAPE))
+    one, two = (outcome(model, way, track_both) for way in ("_one_pass", "_two_passes"))
+    for ours, theirs in zip(one, two, strict=True):
+        scale = max(1e-6, float(theirs.abs().max()))
+        assert float((ours - theirs).abs().max()) <= 2e-3 * scale, name
+
+
+def test_running_statistics_are_of_the_first_batch_unless_both_count():
+    model = SplitModel(nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), 4, 2)
+    for track_both, counted in ((False, 1), (True, 2)):
+        own = copy.deepcopy(model).train()
+        x = images(6, 0)
+        OnePass(own, track_both)(x, x + 100)
+        assert int(own.base[0].num_batches_tracked) == counted
+        assert bool(own.base[0].running_mean.max() > 1) == track_both
+
+
+class Mixing(nn.Module):
+    """Normalises by statistics of its own."""
+
+    def forward(self, x):
+        return (x - x.mean(0)) / (x.std(0) + 1e-3)
+
+
+@pytest.mark.parametrize("layers", [[Mixing()], [nn.Dropout(0.5), nn.Dropout(0.5)]])
+def test_a_model_that_cant_be_split_is_passed_twice(layers):
+    base = nn.Sequential(*layers, nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
+    model = SplitModel(base, 4, 2).train()
+    assert not joins(model, torch.Size(SHAPE))
+    torch.manual_seed(0)
+    expected = OnePass(model, False)._two_passes(images(6, 0), images(4, 1))
+    torch.manual_seed(0)
+    for ours, theirs in zip(OnePass(model, False)(images(6, 0), images(4, 1)), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_each_architecture_is_tried_once(monkeypatch):
+    monkeypatch.setattr(one_pass, "_known", {})
+    tries = []
+    monkeypatch.setattr(one_pass, "tried", lambda model, shape, seed: tries.append(seed) is None)
+    for seed in range(3):
+        joins(split.build("FedAvgCNN", SHAPE, 10, 512, seed), torch.Size(SHAPE))
+    assert len(tries) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({part for group in zoo.GROUPS.values() for part in group}))
+def test_one_pass_is_found_right_or_passed_over_for_every_model_of_the_zoo(name):
+    model = split.build(name, SHAPE, 10, 512, seed=0)
+    if joins(model, torch.Size(SHAPE)):
+        test_one_pass_computes_what_two_do(name, False)

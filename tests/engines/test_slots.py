@@ -1,0 +1,121 @@
+"""Clients that take turns on lanes, with a device that only writes down what it is asked to do."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from stages.algorithms.graphs import Baton, Lane, Refused
+from stages.engines import rounds
+from stages.engines.assembly import assemble
+from stages.engines.federation import Diverged
+from stages.engines.local import InProcess
+from stages.engines.slots import Slots
+from stages.observer import SILENT
+from tests.engines.test_local import planned, played, same, weights
+
+
+class Recorder(Lane):
+    """Writes down who launches; fails if two do at once."""
+
+    launching_now, log = None, []
+
+    def enter(self):
+        super().enter()
+        assert Recorder.launching_now is None
+        Recorder.launching_now = self
+
+    def leave(self):
+        assert Recorder.launching_now is self
+        Recorder.launching_now = None
+        super().leave()
+
+    def capture(self, work):
+        self.captures = getattr(self, "captures", 0) + 1
+
+        def replay():
+            Recorder.log.append(self)
+            work()
+
+        return replay
+
+    def synchronise(self):
+        time.sleep(0.001)  # others launch meanwhile
+
+
+def in_slots(plan, count, lane=Recorder):
+    Recorder.log, baton = [], Baton()
+    lanes = [lane(baton) for _ in range(count)]
+    federation, state = assemble(plan)
+    fleet = InProcess(federation, state.clients, Slots(lanes))
+    try:
+        rounds.run(federation, state, fleet, SILENT, lambda s: None)
+    finally:
+        fleet.close()
+    return state, lanes
+
+
+def slot_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("slot")]
+
+
+@pytest.mark.parametrize("algorithm", ["fedktl", "fedkd", "local"])
+def test_any_number_of_slots_computes_what_one_does(toy_store, algorithm):
+    """One of the two architectures draws dropout: its random numbers are its client's own."""
+    plan = planned(toy_store, algorithm)
+    random = torch.get_rng_state()
+    (_, alone), (one, _), (several, lanes) = played(plan), in_slots(plan, 1), in_slots(plan, 3)
+    assert same(weights(alone), weights(one)) and same(weights(one), weights(several))
+    assert torch.equal(alone.history["client_metrics/loss"], several.history["client_metrics/loss"])
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(lane.captures for lane in lanes)
+    assert not slot_threads()
+
+
+def test_phases_inside_turns_are_charged(toy_store):
+    state, _ = in_slots(planned(toy_store), 3)
+    assert (state.history["seconds/prototypes"] > 0).all() and (state.history["seconds/local training"] > 0).all()
+
+
+def test_slots_hand_on_after_every_replay():
+    order, baton, ready = [], Baton(), threading.Barrier(3)
+    slots = Slots([Lane(baton) for _ in range(3)])
+
+    def turn(name):
+        lane = slots._here.lane
+        lane.hand_on()
+        for _ in range(4):
+            order.append(name)
+            lane.hand_on()
+
+    def begin(name):
+        lane = slots._here.lane
+        lane._give()
+        ready.wait()  # until all three have a turn
+        lane._take()
+        while len(baton._waiting) < 2 and not order:
+            time.sleep(0.001)
+        turn(name)
+
+    list(slots.each(begin, "abc"))
+    slots.close()
+    assert sorted(order[:3]) == ["a", "b", "c"] and order == order[:3] * 4
+
+
+def test_an_error_in_a_turn_names_its_client_and_ends_the_threads(toy_store):
+    with pytest.raises(Diverged, match=r"Client \d diverged in round 1"):
+        in_slots(planned(toy_store, "local", lr=1e30), 2)
+    assert not slot_threads()
+
+
+class Refusing(Recorder):
+    def capture(self, work):
+        raise Refused("it waits for the device")
+
+
+def test_a_run_goes_on_where_no_step_can_be_captured(toy_store, monkeypatch):
+    monkeypatch.setattr("stages.algorithms.graphs._refused", set())
+    plan = planned(toy_store)
+    (_, alone), (refused, _) = played(plan), in_slots(plan, 2, Refusing)
+    assert same(weights(alone), weights(refused))
