@@ -29,6 +29,7 @@ def device(name: str) -> torch.device:
 def set_up(settings: Train) -> None:
     """For this process: threads; TF32 in a GPU's matrix products or not; the same result in every run or not."""
     torch.set_num_threads(settings.threads)
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # with the default of 8, clients in flight share queues
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants to be deterministic

@@ -41,9 +41,8 @@ class InProcess:
         if self._slots is None:
             yield from ((client, answer(client)) for client in joined)
             return
-        longest = sorted(joined, key=self._launches, reverse=True)
         with side_by_side("local training") as turns:
-            for client, (done, seconds) in zip(longest, self._slots.each(answer, longest), strict=True):
+            for client, done, seconds in self._slots.each(answer, joined, self._launches):
                 turns.append(seconds)
                 yield client, done
 

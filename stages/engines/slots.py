@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -13,36 +11,47 @@ import torch
 from stages.algorithms.graphs import Baton, CudaLane, Lane
 from stages.clock import TURN, Clock, collecting
 
-Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
 class Slots:
-    """As many turns at a time as there are lanes; each is the same whatever the others do."""
+    """As many clients' turns at a time as there are lanes; each turn is the same whatever the others do.
+
+    A client keeps its slot: what libraries know of a network, which takes them seconds to find out, is its thread's.
+    """
 
     def __init__(self, lanes: Sequence[Lane]):
-        self._threads = ThreadPoolExecutor(len(lanes), "slot", self._settle)
-        self._here, self._lanes = threading.local(), SimpleQueue[Lane]()
-        for lane in lanes:
-            self._lanes.put(lane)
+        self._lanes = lanes
+        self._threads = [ThreadPoolExecutor(1, f"slot {number}") for number in range(len(lanes))]
+        self._load = [0.0] * len(lanes)
+        self._slot: dict[int, int] = {}  # of each client that had a turn
 
-    def each(self, turn: Callable[[Given], Made], several: Sequence[Given]) -> Iterator[tuple[Made, dict[str, float]]]:
-        """What `turn` makes of each, in their order, and the seconds that it spent by phase."""
+    def each(
+        self, turn: Callable[[int], Made], clients: Sequence[int], cost: Callable[[int], float]
+    ) -> Iterator[tuple[int, Made, dict[str, float]]]:
+        """Clients, the longest turn first, what `turn` makes of each, and the seconds that it spent by phase."""
+        order = sorted(clients, key=cost, reverse=True)
 
-        def timed(given: Given) -> tuple[Made, dict[str, float]]:
-            lane, clock = self._here.lane, Clock()
-            with lane.turn(), collecting(clock), clock.phase(TURN):
-                return turn(given), clock.seconds
+        def timed(client: int) -> tuple[int, Made, dict[str, float]]:
+            clock = Clock()
+            with self._lanes[self._slot[client]].turn(), collecting(clock), clock.phase(TURN):
+                return client, turn(client), clock.seconds
 
-        return self._threads.map(timed, several)
+        for client in order:
+            if client not in self._slot:
+                self._slot[client] = min(range(len(self._lanes)), key=self._load.__getitem__)
+                self._load[self._slot[client]] += cost(client)
+        begun = [self._threads[self._slot[client]].submit(timed, client) for client in order]
+        try:
+            yield from (future.result() for future in begun)
+        finally:
+            for future in begun:
+                future.cancel()
 
     def close(self) -> None:
         """End the threads, after the turns that have begun."""
-        self._threads.shutdown(cancel_futures=True)
-
-    def _settle(self) -> None:
-        """A thread keeps its lane: libraries hold work space for each pair of the two."""
-        self._here.lane = self._lanes.get()
+        for thread in self._threads:
+            thread.shutdown(cancel_futures=True)
 
 
 def on_gpu(device: torch.device, count: int) -> Slots:

@@ -1,6 +1,6 @@
 """Images per second and peak memory of the generators, with random weights of official sizes.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.rendering [--images 4] [--device cpu] [--json]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.rendering [--images 4] [--at-once 1] [--device cpu] [--json]
 
 StyleGAN3-T 256 and StyleGAN-XL 64 have the official geometry (tests/fixtures/stylegan/geometry.json); the text-to-image
 pipeline is a tiny one. Each runs in a process of its own, so that peak memory is its own; what a process holds before the
@@ -28,8 +28,8 @@ def stylegan(name: str, device: torch.device):
 
     family, config = official(name)
     network = family.network(config).eval().requires_grad_(False).to(device)
-    width = config.mapping.w_dim
-    return width, lambda w: network.synthesis(w[:, None].expand(-1, network.synthesis.num_ws, -1))
+    width, precision = config.mapping.w_dim, torch.float16 if device.type == "cuda" else torch.float32
+    return width, lambda w: network.synthesis(w[:, None].expand(-1, network.synthesis.num_ws, -1), precision)
 
 
 def tiny_diffusion(device: torch.device):
@@ -49,14 +49,14 @@ def peak(device: torch.device) -> int:
 
 
 @torch.no_grad()
-def measure(name: str, images: int, device: torch.device) -> dict:
+def measure(name: str, images: int, at_once: int, device: torch.device) -> dict:
     width, render = tiny_diffusion(device) if "diffusion" in name else stylegan(name, device)
     before = peak(device)
-    latents = torch.randn(images + 1, width, device=device)
-    render(latents[:1])
+    latents = torch.randn(images, width, device=device)
+    render(latents[:at_once]).cpu()
     begun = time.perf_counter()
-    for row in range(1, images + 1):
-        render(latents[row : row + 1]).cpu()
+    for some in latents.split(at_once):
+        render(some).cpu()
     seconds = (time.perf_counter() - begun) / images
     return {
         "generator": name,
@@ -69,16 +69,18 @@ def measure(name: str, images: int, device: torch.device) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--at-once", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", choices=GENERATORS)
     asked = parser.parse_args()
     if asked.only:
-        print(json.dumps(measure(asked.only, asked.images, torch.device(asked.device))))
+        print(json.dumps(measure(asked.only, asked.images, asked.at_once, torch.device(asked.device))))
         return
     rows = []
     for name in GENERATORS:
         command = [sys.executable, "-m", "tests.benchmarks.rendering", "--only", name, "--images", str(asked.images)]
+        command += ["--at-once", str(asked.at_once)]
         done = subprocess.run([*command, "--device", asked.device], capture_output=True, text=True, check=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
     machine = {

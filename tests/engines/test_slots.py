@@ -80,27 +80,33 @@ def test_phases_inside_turns_are_charged(toy_store):
 
 def test_slots_hand_on_after_every_replay():
     order, baton, ready = [], Baton(), threading.Barrier(3)
-    slots = Slots([Lane(baton) for _ in range(3)])
+    lanes = [Lane(baton) for _ in range(3)]
+    slots = Slots(lanes)
 
-    def turn(name):
-        lane = slots._here.lane
-        lane.hand_on()
-        for _ in range(4):
-            order.append(name)
-            lane.hand_on()
-
-    def begin(name):
-        lane = slots._here.lane
+    def turn(client):
+        lane = lanes[slots._slot[client]]
         lane._give()
         ready.wait()  # until all three have a turn
         lane._take()
         while len(baton._waiting) < 2 and not order:
             time.sleep(0.001)
-        turn(name)
+        lane.hand_on()
+        for _ in range(4):
+            order.append(client)
+            lane.hand_on()
 
-    list(slots.each(begin, "abc"))
+    list(slots.each(turn, range(3), float))
     slots.close()
-    assert sorted(order[:3]) == ["a", "b", "c"] and order == order[:3] * 4
+    assert sorted(order[:3]) == [0, 1, 2] and order == order[:3] * 4
+
+
+def test_the_longest_turns_come_first_and_a_client_keeps_its_slot():
+    slots = Slots([Lane(Baton()) for _ in range(2)])
+    costs = [1.0, 5.0, 3.0, 2.0]
+    for _ in range(2):
+        assert [client for client, _, _ in slots.each(str, range(4), costs.__getitem__)] == [1, 2, 3, 0]
+        assert slots._slot == {1: 0, 2: 1, 3: 1, 0: 0}
+    slots.close()
 
 
 def test_an_error_in_a_turn_names_its_client_and_ends_the_threads(toy_store):
