@@ -320,9 +320,10 @@ class Train(Settings):
         "auto", "Keep client models in host memory between turns on a GPU: if they would not fit, always, or never.",
         panel="Speed", choices=("auto", "on", "off"),
     )  # fmt: skip
-    workers: int = setting(
-        1, "Processes that train clients side by side on the CPU. The result does not depend on their number.",
-        panel="Speed", low=1,
+    workers: int | None = setting(
+        None, "Processes that train clients side by side on the CPU; default: one a core, if a run lasts long enough. "
+        "The result does not depend on their number.",
+        panel="Speed", low=1, high=1024,
     )  # fmt: skip
     seeds: tuple[int, ...] = setting((0,), "Seeds, separated by commas: a run each.", low=0, also=("--seed",))
 

@@ -9,11 +9,12 @@ from typing import Protocol
 from stages.artifacts.store import Artifact, Store
 from stages.engines.assembly import Elsewhere, Plan
 from stages.engines.federation import Federation, State
+from stages.engines.growing import Growing, worthwhile
 from stages.engines.local import in_process
 from stages.engines.rounds import Fleet
 from stages.engines.workers import Workers
 from stages.errors import UserError
-from stages.observer import Observer
+from stages.observer import SILENT, Observer
 from stages.settings import Train
 
 
@@ -32,17 +33,23 @@ class Local:
 
     images = True
 
+    def __init__(self, observer: Observer = SILENT):
+        self._observer = observer
+
     def data(self, store: Store, settings: Train) -> Artifact:
         return store.open(settings.data, "data") if settings.data else store.newest("data")
 
     def fleet(self, plan: Plan, federation: Federation, state: State) -> Fleet:
         """UserError if the clients can't be divided among processes."""
-        workers = plan.settings.workers
-        if workers == 1:
+        workers, on_cpu = plan.settings.workers, federation.device.type == "cpu"
+        if workers is None and on_cpu:
+            count = worthwhile(federation.clients, plan.settings.threads)
+            return Growing(federation, state.clients, count, self._observer.note)
+        if workers is None or workers == 1:
             return in_process(federation, state.clients)
-        if federation.device.type != "cpu":
+        if not on_cpu:
             raise UserError(
-                f"--workers {workers} divides a CPU; on {federation.device} leave it at 1, or add --device cpu."
+                f"--workers {workers} divides a CPU; on {federation.device} leave it out, or add --device cpu."
             )
         return Workers(federation, state.clients, workers)
 
@@ -53,9 +60,9 @@ def opened(settings: Train, observer: Observer) -> Iterator[Engine]:
     if settings.engine == "local":
         if settings.federation:
             raise UserError("--federation needs --engine flower.")
-        yield Local()
+        yield Local(observer)
         return
-    if settings.workers > 1:
+    if (settings.workers or 1) > 1:
         raise UserError("--workers divides the local engine; Flower's clients run side by side by themselves.")
     from stages.engines import flower
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from stages import train as stage
 from stages.artifacts import kinds
-from stages.engines import rounds
+from stages.engines import engine, growing, rounds
 from stages.engines.arena import Arena
 from stages.engines.assembly import assemble
 from stages.engines.engine import Local
@@ -87,3 +87,49 @@ def test_an_arena_holds_tensors_once_in_their_order_of_axes():
     assert len(one["d"]) == 0 and torch.equal(one["e"], image[:, :, 1:])
     one["a"].weight.data.fill_(7)
     assert (other["a"].weight == 7).all() and not (tied.weight == 7).any()
+
+
+class Told(Observer):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, message):
+        self.notes.append(message)
+
+
+@pytest.mark.parametrize(("worth", "cores", "notes"), [(0.0, 2, 1), (0.0, 1, 0), (1e9, 2, 0)])
+def test_a_long_run_takes_the_cores_that_there_are_and_computes_the_same(toy_store, worth, cores, notes, monkeypatch):
+    monkeypatch.setattr(growing, "WORTH", worth)
+    monkeypatch.setattr(engine, "worthwhile", lambda clients, threads: cores)
+    plan, observer = planned(toy_store, "fedktl", workers=None), Told()
+    federation, state = assemble(plan)
+    fleet = Local(observer).fleet(plan, federation, state)
+    try:
+        rounds.run(federation, state, fleet, SILENT, lambda s: None)
+        assert len(multiprocessing.active_children()) == (2 if notes else 0)
+    finally:
+        fleet.close()
+    assert len(observer.notes) == notes
+    assert same(weights(state), weights(played(planned(toy_store, "fedktl", workers=1))[1]))
+
+
+def test_models_that_cant_leave_the_process_stay_in_it(toy_store, monkeypatch):
+    monkeypatch.setattr(growing, "WORTH", 0.0)
+    monkeypatch.setattr(growing, "Workers", refusing)
+    plan = planned(toy_store, "local", workers=None)
+    federation, state = assemble(plan)
+    fleet = growing.Growing(federation, state.clients, 2, pytest.fail)
+    rounds.run(federation, state, fleet, SILENT, lambda s: None)
+    assert state.rounds == 3
+
+
+def refusing(*_):
+    raise UserError("A model can't be handed to worker processes.")
+
+
+def test_workers_are_as_many_as_cores_and_memory_allow(monkeypatch):
+    monkeypatch.setattr(growing.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(growing, "free_memory", lambda: 5 << 30)
+    assert [growing.worthwhile(*of) for of in ((20, 1), (3, 1), (20, 2), (20, 16))] == [5, 3, 4, 1]
+    monkeypatch.undo()
+    assert growing.free_memory() > 1 << 20

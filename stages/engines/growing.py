@@ -1,0 +1,75 @@
+"""How many processes train the clients, where nobody has said: found out when the first round is over."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stages.algorithms.contract import ClientState
+from stages.engines.federation import Federation
+from stages.engines.local import InProcess
+from stages.engines.rounds import Fleet
+from stages.engines.workers import Workers
+from stages.errors import UserError
+
+WORTH = 20.0  # seconds of training left from which worker processes, which take a few to start, pay
+WORKER_BYTES = 1 << 30  # of free memory for each, most of it for libraries and activations
+
+
+class Growing:
+    """A fleet in this process that moves into `count` worker processes if the run is long enough for them to pay.
+
+    The result is the same either way, to the last bit.
+    """
+
+    def __init__(self, federation: Federation, states: list[ClientState], count: int, tell: Callable[[str], None]):
+        self._federation, self._states, self._count, self._tell = federation, states, count, tell
+        self._fleet: Fleet = InProcess(federation, states)
+
+    def train(self, rounds: int, joined: list[int], download: Any) -> Mapping[int, Any]:
+        begun = time.perf_counter()
+        answers: Mapping[int, Any] = self._fleet.train(rounds, joined, download)
+        left = self._federation.settings.rounds - rounds - 1
+        if self._count > 1 and (time.perf_counter() - begun) * left > WORTH:
+            self._grow()
+        return answers
+
+    def _grow(self) -> None:
+        count, self._count = self._count, 1
+        try:
+            self._fleet = Workers(self._federation, self._states, count)
+        except UserError:  # models that can't leave this process stay in it
+            return
+        self._tell(f"Training goes on in {count} processes, one a core; --workers sets their number.")
+
+    def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
+        return self._fleet.evaluate(rounds, download)
+
+    def traffic(self) -> Mapping[str, list[int]]:
+        return self._fleet.traffic()
+
+    def collect(self) -> None:
+        self._fleet.collect()
+
+    def close(self) -> None:
+        self._fleet.close()
+
+
+def worthwhile(clients: int, threads: int) -> int:
+    """As many processes as have a core for their threads and memory to work in; never more than clients."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(clients, cores // threads, free_memory() // WORKER_BYTES))
+
+
+def free_memory() -> int:
+    """Bytes that processes may still take, as Linux estimates them; elsewhere of all that there are."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 40
