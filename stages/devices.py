@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -43,6 +43,30 @@ def home(offload: str, models: Iterable[nn.Module], device: torch.device) -> tor
         return device
     host = torch.device("cpu")
     return host if offload == "on" or size(models) > free(device) / 2 else device  # half is for work on them
+
+
+def check_room(device: torch.device, data: int, models: Sequence[nn.Module], settings: Train) -> None:
+    """UserError, with what would fit, if a GPU has too little memory free for `data` bytes, the models and work on them.
+
+    Each client in flight is counted with three times the largest model: its gradients, activations and work space.
+    """
+    if device.type == "cpu":
+        return
+    sizes = [size([model]) for model in models]
+    resident = home(settings.offload, models, device).type != "cpu"
+
+    def needed(in_flight: int, resident: bool) -> int:
+        return data + (sum(sizes) if resident else in_flight * max(sizes)) + 3 * in_flight * max(sizes)
+
+    room, in_flight = free(device), min(settings.in_flight, len(sizes))
+    if needed(in_flight, resident) <= room:
+        return
+    fitting = [count for count in range(in_flight, 0, -1) if needed(count, False) <= room]
+    advice = f"--offload on --in-flight {fitting[0]} would fit" if fitting else "use smaller models or --device cpu"
+    raise UserError(
+        f"This run takes about {needed(in_flight, resident) / 2**30:.1f} GiB on {device}, and {room / 2**30:.1f} GiB "
+        f"are free; {advice}."
+    )
 
 
 def size(models: Iterable[nn.Module]) -> int:

@@ -7,6 +7,7 @@ from torch import nn
 from stages import devices
 from stages.engines.assembly import assemble
 from stages.engines.local import InProcess
+from stages.errors import UserError
 from stages.settings import Train
 from tests.engines.test_local import planned, played, same, weights
 
@@ -46,3 +47,21 @@ def test_bfloat16_learns_the_same_within_its_precision(toy_store):
     assert not torch.equal(one, other)
     torch.testing.assert_close(one, other, rtol=0.1, atol=0.1)
     assert all(value.dtype != torch.bfloat16 for value in weights(half).values())
+
+
+def test_a_run_that_a_gpu_has_no_room_for_is_refused_with_what_would_fit(monkeypatch):
+    models = [nn.Linear(250, 1, bias=False) for _ in range(10)]  # 1000 bytes each
+    for room, in_flight, advice in (
+        (1000 + 10_000 + 24_000, 8, None),
+        (1000 + 10_000 + 23_999, 8, "--offload on --in-flight 8 would fit"),
+        (1000 + 4 * 4000, 8, "--offload on --in-flight 4 would fit"),
+        (4999, 8, "use smaller models or --device cpu"),
+    ):
+        monkeypatch.setattr(devices, "free", lambda device, room=room: room)
+        settings = Train(in_flight=in_flight, offload="off")
+        if advice is None:
+            devices.check_room(GPU, 1000, models, settings)
+        else:
+            with pytest.raises(UserError, match=advice):
+                devices.check_room(GPU, 1000, models, settings)
+    devices.check_room(HOST, 10**15, models, Train())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -13,8 +14,8 @@ from stages.algorithms.contract import Algorithm, ClientState, PairSource, Task
 from stages.artifacts import kinds
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Artifact
+from stages.devices import check_room, home, set_up
 from stages.devices import device as placed
-from stages.devices import home, set_up
 from stages.engines.federation import Federation, Share, State
 from stages.errors import UserError
 from stages.generators import registry
@@ -78,6 +79,8 @@ def assemble(plan: Plan, images: bool = True) -> tuple[Federation, State]:
     pairs = pair_source(plan, census, device)
     task = task_of(plan, census, pairs.latent_dim if pairs else 0, device)
     built = models(plan, census)
+    images_of = sum(sum(sizes) for sizes in census.sizes.values())
+    check_room(device, images_of * math.prod(census.shape), built, settings)
     waiting = home(settings.offload, built, device)
     states = [ClientState(model.to(waiting)) for model in built]
     plan.algorithm.check(plan.hyper, task, [state.model for state in states])

@@ -38,8 +38,9 @@ class Averaged(nn.Module):
         if x.shape[-1] % self.feature_dim == 0:
             return x.unflatten(-1, (self.feature_dim, -1)).mean(-1)
         if self._averages.device != x.device or self._averages.dtype != x.dtype or not len(self._averages):
-            unit = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
-            self._averages = F.adaptive_avg_pool1d(unit, self.feature_dim).T.contiguous()
+            with torch.inference_mode(False):  # it will be trained with, whoever sees the width first
+                unit = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
+                self._averages = F.adaptive_avg_pool1d(unit, self.feature_dim).T.contiguous()
         return F.linear(x, self._averages)
 
     def extra_repr(self) -> str:
