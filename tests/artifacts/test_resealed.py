@@ -41,6 +41,7 @@ RESUME = ("train", "--resume", "fedktl-shapes-s7", "--rounds", "9")
     ("ref", "attributes", "commands"),
     [
         (DATA, {"seed": "7"}, [("artifacts", "show", DATA), ("artifacts", "export", DATA, "out", "--client", "0")]),
+        (DATA, {"class_names": 5}, [("artifacts", "export", DATA, "out", "--client", "0")]),
         (DATA, {"software": 5}, [("artifacts", "show", DATA)]),
         (DATA, {"class_names": None}, [("artifacts", "export", DATA, "out")]),
         (DATA, {"class_names": ["a", "b"]}, [("artifacts", "export", DATA, "out", "--format", "pfllib")]),
