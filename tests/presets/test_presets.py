@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import tomllib
 from functools import cache
 
@@ -158,11 +159,31 @@ def test_a_file_may_extend_a_shipped_preset(tmp_path):
         ("[algorithms]\nfedktl = 3", "'algorithms' must be a table"),
         ("[trian]\nlr = 1", "did you mean train"),
         ("lr = ", "can't be read"),
+        ("[train]\nlr = " + "[" * 9000, "it is nested too deeply"),
+        ("[train]\nlr = " + "9" * 5000, "can't be read as a preset"),
+        ("a." * 9000 + "b = 1", "can't be read as a preset|no table in a preset"),
+        ("[train]\ndata = 2026-01-01", "'data' must be text, a number, true or false"),
+        ("[train]\nlr = inf", "'lr' must be text, a number"),
+        ("[train]\nrounds = 9223372036854775808", "'rounds' must be text, a number"),
+        ("[algorithms.fedktl]\nmu = [2026-01-01T00:00:00Z]", "'mu' must be text, a number"),
+        ("[train]\nlr = {a = 1}", "'lr' must be text, a number"),
     ],
 )
 def test_a_preset_that_can_not_be_used(tmp_path, content, sentence):
     written(tmp_path, own=content, other='extends = "own.toml"')
     with pytest.raises(UserError, match=sentence):
+        presets.load(str(tmp_path / "own.toml"))
+
+
+def test_a_long_chain_of_presets_is_refused(tmp_path):
+    written(tmp_path, **{f"p{n}": f'extends = "p{n + 1}.toml"' for n in range(1200)})
+    with pytest.raises(UserError, match="extends more than 20 others"):
+        presets.load(str(tmp_path / "p0.toml"))
+
+
+def test_a_preset_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "own.toml")
+    with pytest.raises(UserError, match="it is not a plain file"):
         presets.load(str(tmp_path / "own.toml"))
 
 
