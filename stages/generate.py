@@ -17,8 +17,10 @@ from stages.artifacts.kinds import read
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Artifact, Store
+from stages.data import archives
 from stages.devices import device
 from stages.errors import Interrupted, UserError
+from stages.foreign import reason
 from stages.generators import registry
 from stages.generators.protocol import Generator, resized
 from stages.observer import SILENT, Observer
@@ -163,10 +165,8 @@ def given_latents(store: Store, source: str | None, width: int) -> tuple[Tensor 
 
 def from_file(path: Path) -> np.ndarray:
     try:
-        loaded: Any = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return loaded[loaded.files[0]]
-    except (OSError, ValueError, IndexError, EOFError) as error:
-        raise UserError(f"{path} can't be read as latents ({error}); give a .npy or .npz of floats [n, H].") from error
+        return archives.first(path)
+    except Exception as error:  # an archive can fail in any way
+        raise UserError(
+            f"{path} can't be read as latents ({reason(error)}); give a .npy or .npz of floats [n, H]."
+        ) from error
