@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -58,7 +58,7 @@ class Artifact:
 
     @cached_property
     def group(self) -> zarr.Group:
-        import zarr
+        zarr = library()
 
         try:
             return zarr.open_group(self.path, mode="r", zarr_format=3)
@@ -71,7 +71,8 @@ class Artifact:
     def array(self, name: str, rows: slice = slice(None)) -> np.ndarray:
         """An array, or some of its rows, in memory; UserError if it is absent or a chunk fails its checksum."""
         import numpy as np
-        import zarr
+
+        zarr = library()
 
         try:
             found = self.group.get(name)
@@ -90,10 +91,19 @@ class Artifact:
 
     def names(self, group: str) -> list[str]:
         """The arrays of an inner group, sorted; none if there is no such group."""
-        import zarr
+        zarr = library()
 
         found = self.group.get(group)
         return sorted(found.array_keys()) if isinstance(found, zarr.Group) else []
+
+
+@cache
+def library() -> Any:
+    """Zarr as it comes, whatever its variables and configuration files say: they would change the format, or stall it."""
+    import zarr
+
+    zarr.config.refresh(paths=[], env={})
+    return zarr
 
 
 class Source(Protocol):
@@ -113,9 +123,7 @@ class Writer:
     _group: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        import zarr
-
-        self._group = zarr.open_group(self.path, mode="w")
+        self._group = library().open_group(self.path, mode="w", zarr_format=3)
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: str) -> zarr.Array:
         """An array to be filled piece by piece; its chunks are about 4 MB and carry a CRC32C."""
