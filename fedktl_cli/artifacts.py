@@ -98,7 +98,7 @@ def verify(context: typer.Context, refs: Annotated[list[str] | None, typer.Argum
                 damaged.append(str(error))
             observer.advance()
     for sentence in damaged:
-        terminal.err.print(sentence, markup=False, soft_wrap=True)
+        terminal.tell(sentence)
     if damaged:
         raise UserError(f"{len(damaged)} of {len(wanted)} artifacts are damaged.")
     terminal.show(f"{len(wanted)} artifacts are whole.")

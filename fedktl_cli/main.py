@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fedktl_cli import artifacts, catalogue, demo, federation, generate, generator, prepare, presets, report, train
+from fedktl_cli import (
+    artifacts,
+    catalogue,
+    demo,
+    federation,
+    generate,
+    generator,
+    prepare,
+    presets,
+    report,
+    streams,
+    train,
+)
 from fedktl_cli.terminal import Terminal
 from stages.artifacts.store import Store
 
@@ -80,4 +92,8 @@ app.add_typer(presets.app, name="presets", rich_help_panel="Look around")
 
 def run() -> None:
     """Entry point of the `fedktl` program."""
+    streams.prepare()
+    if sys.flags.optimize > 1:
+        print("fedktl needs its libraries' docstrings; run it without -OO or PYTHONOPTIMIZE=2.", file=sys.stderr)
+        sys.exit(2)
     sys.exit(app())

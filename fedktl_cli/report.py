@@ -91,10 +91,10 @@ def beside_paper(
 def deliver(terminal: Terminal, content: str, output: Path | None) -> None:
     """Write a result to a file, or to standard output."""
     if output is None:
-        typer.echo(content, nl=False)
+        terminal.write(content)
         return
     try:
-        output.write_text(content)
+        output.write_text(content, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}).") from error
     terminal.say(f"Written to {output}")

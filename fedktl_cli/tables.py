@@ -10,8 +10,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fedktl_cli.terminal import amount
+from fedktl_cli.terminal import LONGEST, amount
 from stages.artifacts.kinds import SPLITS, Data, Run
+from stages.errors import printable
 from stages.reporting import formats, paper
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -23,7 +24,7 @@ def plain(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | No
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(printable(str(value), LONGEST) for value in row))
     return table
 
 
