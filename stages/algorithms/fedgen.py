@@ -23,13 +23,17 @@ from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.sharing import Weights, average, copied, linear_heads, predict_with_head
 from stages.clock import phase
 from stages.randomness import Rng, seeded
-from stages.settings import Settings, setting
+from stages.settings import WIDEST, Settings, setting
 
 
 @dataclass(frozen=True)
 class Hyper(Settings):
-    noise_dim: int = setting(32, "Width of the generator's noise.", low=1, source="the public library's runs")
-    hidden_dim: int = setting(512, "Width of the generator's hidden layer.", low=1, source="the public library's runs")
+    noise_dim: int = setting(
+        32, "Width of the generator's noise.", low=1, high=WIDEST, source="the public library's runs"
+    )
+    hidden_dim: int = setting(
+        512, "Width of the generator's hidden layer.", low=1, high=WIDEST, source="the public library's runs"
+    )
     generator_lr: float = setting(
         0.005, "Learning rate of the generator's Adam.", above=0, source="public library's default"
     )

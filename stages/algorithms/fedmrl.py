@@ -21,14 +21,15 @@ from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.sharing import Weights, auxiliary, average, copied
 from stages.models.split import SplitModel
 from stages.randomness import Rng, seeded
-from stages.settings import Settings, setting
+from stages.settings import WIDEST, Settings, setting
 
 
 @dataclass(frozen=True)
 class Hyper(Settings):
     sub_feature_dim: int = setting(
-        128, "Width of the auxiliary model's features; at most that of the clients'.", low=1, source="public library"
-    )
+        128, "Width of the auxiliary model's features; at most that of the clients'.", low=1, high=WIDEST,
+        source="public library",
+    )  # fmt: skip
     auxiliary: str = setting("FedAvgCNN", "Architecture of the auxiliary model.", source="public library")
 
 
