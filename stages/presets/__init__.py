@@ -15,6 +15,7 @@ beats the defaults.
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -22,11 +23,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.errors import UserError, unknown
+from stages.errors import UserError, printable, unknown
 
 FOLDER = Path(__file__).parent
 STAGES = ("prepare", "generate", "train")
 WORDS = ("title", "notes", "extends")
+LONGEST, DEEPEST = 1 << 20, 16  # bytes of a file; presets that extend one another
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ def _resolved(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     if path.resolve() in children:
         circle = " -> ".join(child.stem for child in (*children, path))
         raise UserError(f"These presets extend each other in a circle: {circle}; one of them must not.")
+    if len(children) == DEEPEST:
+        raise UserError(f"The preset {path} comes at the end of {DEEPEST} that extend each other; write fewer of them.")
     content = _read(path)
     parent = content.pop("extends", None)
     if parent is None:
@@ -98,9 +102,11 @@ def _resolved(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """The content of one file, its settings spelled with underscores."""
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= LONGEST):
+            raise ValueError("it is no file of settings")
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"The preset {path} can't be read ({error}).") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"The preset {printable(str(path))} can't be read ({printable(str(error))}).") from error
     for name, value in content.items():
         if name not in (*WORDS, *STAGES, "algorithms"):
             raise unknown("table in a preset", name, (*STAGES, "algorithms"))
@@ -108,10 +114,19 @@ def _read(path: Path) -> dict[str, Any]:
         wanted, what = (str, "text") if name in WORDS else (dict, "a table")
         if not all(isinstance(one, wanted) for one in tables):
             raise UserError(f"In the preset {path}, '{name}' must be {what}.")
+        for key, setting in (item for table in tables if isinstance(table, dict) for item in table.items()):
+            if not all(_plain(part) for part in (setting if isinstance(setting, list) else [setting])):
+                raise UserError(
+                    f"In the preset {path}, {printable(key, 60)} must be a text, a finite number, true, false or a list."
+                )
     content |= {name: _spelled(content[name]) for name in STAGES if name in content}
     if "algorithms" in content:
         content["algorithms"] = {name: _spelled(values) for name, values in content["algorithms"].items()}
     return content
+
+
+def _plain(value: Any) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _spelled(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import tomllib
 from functools import cache
 
@@ -147,12 +148,36 @@ def test_a_file_may_extend_a_shipped_preset(tmp_path):
         ("[algorithms]\nfedktl = 3", "'algorithms' must be a table"),
         ("[trian]\nlr = 1", "did you mean train"),
         ("lr = ", "can't be read"),
+        (f"lr = {'[' * 5000}", "can't be read"),
+        (f"lr = {'9' * 5000}", "can't be read"),
+        ("[train]\nlr = nan", "lr must be a text, a finite number"),
+        ("[train]\nlr = 1979-05-27", "lr must be a text, a finite number"),
+        ("[algorithms.fd]\ngamma = [[1]]", "gamma must be a text, a finite number"),
+        ('[train]\n"\\u001b[2J".lr = 3', r"x1b\[2J must be a text"),
     ],
 )
 def test_a_preset_that_can_not_be_used(tmp_path, content, sentence):
     written(tmp_path, own=content, other='extends = "own.toml"')
     with pytest.raises(UserError, match=sentence):
         presets.load(str(tmp_path / "own.toml"))
+
+
+def test_a_long_line_of_presets_ends_with_a_sentence(tmp_path):
+    written(tmp_path, p0="", **{f"p{n}": f'extends = "p{n - 1}.toml"' for n in range(1, 1200)})
+    presets.load(str(tmp_path / "p15.toml"))
+    for name in ("p16", "p1199"):
+        with pytest.raises(UserError, match="write fewer"):
+            presets.load(str(tmp_path / f"{name}.toml"))
+
+
+def test_what_is_no_file_of_settings_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zeros.toml").symlink_to("/dev/zero")
+    with (tmp_path / "huge.toml").open("wb") as file:
+        file.truncate(1 << 40)
+    for name in ("pipe", "zeros", "huge"):
+        with pytest.raises(UserError, match="it is no file of settings"):
+            presets.load(str(tmp_path / f"{name}.toml"))
 
 
 @pytest.mark.parametrize("name", presets.names())
