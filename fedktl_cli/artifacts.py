@@ -155,10 +155,15 @@ def export(
     [dim]fedktl artifacts export digits --client 3 share-of-3[/]
     """
     from stages.artifacts.exporting import export as write
+    from stages.artifacts.exporting import predicts
 
     terminal = here(context)
-    for path in write(terminal.store.open(ref), format, folder, client):
+    artifact = terminal.store.open(ref)
+    paths = write(artifact, format, folder, client)
+    for path in paths:
         terminal.show(str(path))
+    if any(path.suffix == ".safetensors" for path in paths):
+        terminal.say(predicts(artifact))
 
 
 @app.command("remove")

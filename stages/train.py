@@ -182,6 +182,10 @@ def publish(store: Store, partial: Partial, plan: Plan, federation: Federation, 
         write_history(writer, federation, state)
         for number, client in enumerate(state.clients):
             writer.array(f"clients/{number:03d}", blob(checkpoint.client_weights(client)))
+            predictor = plan.algorithm.predictor(plan.hyper, federation.shared, client, state.download)
+            writer.attributes["predicts"] = predictor.rule
+            if predictor.tensors:
+                writer.array(f"predictors/{number:03d}", blob(checkpoint.packed(predictor.tensors)))
         rest = {
             name: value
             for name, value in checkpoint.pack(state).items()

@@ -121,12 +121,23 @@ def normalised(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Predictor:
+    """What another program needs to label an image x as `predict` does, beside a client's `base` and `head`."""
+
+    rule: str = "the largest of head(base(x))"
+    tensors: Mapping[str, Tensor] = field(
+        default_factory=dict
+    )  # by the names in the rule; `head.` replaces the client's
+
+
+@dataclass(frozen=True)
 class Algorithm:
     """An algorithm's name, source and five functions.
 
     `Download` is its record, so that a checkpoint can rebuild it. `outline(upload)` gives an upload's tensors in shapes
     that depend on the model and the classes only, not on what was learned. `check(hyper, task, models)` raises UserError, with
-    the reason, for clients' models that the algorithm can't federate.
+    the reason, for clients' models that the algorithm can't federate. `predictor(hyper, shared, client, download)` says for
+    other programs what `predict` does.
     """
 
     name: str
@@ -140,6 +151,7 @@ class Algorithm:
     needs_latents: Callable[[Any], bool] = lambda hyper: False
     outline: Callable[[Any], Mapping[str, Tensor]] = lambda upload: tensors(upload)
     check: Callable[[Any, Task, Sequence[SplitModel]], None] = lambda hyper, task, models: None
+    predictor: Callable[[Any, Any, ClientState, Any], Predictor] = lambda hyper, shared, client, download: Predictor()
 
 
 def tensors(record: Any) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
 from stages.algorithms.descent import Descent, Measured
-from stages.algorithms.sharing import Weights, average, copied, linear_heads, predict_with_head
+from stages.algorithms.sharing import Weights, average, copied, linear_heads, predict_with_head, sent_head
 from stages.clock import phase
 from stages.randomness import Rng, seeded
 from stages.settings import WIDEST, Settings, setting
@@ -143,5 +143,5 @@ def train_generator(hyper: Hyper, generator: nn.Sequential, head: Weights, count
 
 ALGORITHM = Algorithm(
     "fedgen", "Zhu et al., ICML 2021, arXiv 2105.10056", Hyper, Download, init, client_update, server_update,
-    predict_with_head, check=lambda hyper, task, models: linear_heads("fedgen", task, models),
+    predict_with_head, predictor=sent_head, check=lambda hyper, task, models: linear_heads("fedgen", task, models),
 )  # fmt: skip

@@ -20,7 +20,7 @@ from stages.algorithms import local
 from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
 from stages.algorithms.descent import Descent
 from stages.algorithms.fedproto import Upload, class_means
-from stages.algorithms.sharing import Weights, copied, linear_heads, predict_with_head
+from stages.algorithms.sharing import Weights, copied, linear_heads, predict_with_head, sent_head
 from stages.clock import phase
 from stages.randomness import Rng, seeded
 from stages.settings import Settings, setting
@@ -89,5 +89,5 @@ def train_head(hyper: Hyper, head: nn.Linear, features: Tensor, labels: Tensor, 
 
 ALGORITHM = Algorithm(
     "fedgh", "Yi et al., ACM MM 2023, arXiv 2303.13137", Hyper, Download, init, client_update, server_update,
-    predict_with_head, check=lambda hyper, task, models: linear_heads("fedgh", task, models),
+    predict_with_head, predictor=sent_head, check=lambda hyper, task, models: linear_heads("fedgh", task, models),
 )  # fmt: skip

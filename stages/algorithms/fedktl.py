@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, normalised
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Predictor, Task, normalised
 from stages.algorithms.descent import AdamDescent, Descent, Measured
 from stages.algorithms.losses import BANDWIDTHS, arcface, median_bandwidths, mmd, prototypes, simplex_etf
 from stages.clock import phase
@@ -243,7 +243,13 @@ def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Downloa
     return F.normalize(projections) @ shared.etf.T if hyper.etf else projections
 
 
+def predictor(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None) -> Predictor:
+    if not hyper.etf:
+        return Predictor()
+    return Predictor("the row of etf with the highest cosine to head(base(x))", {"etf": shared.etf})
+
+
 ALGORITHM = Algorithm(
     "fedktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper, Download, init, client_update, server_update, predict,
-    needs_latents=lambda hyper: hyper.transfer,
+    needs_latents=lambda hyper: hyper.transfer, predictor=predictor,
 )  # fmt: skip

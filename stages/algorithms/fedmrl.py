@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Predictor, Task
 from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.sharing import Weights, auxiliary, average, copied
 from stages.models.split import SplitModel
@@ -97,6 +97,16 @@ def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Downloa
     return both(client.model, small, copied(shared.projection, client.private or None), x)[0]
 
 
+def predictor(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None) -> Predictor:
+    parts = {
+        "auxiliary": download.weights if download else shared.start.state_dict(),
+        "projection": client.private or shared.projection.state_dict(),
+    }
+    rule = f"the largest of head(projection([auxiliary.base(x), base(x)])), auxiliary.base being {hyper.auxiliary}'s"
+    return Predictor(rule, {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()})
+
+
 ALGORITHM = Algorithm(
-    "fedmrl", "Yi et al., NeurIPS 2024, arXiv 2406.00488", Hyper, Download, init, client_update, server_update, predict
-)
+    "fedmrl", "Yi et al., NeurIPS 2024, arXiv 2406.00488", Hyper, Download, init, client_update, server_update, predict,
+    predictor=predictor,
+)  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Predictor, Task
 from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.losses import squared_distances
 from stages.clock import phase
@@ -121,6 +121,14 @@ def dense(task: Task, download: Download | None) -> tuple[Tensor, Tensor]:
     return table, known
 
 
+def predictor(hyper: Hyper, shared: Task, client: ClientState, download: Download | None) -> Predictor:
+    if download is None:
+        return Predictor()
+    rule = "the number in labels of the row of prototypes that is nearest to base(x)"
+    return Predictor(rule, {"labels": download.labels, "prototypes": download.prototypes})
+
+
 ALGORITHM = Algorithm(
-    "fedproto", "Tan et al., AAAI 2022, arXiv 2105.00243", Hyper, Download, init, client_update, server_update, predict
-)
+    "fedproto", "Tan et al., AAAI 2022, arXiv 2105.00243", Hyper, Download, init, client_update, server_update, predict,
+    predictor=predictor,
+)  # fmt: skip

@@ -95,5 +95,5 @@ def contrast(uploaded: Tensor, labels: Tensor, prototypes: Tensor, margin: Tenso
 
 ALGORITHM = Algorithm(
     "fedtgp", "Zhang et al., AAAI 2024, arXiv 2401.03230", Hyper, Download, init, fedproto.client_update,
-    server_update, fedproto.predict,
+    server_update, fedproto.predict, predictor=fedproto.predictor,
 )  # fmt: skip

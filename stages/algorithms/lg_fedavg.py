@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stages.algorithms import local
 from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
-from stages.algorithms.sharing import Weights, average, linear_heads, predict_with_head
+from stages.algorithms.sharing import Weights, average, linear_heads, predict_with_head, sent_head
 from stages.randomness import Rng
 from stages.settings import Settings
 
@@ -58,5 +58,5 @@ def server_update(
 
 ALGORITHM = Algorithm(
     "lg-fedavg", "Liang et al., 2020, arXiv 2001.01523", Hyper, Download, init, client_update, server_update,
-    predict_with_head, check=lambda hyper, task, models: linear_heads("lg-fedavg", task, models),
+    predict_with_head, predictor=sent_head, check=lambda hyper, task, models: linear_heads("lg-fedavg", task, models),
 )  # fmt: skip

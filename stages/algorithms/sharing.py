@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from stages.algorithms.contract import ClientState, Task, tensors
+from stages.algorithms.contract import ClientState, Predictor, Task, tensors
 from stages.errors import UserError
 from stages.models import split
 from stages.models.split import SplitModel
@@ -46,6 +46,12 @@ def predict_with_head(hyper: Any, shared: Any, client: ClientState, download: An
     if download is None:
         return client.model(x)
     return functional_call(client.model.head, dict(download.head), (client.model.features(x),))
+
+
+def sent_head(hyper: Any, shared: Any, client: ClientState, download: Any) -> Predictor:
+    if download is None:
+        return Predictor()
+    return Predictor(tensors={f"head.{name}": tensor for name, tensor in download.head.items()})
 
 
 def auxiliary(architecture: str, task: Task, rng: Rng, feature_dim: int) -> SplitModel:
