@@ -248,7 +248,7 @@ class Train(Settings):
     feature_dim: int = setting(512, "Width of every client's feature.", panel="What", low=1, high=WIDEST)
     rounds: int = setting(100, "Rounds of federation.", panel="Training", low=1)
     batch_size: int = setting(10, "Images per step of local training.", panel="Training", low=1)
-    lr: float = setting(0.01, "Learning rate of the clients' SGD.", panel="Training", above=0, high=1000)
+    lr: float = setting(0.01, "Learning rate of the clients' SGD.", panel="Training", above=0)
     local_epochs: int = setting(1, "Passes over a client's data per round.", panel="Training", low=1)
     shuffle: bool = setting(True, "Draw a new order of the training images each epoch.", panel="Training")
     drop_last: bool = setting(

@@ -147,7 +147,7 @@ def test_latents_of_another_generator_are_refused_on_resume(toy_store):
 
 def test_a_diverging_run_names_its_last_good_checkpoint_and_stays_resumable(toy_store):
     with pytest.raises(UserError, match=r"Client \d diverged.*last good checkpoint is .*checkpoint-\d{6}"):
-        stage.train(toy_store, "wild", settings(algorithm="local", lr=1e30, checkpoint_every=1), {})
+        stage.train(toy_store, "wild", settings(algorithm="local", models="tests.toys:wild", checkpoint_every=1), {})
     (folder,) = unfinished(toy_store)
     assert list(folder.glob("checkpoint-*"))
     with pytest.raises(UserError, match="diverged"):

@@ -163,7 +163,7 @@ def test_fewer_than_min_clients_end_the_run_with_what_to_do(toy_store, homes):
 
 
 def test_a_diverging_client_is_missing_and_keeps_its_model(toy_store, homes, tmp_path):
-    *_, federation, state, fleet = over_flower(toy_store, homes, "local", lr=1e30)
+    *_, federation, state, fleet = over_flower(toy_store, homes, "local", models="tests.toys:wild")
     with pytest.raises(UserError, match="0 of 4 clients answered"):
         for _ in range(5):
             rounds.play_round(federation, state, fleet)

@@ -164,7 +164,7 @@ def test_several_pairs_a_class_are_downloaded_and_one_is_kept_as_a_picture(toy_s
 
 def test_a_loss_that_is_no_number_names_client_and_round(toy_store):
     with pytest.raises(Diverged, match=r"Client \d diverged in round \d"):
-        played(planned(toy_store, "local", lr=1e30, rounds=5))
+        played(planned(toy_store, "local", models="tests.toys:wild", rounds=5))
 
 
 def test_phases_add_up_to_the_round(toy_store):

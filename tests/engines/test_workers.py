@@ -46,7 +46,7 @@ def test_two_workers_compute_what_one_does(toy_store, algorithm):
 
 def test_divergence_in_a_worker_names_client_and_round(toy_store):
     with pytest.raises(Diverged, match=r"Client 0 diverged in round 1"):
-        played(planned(toy_store, "local", lr=1e30, rounds=5, workers=2))
+        played(planned(toy_store, "local", models="tests.toys:wild", rounds=5, workers=2))
     assert not multiprocessing.active_children()
 
 
