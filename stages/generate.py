@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from stages import plugins
 from stages.artifacts.kinds import read
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref
@@ -60,21 +62,27 @@ def generate(store: Store, name: str, settings: Generate, observer: Observer = S
     return finish(store, partial, job, observer)
 
 
-def resume(store: Store, ref: str, observer: Observer = SILENT) -> Artifact:
-    """Render what is missing of an unfinished bank; UserError if its generator or latents are not what they were."""
+def resume(store: Store, ref: str, generator: str | None = None, observer: Observer = SILENT) -> Artifact:
+    """Render what is missing of an unfinished bank; UserError if its generator or latents are not what they were.
+
+    Where it is rendered by code of the user's, `generator` must name that code again.
+    """
     path = find_unfinished(store, Ref.parse(ref), "latents")
     if path is None:
         raise UserError(
             f"There is no unfinished bank {ref} in {store.root}; `fedktl artifacts list` shows what there is."
         )
-    partial = Partial.reopen(path)
-    job = planned(store, Generate.make(partial.facts["settings"]))
-    for what, value in job.inputs().items():
-        if value != partial.facts[what]:
-            settings = job.settings
-            source = settings.from_latents if what == "given" else settings.weights or settings.generator
-            raise UserError(f"{source} is not what {partial.ref} was begun with; restore it, or generate anew.")
-    return finish(store, partial, job, observer)
+    with closing(Partial.reopen(path)) as partial:
+        settings = Generate.make(partial.facts["settings"])
+        if generator not in (None, settings.generator):
+            raise UserError(f"{partial.ref} is rendered by {settings.generator}; going on changes nothing of it.")
+        with plugins.only(generator):
+            job = planned(store, settings)
+        for what, value in job.inputs().items():
+            if value != partial.facts[what]:
+                source = settings.from_latents if what == "given" else settings.weights or settings.generator
+                raise UserError(f"{source} is not what {partial.ref} was begun with; restore it, or generate anew.")
+        return finish(store, partial, job, observer)
 
 
 def planned(store: Store, settings: Generate) -> Job:
@@ -105,7 +113,8 @@ def render(partial: Partial, job: Job, observer: Observer) -> None:
     for rows in missing:
         if observer.stop_requested():
             raise Interrupted(
-                f"Stopped at latent {rows.start} of {job.total}; go on with: fedktl generate --resume {partial.ref}"
+                f"Stopped at latent {rows.start} of {job.total}; go on with: "
+                f"fedktl generate --resume {partial.ref}{plugins.again(generator=job.settings.generator)}"
             )
         if job.given is None:
             latents = job.generator.sample_latents(rows.stop - rows.start, rng.torch("latents", rows.start))

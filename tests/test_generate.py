@@ -88,7 +88,9 @@ def test_a_run_without_centroids_has_none_to_render(toy_store):
 
 def test_a_failing_generator_leaves_nothing(toy_store, monkeypatch):
     monkeypatch.setattr(LinearGenerator, "render", lambda self, latents: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(
+        UserError, match=r"'tests\.toys:linear' failed in render \(ZeroDivisionError: division by zero\)"
+    ):
         made(toy_store, name="broken")
     assert toy_store.versions("latents", "broken") == [] and not toy_store.leftovers()
 
@@ -121,7 +123,7 @@ def test_stopped_and_resumed_equals_one_go(toy_store):
         lambda self, z: rendered.append(len(z)) or original(self, z),
     )
     try:
-        resumed = read(resume(toy_store, "half"))
+        resumed = read(resume(toy_store, "half", "tests.toys:linear"))
     finally:
         LinearGenerator.render = original
     assert rendered == [3, 1]  # two batches were done before
@@ -133,7 +135,7 @@ def test_a_generator_that_changed_is_refused_on_resume(toy_store, monkeypatch):
     stopped(toy_store)
     monkeypatch.setattr("tests.toys.linear", lambda device: OtherVersion(device))
     with pytest.raises(UserError, match="is not what half@v1 was begun with"):
-        resume(toy_store, "half")
+        resume(toy_store, "half", "tests.toys:linear")
 
 
 class OtherVersion(LinearGenerator):
@@ -147,7 +149,7 @@ def test_given_latents_that_changed_are_refused_on_resume(toy_store, tmp_path):
     stopped(toy_store, from_latents=str(tmp_path / "z.npy"))
     np.save(tmp_path / "z.npy", np.zeros((10, 8)))
     with pytest.raises(UserError, match=r"z\.npy is not what"):
-        resume(toy_store, "half")
+        resume(toy_store, "half", "tests.toys:linear")
 
 
 def test_nothing_to_resume(toy_store):

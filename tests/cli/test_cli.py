@@ -225,10 +225,11 @@ def test_interrupted_leaves_a_resumable_run_and_exit_code_130(tmp_path):
     assert "1/100000" in child.stderr.readline()
     child.send_signal(signal.SIGINT)
     assert child.wait(timeout=30) == 130
-    assert "--resume long@v1" in child.stderr.read()
+    assert "--resume long@v1 --models tests.toys:tiny" in child.stderr.read()
     listed = run(tmp_path, "artifacts", "list").stdout
     done = int(re.search(r"unfinished, (\d+) rounds", listed)[1])
-    finished = json.loads(run(tmp_path, "train", "--resume", "long", "--rounds", str(done + 2), "--json").stdout)
+    resumed = ["train", "--resume", "long", "--models", "tests.toys:tiny", "--rounds", str(done + 2), "--json"]
+    finished = json.loads(run(tmp_path, *resumed).stdout)
     assert len(finished["runs"][0]["accuracy"]) == done + 3
 
 
