@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from typing import Any, ParamSpec
 import typer
 
 from stages.artifacts.store import Store
-from stages.errors import Interrupted, UserError
+from stages.errors import Interrupted, UserError, printable
 from stages.observer import Observer
 
 BAD_INPUT, OUR_FAULT, INTERRUPTED = 2, 1, 130
+LONGEST_LINE = 5000  # characters; a path may take 4096
 P = ParamSpec("P")
 
 
@@ -46,11 +48,14 @@ class Terminal:
     def say(self, message: str) -> None:
         """A sentence beside the result; silent under --quiet."""
         if not self.quiet:
-            self.err.print(message, markup=False, soft_wrap=True)
+            self.err.print(safe(message), markup=False, soft_wrap=True)
 
     def show(self, renderable: Any) -> None:
         """A result for people."""
-        self.out.print(renderable, soft_wrap=isinstance(renderable, str))
+        if isinstance(renderable, str):
+            self.out.print(safe(renderable), markup=False, soft_wrap=True)
+        else:
+            self.out.print(renderable)
 
     def json(self, value: Any) -> None:
         """A result for a script."""
@@ -168,7 +173,9 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         terminal = here(kwargs["context"])  # type: ignore[arg-type]
         try:
-            function(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_, **__: terminal.say(str(message))
+                function(*args, **kwargs)
         except UserError as error:
             raise _ended(terminal, str(error), BAD_INPUT) from error
         except (Interrupted, KeyboardInterrupt) as error:
@@ -186,8 +193,13 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
 def _ended(terminal: Terminal, message: str, code: int) -> typer.Exit:
     if terminal.verbose and code != INTERRUPTED:
         traceback.print_exc()
-    terminal.err.print(message, markup=False, soft_wrap=True)
+    terminal.err.print(safe(message), markup=False, soft_wrap=True)
     return typer.Exit(code)
+
+
+def safe(text: str) -> str:
+    """A message whose parts may come from anywhere: its lines as a terminal may have them."""
+    return "\n".join(printable(line, LONGEST_LINE) for line in text.splitlines())
 
 
 def here(context: typer.Context) -> Terminal:

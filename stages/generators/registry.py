@@ -71,11 +71,12 @@ def from_weights(
     if path.is_file():
         from stages.generators.stylegan.generator import load
 
-        no_prompt(settings)
-        return load(
+        made = load(
             path, device=device, truncation=settings.truncation, class_id=settings.class_id,
             precision=settings.precision, image_range=settings.image_range,
         )  # fmt: skip
+        no_prompt(settings)  # last: of a file that is no StyleGAN the user hears what it is
+        return made
     if path.suffix in (".pkl", ".safetensors") or (weights.startswith((".", "/", "~")) and not path.is_dir()):
         raise UserError(f"There are no weights at {weights}.")
     from stages.generators import diffusion

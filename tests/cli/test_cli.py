@@ -75,6 +75,18 @@ def test_what_people_see(store):
     assert "local-toy-s0" not in run(store, "artifacts", "list").stdout
 
 
+def test_names_that_an_artifact_brings_are_not_obeyed_by_the_terminal(store):
+    evil = "\x1b]0;mine\x07\u202e[red]"
+    with Store(store).write("data", "evil", {"dataset": evil}, 0, {}) as writer:
+        writer.array("counts", np.zeros((1, 1), np.int64))
+        writer.array(evil.replace("/", ""), np.zeros(1))
+        writer.attributes |= {"class_names": [evil], "created": evil, "made_from": {evil: {"ref": evil}}}
+    for arguments in (["list"], ["show", "evil"], ["lineage", "evil"]):
+        told = run(store, "artifacts", *arguments).stdout
+        assert "\x1b" not in told and "\u202e" not in told and "[red]" in told
+    assert "\x1b" not in run(store, "artifacts", "show", evil, code=2).stderr
+
+
 def test_a_dry_run_prints_settings_shapes_and_floats_and_writes_nothing(store):
     text = run(store, "train", "--dry-run", *TINY).stdout
     assert "tests.toys:tiny" in text and "Floats per round" in text and "server_epochs=2" in text
