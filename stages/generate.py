@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stages import plugins
+from stages import npy, plugins
 from stages.artifacts.kinds import read
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Artifact, Store
 from stages.devices import device
-from stages.errors import Interrupted, UserError
+from stages.errors import Interrupted, UserError, printable
 from stages.generators import registry
 from stages.generators.protocol import Generator, resized
 from stages.observer import SILENT, Observer
@@ -165,17 +165,19 @@ def given_latents(store: Store, source: str | None, width: int) -> tuple[Tensor 
         values = read(made_from["run"]).centroids
     if values.dtype.kind != "f" or values.ndim != 2 or not len(values) or values.shape[1] != width:
         raise UserError(f"{source} holds {values.dtype} {values.shape}; this generator takes floats [n, {width}].")
-    if not np.isfinite(values).all():
-        raise UserError(f"{source} holds a latent that is not finite; every value must be a number.")
-    return torch.from_numpy(values.astype(np.float32)), made_from
+    with np.errstate(over="ignore"):
+        latents = values.astype(np.float32)
+    if not np.isfinite(latents).all():
+        raise UserError(
+            f"{source} holds a latent that is no finite float32; every value must be a number below 3.4e38."
+        )
+    return torch.from_numpy(latents), made_from
 
 
 def from_file(path: Path) -> np.ndarray:
     try:
-        loaded: Any = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return loaded[loaded.files[0]]
-    except (OSError, ValueError, IndexError, EOFError) as error:
-        raise UserError(f"{path} can't be read as latents ({error}); give a .npy or .npz of floats [n, H].") from error
+        return npy.first(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} can't be read as latents ({printable(str(error))}); give a .npy or .npz of floats [n, H]."
+        ) from error

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from stages.errors import UserError, unknown
+from stages.errors import UserError, printable, unknown
 
 T = TypeVar("T")
 
@@ -66,20 +66,20 @@ class Settings:
         if value == () and field.default:
             return f"{key(field)} must name at least one"
         for one in value if isinstance(value, tuple) else (value,):
-            if one == "" and not meta["empty"]:
-                return f"{key(field)} must not be empty"
             if meta["choices"] and one is not None and one not in meta["choices"]:
                 return str(unknown(f"value of {key(field)}", str(one), meta["choices"])).rstrip(".?")
+            if one == "" and not meta["empty"]:
+                return f"{key(field)} must not be empty"
             if isinstance(one, bool) or not isinstance(one, (int, float)):
                 continue
             if isinstance(one, float) and not math.isfinite(one):
                 return f"{key(field)} must be a finite number, not {one}"
             if meta["low"] is not None and one < meta["low"]:
-                return f"{key(field)} must be at least {meta['low']:g}, not {one:g}"
+                return f"{key(field)} must be at least {number(meta['low'])}, not {number(one)}"
             if meta["above"] is not None and one <= meta["above"]:
-                return f"{key(field)} must be above {meta['above']:g}, not {one:g}"
+                return f"{key(field)} must be above {number(meta['above'])}, not {number(one)}"
             if meta["high"] is not None and one > meta["high"]:
-                return f"{key(field)} must be at most {meta['high']:g}, not {one:g}"
+                return f"{key(field)} must be at most {number(meta['high'])}, not {number(one)}"
         return ""
 
     @classmethod
@@ -106,6 +106,11 @@ class Settings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+def number(value: float) -> str:
+    """A number in a sentence, however long."""
+    return printable(str(value), 40) if isinstance(value, int) else f"{value:g}"
+
+
 def converted(name: str, value: Any, wanted: Any) -> Any:
     """`value` (text, or a value from TOML) as the type `wanted`; UserError says what would be accepted."""
     if isinstance(wanted, types.UnionType):
@@ -120,7 +125,7 @@ def converted(name: str, value: Any, wanted: Any) -> Any:
         words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
         answer = value if isinstance(value, bool) else words.get(str(value).lower())
         if answer is None:
-            raise UserError(f"{name} must be on or off, not '{value}'.")
+            raise UserError(f"{name} must be on or off, not '{printable(str(value))}'.")
         return answer
     try:
         if isinstance(value, (bool, list, dict)) or (
@@ -130,7 +135,7 @@ def converted(name: str, value: Any, wanted: Any) -> Any:
         return wanted(value)
     except (TypeError, ValueError, OverflowError):
         kind = {int: "a whole number", float: "a number"}.get(wanted, "text")
-        raise UserError(f"{name} must be {kind}, not '{value}'.") from None
+        raise UserError(f"{name} must be {kind}, not '{printable(str(value))}'.") from None
 
 
 DATASETS = (
@@ -203,10 +208,10 @@ class Generate(Settings):
     )  # fmt: skip
     prompt: str | None = setting(None, "What to draw (text to image).", panel="Diffusion", empty=True)
     negative_prompt: str | None = setting(None, "What not to draw (text to image).", panel="Diffusion", empty=True)
-    steps: int = setting(50, "Steps of the scheduler.", panel="Diffusion", low=1)
-    guidance: float = setting(7.5, "Weight of the prompt (text to image).", panel="Diffusion", low=0)
+    steps: int = setting(50, "Steps of the scheduler.", panel="Diffusion", low=1, high=1000)
+    guidance: float = setting(7.5, "Weight of the prompt (text to image).", panel="Diffusion", low=0, high=1000)
     scheduler: str | None = setting(None, "Scheduler; default: the pipeline's own.", panel="Diffusion")
-    samples: int = setting(2000, "Latents in the bank.", panel="Bank", low=1)
+    samples: int = setting(2000, "Latents in the bank.", panel="Bank", low=1, high=10_000_000)
     image_size: int | None = setting(
         32, "Side of the images in pixels, or native: as the generator renders them.", panel="Bank", low=8, high=1024,
         none="native",
@@ -215,9 +220,9 @@ class Generate(Settings):
         None, "Render these latents instead: a .npy or .npz file, or a run's class centroids (RUN[@version]).",
         panel="Bank",
     )  # fmt: skip
-    batch_size: int = setting(64, "Images rendered at once.", panel="Speed", low=1)
+    batch_size: int = setting(64, "Images rendered at once.", panel="Speed", low=1, high=100_000)
     device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed")
-    seed: int = setting(0, "Seed of every random choice.", low=0)
+    seed: int = setting(0, "Seed of every random choice.", low=0, high=2**63 - 1)
 
 
 @dataclass(frozen=True)

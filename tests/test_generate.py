@@ -67,8 +67,9 @@ def test_the_centroids_of_a_run(toy_store):
     ("content", "sentence"),
     [
         (np.zeros((3, 7)), r"\[n, 8\]"), (np.zeros(8), r"\[n, 8\]"), (np.zeros((0, 8)), r"\[n, 8\]"),
-        (np.full((3, 8), np.nan), "not finite"), (np.array(["a"]), r"\[n, 8\]"), (b"no array", "can't be read"),
-        (np.array([print], dtype=object), "can't be read"),
+        (np.full((3, 8), np.nan), "no finite float32"), (np.array(["a"]), "no plain numbers"), (b"no array", "can't be read"),
+        (np.array([print], dtype=object), "can't be read"), (np.full((3, 8), 1e300), "no finite float32"),
+        (np.full((3, 8), np.inf), "no finite float32"),
     ],
 )  # fmt: skip
 def test_latents_that_can_not_be(toy_store, tmp_path, content, sentence):
@@ -76,6 +77,16 @@ def test_latents_that_can_not_be(toy_store, tmp_path, content, sentence):
     path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content, allow_pickle=True)
     with pytest.raises(UserError, match=sentence):
         made(toy_store, from_latents=str(path))
+
+
+def test_arrays_are_known_by_what_they_are_and_not_by_their_suffix(toy_store, tmp_path):
+    latents = np.linspace(-1, 1, 16).reshape(2, 8)
+    with (tmp_path / "z.npz").open("wb") as file:
+        np.save(file, latents)
+    with (tmp_path / "z.npy").open("wb") as file:
+        np.savez(file, latents)
+    for name in ("z.npz", "z.npy"):
+        assert np.array_equal(made(toy_store, from_latents=str(tmp_path / name)).latents, latents.astype(np.float32))
 
 
 def test_a_run_without_centroids_has_none_to_render(toy_store):
