@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fedktl_cli.options import Json
-from fedktl_cli.terminal import Terminal, guarded, here
+from fedktl_cli.terminal import Terminal, guarded, here, safe
 from stages.artifacts.partial import progress, unfinished
 from stages.artifacts.refs import FOLDERS
 from stages.errors import UserError
@@ -121,14 +121,14 @@ def lineage(context: typer.Context, ref: Reference, json: Json = False) -> None:
 
     def grow(tree: Tree, node: Node) -> Tree:
         for role, child in node.sources.items():
-            grow(tree.add(Text(f"{role}: {child}")), child)
+            grow(tree.add(Text(safe(f"{role}: {child}"))), child)
         return tree
 
     root = trace(terminal.store, ref)
     if json:
         terminal.json(root.as_dict())
     else:
-        terminal.show(grow(Tree(Text(str(root))), root))
+        terminal.show(grow(Tree(Text(safe(str(root)))), root))
 
 
 @app.command("export")

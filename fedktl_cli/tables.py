@@ -10,9 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fedktl_cli.terminal import LONGEST, amount
+from fedktl_cli.terminal import amount, safe
 from stages.artifacts.kinds import SPLITS, Data, Run
-from stages.errors import printable
 from stages.reporting import formats, paper
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -20,11 +19,13 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 def plain(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None, left: int = 1) -> Table:
     """A table without ornament: the first columns to the left, numbers to the right."""
-    table = Table(title=title, box=None, pad_edge=False, title_justify="left", header_style="bold")
+    table = Table(
+        title=title and Text(safe(title)), box=None, pad_edge=False, title_justify="left", header_style="bold"
+    )
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(printable(str(value), LONGEST) for value in row))
+        table.add_row(*(Text(safe(str(cell))) for cell in row))
     return table
 
 

@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from stages.errors import Interrupted, UserError, printable
 from stages.observer import Observer
 
 BAD_INPUT, OUR_FAULT, INTERRUPTED = 2, 1, 130
-LONGEST = 2000  # characters of a sentence
+LONGEST_LINE = 5000  # characters; a path may take 4096
 P = ParamSpec("P")
 
 
@@ -48,13 +49,15 @@ class Terminal:
 
     def tell(self, message: str) -> None:
         """A sentence that is never left out."""
-        for line in message.splitlines():
-            self.err.print(printable(line, LONGEST), soft_wrap=True)
+        self.err.print(safe(message), soft_wrap=True)
 
     def show(self, renderable: Any) -> None:
         """A result for people."""
         with self._result():
-            self.out.print(renderable, soft_wrap=isinstance(renderable, str))
+            if isinstance(renderable, str):
+                self.out.print(safe(renderable), soft_wrap=True)
+            else:
+                self.out.print(renderable)
 
     def json(self, value: Any) -> None:
         """A result for a script."""
@@ -191,7 +194,9 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         terminal = here(kwargs["context"])  # type: ignore[arg-type]
         try:
-            function(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_, **__: terminal.say(str(message))
+                function(*args, **kwargs)
         except UserError as error:
             raise _ended(terminal, str(error), BAD_INPUT) from error
         except (Interrupted, KeyboardInterrupt) as error:
@@ -214,6 +219,11 @@ def _ended(terminal: Terminal, message: str, code: int) -> typer.Exit:
         traceback.print_exc()
     terminal.tell(message)
     return typer.Exit(code)
+
+
+def safe(text: str) -> str:
+    """A message whose parts may come from anywhere: its lines as a terminal may have them."""
+    return "\n".join(printable(line, LONGEST_LINE) for line in text.splitlines())
 
 
 def here(context: typer.Context) -> Terminal:

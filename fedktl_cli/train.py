@@ -8,7 +8,7 @@ import typer
 
 from fedktl_cli.options import Json, Name, Preset, with_settings
 from fedktl_cli.terminal import guarded, here
-from stages import presets
+from stages import plugins, presets
 from stages.errors import UserError
 from stages.settings import Train
 
@@ -51,14 +51,16 @@ def train(
     from stages import train as stage
 
     hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
+    words = (given.get("models"), given.get("generator"), *(assignments or []))
     if dry_run:
-        previews = stage.dry_run(terminal.store, settings, hyper)
+        with plugins.only(*words):
+            previews = stage.dry_run(terminal.store, settings, hyper)
         if json:
             terminal.json({"previews": previews})
         for preview in previews if not json else []:
             terminal.show(tables.preview(preview))
         return
-    with terminal.observer() as observer:
+    with terminal.observer() as observer, plugins.only(*words):
         if resume:
             published = [stage.resume(terminal.store, resume, given, observer)]
         else:

@@ -35,16 +35,18 @@ def setting(
     off: str | None = None,
     also: tuple[str, ...] = (),
     none: str | None = None,
+    empty: bool = False,
     source: str = "",
 ) -> T:
     """A dataclass field with its meaning.
 
     `low`/`high` are inclusive bounds, `above` an exclusive one; `off` is the name of the option that
-    switches a flag off, `also` are other spellings of the option; `none` is the word for None; `source` says where the default comes from.
+    switches a flag off, `also` are other spellings of the option; `none` is the word for None, which an empty text, where
+    `empty` allows it, is not; `source` says where the default comes from.
     """
     metadata = dict(
         help=help, panel=panel, choices=choices, low=low, high=high, above=above, off=off, also=also, none=none,
-        source=source,
+        empty=empty, source=source,
     )  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)  # type: ignore[return-value]
 
@@ -70,6 +72,8 @@ class Settings:
         for one in value if isinstance(value, tuple) else (value,):
             if meta["choices"] and one is not None and one not in meta["choices"]:
                 return str(unknown(f"value of {key(field)}", str(one), meta["choices"])).rstrip(".?")
+            if one == "" and not meta["empty"]:
+                return f"{key(field)} must not be empty"
             if isinstance(one, bool) or not isinstance(one, (int, float)):
                 continue
             if isinstance(one, float) and not math.isfinite(one):
@@ -211,9 +215,9 @@ class Generate(Settings):
         "sound", "Clamp and round once, or map to bytes as the reference does (StyleGAN).", panel="StyleGAN",
         choices=("sound", "reference"),
     )  # fmt: skip
-    prompt: str | None = setting(None, "What to draw (text to image).", panel="Diffusion")
-    negative_prompt: str = setting("", "What not to draw (text to image).", panel="Diffusion")
-    steps: int = setting(50, "Steps of the scheduler.", panel="Diffusion", low=1, high=10_000)
+    prompt: str | None = setting(None, "What to draw (text to image).", panel="Diffusion", empty=True)
+    negative_prompt: str | None = setting(None, "What not to draw (text to image).", panel="Diffusion", empty=True)
+    steps: int = setting(50, "Steps of the scheduler.", panel="Diffusion", low=1, high=1000)
     guidance: float = setting(7.5, "Weight of the prompt (text to image).", panel="Diffusion", low=0, high=1000)
     scheduler: str | None = setting(None, "Scheduler; default: the pipeline's own.", panel="Diffusion")
     samples: int = setting(2000, "Latents in the bank.", panel="Bank", low=1, high=10_000_000)

@@ -113,6 +113,11 @@ def test_text_that_no_file_can_hold_is_refused():
             Toy.make({"source": value})
 
 
+def test_an_empty_text_is_not_an_absent_one():
+    assert Generate.make({"negative_prompt": ""}).negative_prompt == "" and Generate().negative_prompt is None
+    assert Generate.make({"negative_prompt": None}).as_dict()["negative_prompt"] is None
+
+
 def test_every_member_of_a_tuple_is_checked():
     assert Toy.make({"seeds": 3}).seeds == (3,) and Toy.make({"seeds": "3,5"}).seeds == (3, 5)
     with pytest.raises(UserError, match="seeds must be at least 0, not -5"):
@@ -146,6 +151,9 @@ def test_all_mistakes_are_reported_at_once():
         ("seeds", "0,x", "seeds must be a whole number, not 'x'"),
         ("pairs", "lively", "did you mean live"),
         ("pairs", "", "known: bank, live"),
+        ("source", "", "source must not be empty"),
+        ("rounds", 10**400, r"rounds must be at most 100, not 10{36}\.\.\.\.$"),
+        ("rounds", "1" + "0" * 5000, r"rounds must be a whole number, not '10{196}\.\.\.'"),
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_type_is_refused_in_a_sentence(name, value, sentence):

@@ -92,7 +92,7 @@ def factory(name: str) -> Factory:
             raise UserError(f"timm has no model named '{wanted}'; timm.list_models() lists what it has.")
         return partial(from_timm, wanted)
     if plugins.is_path(name):
-        return plugins.load(name)
+        return plugins.load(name, "models")
     from torchvision import models
 
     others = models.list_models(module=models)

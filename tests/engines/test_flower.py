@@ -31,7 +31,7 @@ from stages.observer import SILENT
 from stages.settings import Train
 from tests.conftest import CLIENTS, write_toy_data
 from tests.engines.flower_nodes import RUN, Grid, Notes, gathered, mustered
-from tests.engines.test_local import QUICK, planned, played
+from tests.engines.test_local import CODE, QUICK, planned, played
 
 TIMED = ("history/seconds", "history/rounds/peak_memory", "history/rounds/wire")
 
@@ -261,7 +261,7 @@ def test_a_federation_of_shares_runs_without_the_data_and_publishes_without_the_
     (run,) = stage.train(server, "far", settings, {"fedktl": {"server_epochs": 2}})
     assert run.attributes["facts"]["data"] == "toy@v1" and run.attributes["facts"]["federation"]["weights"]
     assert not run.names("clients") and run.attributes["made_from"]["data"] == toy_store.open("toy").identity
-    longer = read(stage.resume(server, "far", {"rounds": 3}))
+    longer = read(stage.resume(server, "far", {**CODE, "rounds": 3}))
     near = read(local)
     assert np.array_equal(longer.test_accuracy, near.test_accuracy) and longer.wire["upload_bytes"].all()
     assert longer.facts["parameters"] == near.facts["parameters"]

@@ -16,7 +16,8 @@ from stages.observer import SILENT
 from stages.settings import Train
 from tests.conftest import CLIENTS, write_toy_data
 
-QUICK = {"models": "tests.toys:tiny,tests.toys:narrow", "feature_dim": 16, "rounds": 3, "batch_size": 8}
+CODE = {"models": "tests.toys:tiny,tests.toys:narrow"}  # what a resumed run needs to be told again
+QUICK = {**CODE, "feature_dim": 16, "rounds": 3, "batch_size": 8}
 
 
 def planned(store, algorithm="fedktl", seed=0, hyper=None, **settings) -> Plan:

@@ -18,7 +18,7 @@ from stages.engines.engine import Local
 from stages.engines.federation import Diverged
 from stages.errors import UserError
 from stages.observer import SILENT, Observer
-from tests.engines.test_local import planned, same, weights
+from tests.engines.test_local import CODE, planned, same, weights
 
 
 def played(plan):
@@ -64,7 +64,7 @@ def test_a_killed_worker_ends_the_run_with_a_sentence_and_the_run_goes_on(toy_st
     with pytest.raises(UserError, match=r"The worker process of client \d was killed in round 3"):
         stage.train(toy_store, "cut", replace(settings, algorithm=("local",)), {}, KillOne())
     assert not multiprocessing.active_children()
-    went_on = kinds.read(stage.resume(toy_store, "cut", {}))
+    went_on = kinds.read(stage.resume(toy_store, "cut", CODE))
     whole = kinds.read(stage.train(toy_store, "whole", replace(settings, algorithm=("local",), workers=1), {})[0])
     assert (went_on.test_accuracy == whole.test_accuracy).all() and len(went_on.evaluated) == 5
 

@@ -32,6 +32,8 @@ def read(path: Path) -> Module:
 
 
 def _generator(data: memoryview) -> object:
+    if data[:2] == b"PK":
+        raise Refused("it is a zip file, as checkpoints of PyTorch are")
     if data[:1] != b"\x80":
         raise Refused("it is no pickle")
     content, _ = pickles.read(data)
