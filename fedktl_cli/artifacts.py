@@ -30,7 +30,7 @@ def list_artifacts(context: typer.Context, json: Json = False) -> None:
     for kind in FOLDERS:
         for ref in terminal.store.refs(kind):
             try:
-                made = terminal.store.open(ref).attributes["created"]
+                made = str(terminal.store.open(ref).attributes.get("created"))
             except UserError:
                 made = "damaged"
             rows.append({"kind": kind, "ref": str(ref), "created": made})
@@ -57,13 +57,9 @@ def show(context: typer.Context, ref: Reference, json: Json = False) -> None:
     """
     terminal = here(context)
     artifact = terminal.store.open(ref)
-    from zarr import Array
-
     facts = {name: value for name, value in artifact.attributes.items() if name not in ("manifest", "rows")}
     arrays = {
-        name: {"shape": list(array.shape), "dtype": str(array.dtype)}
-        for name, array in artifact.group.members(max_depth=None)
-        if isinstance(array, Array)
+        name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in artifact.arrays().items()
     }
     size = sum(entry[0] for entry in artifact.attributes["manifest"].values())
     if json:
@@ -88,6 +84,8 @@ def verify(context: typer.Context, refs: Annotated[list[str] | None, typer.Argum
     """
     terminal = here(context)
     wanted = [terminal.store.resolve(ref) for ref in refs or []] or [r for k in FOLDERS for r in terminal.store.refs(k)]
+    if not wanted:
+        raise UserError(f"There is no artifact in {terminal.store.root} yet.")
     damaged = []
     with terminal.observer() as observer:
         observer.start("verifying", len(wanted))
@@ -194,12 +192,16 @@ def _discard(terminal: Terminal, path: Path) -> None:
 @app.command("gc")
 @guarded
 def gc(context: typer.Context) -> None:
-    """Remove the temporary folders that killed processes left. Unfinished runs stay.
+    """Remove the temporary folders that killed processes left, and lay down the pages they did not. Unfinished runs stay.
 
     [dim]fedktl artifacts gc[/]
     """
+    from stages.report import lay_missing
+
     terminal = here(context)
     found = terminal.store.leftovers()
     for path in found:
         shutil.rmtree(path, ignore_errors=True)
     terminal.show(f"Removed {len(found)} left-over folders.")
+    for path in lay_missing(terminal.store):
+        terminal.show(str(path))

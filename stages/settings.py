@@ -162,6 +162,9 @@ class Prepare(Settings):
     source: str | None = setting(None, "Folder or file with the images already there.", panel="Images")
     download: bool = setting(False, "Let the reader download what is missing.", panel="Images")
     image_size: int = setting(32, "Side of the square images, in pixels.", panel="Images", low=8, high=1024)
+    squeeze: bool = setting(
+        False, "Squeeze images into the square, as PFLlib does, or crop them at the centre.", panel="Images", off="crop"
+    )
     partition: str = setting(
         "dirichlet", "How the images are dealt to the clients.", panel="Partition", choices=PARTITIONS
     )
@@ -172,6 +175,10 @@ class Prepare(Settings):
     classes_per_client: int = setting(
         2, "Classes each client holds (pathological, extended-dirichlet).", panel="Partition", low=1
     )
+    class_holders: str = setting(
+        "drawn", "Who holds a class (pathological): clients drawn evenly, or consecutive ones, which is PFLlib's rule.",
+        panel="Partition", choices=("drawn", "consecutive"),
+    )  # fmt: skip
     counts: str | None = setting(
         None, "A PFLlib config.json, or a clients x classes CSV, of label counts to draw.", panel="Partition"
     )

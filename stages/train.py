@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from stages import algorithms, plugins
 from stages.algorithms.contract import Algorithm, cost
-from stages.artifacts.kinds import Census
+from stages.artifacts.kinds import Census, read_facts
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref, checked_name
 from stages.artifacts.store import Artifact, Store, Writer
@@ -24,6 +24,7 @@ from stages.engines.engine import Engine
 from stages.engines.federation import Diverged, Federation, Share, State
 from stages.engines.local import InProcess
 from stages.errors import Interrupted, UserError, unknown
+from stages.foreign import understood
 from stages.models import split
 from stages.observer import SILENT, Observer
 from stages.settings import Settings, Train
@@ -67,7 +68,7 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
             packed = checkpoint.read(saved) if saved else None
         else:
             finished = store.open(wanted, "run")
-            plan = plan_again(store, finished.attributes["facts"], changes)
+            plan = plan_again(store, read_facts(finished), changes)
             packed = packed_run(finished)
             if plan.settings.rounds <= int(packed["rounds"]):
                 raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more with --rounds.")
@@ -111,6 +112,7 @@ def plans(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]],
     return [plan(algorithm, seed) for algorithm in chosen for seed in settings.seeds]
 
 
+@understood("What the run tells of itself")
 def plan_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any]) -> Plan:
     """The plan of an earlier run; UserError if its sources are gone or are not what they were."""
     own = plugins.parts(
@@ -222,6 +224,7 @@ def write_history(writer: Writer, federation: Federation, state: State) -> None:
         writer.array(name, values.numpy())
 
 
+@understood("A part of the finished run")
 def packed_run(artifact: Artifact) -> dict[str, torch.Tensor]:
     """A finished run as the checkpoint it would have left."""
     from safetensors.torch import load
@@ -232,10 +235,9 @@ def packed_run(artifact: Artifact) -> dict[str, torch.Tensor]:
         packed |= {f"clients/{number}/model/{name}": value for name, value in weights.items()}
     own = {"rounds/test_samples", "rounds/validation_samples", "pairs/centroids"}
     for group in ("rounds", "seconds", "client_metrics", "server_metrics", "pairs", "faults"):
-        if group in artifact:
-            for name in artifact.group[group].array_keys():  # type: ignore[union-attr]
-                if f"{group}/{name}" not in own:
-                    packed[f"history/{group}/{name}"] = torch.from_numpy(artifact.array(f"{group}/{name}"))
+        for name in artifact.names(group):
+            if f"{group}/{name}" not in own:
+                packed[f"history/{group}/{name}"] = torch.from_numpy(artifact.array(f"{group}/{name}"))
     return packed
 
 

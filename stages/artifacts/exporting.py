@@ -69,7 +69,8 @@ def _data_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
 def _data_share(artifact: Artifact, folder: Path, client: int | None) -> None:
     """A store with a data artifact of this client alone, whose attribute `part_of` tells which of how many it is."""
     assert client is not None
-    clients = len(artifact.array("counts"))
+    counts, class_names = kinds.read_counts(artifact)
+    clients = len(counts)
     if "part_of" in artifact.attributes or client >= clients:
         raise UserError(f"{artifact.ref} has no client {client} to cut out; it holds {clients}.")
     name, sources = f"{artifact.ref.name}-client-{client:03d}", {"data": artifact}
@@ -78,8 +79,8 @@ def _data_share(artifact: Artifact, folder: Path, client: int | None) -> None:
             writer.array(f"{split}/images", images)
             writer.array(f"{split}/labels", labels)
             writer.array(f"{split}/offsets", np.array([0, len(labels)]))
-        writer.array("counts", artifact.array("counts", slice(client, client + 1)))
-        writer.attributes["class_names"] = artifact.attributes["class_names"]
+        writer.array("counts", counts[client : client + 1])
+        writer.attributes["class_names"] = class_names
         writer.attributes["part_of"] = {"client": client, "clients": clients}
 
 
@@ -128,7 +129,7 @@ def _run_safetensors(artifact: Artifact, folder: Path, client: int | None) -> No
 
 def described(artifact: Artifact, client: int) -> dict[str, str]:
     """Metadata of a client's file, one entry of JSON: what other programs must know to use it."""
-    facts = artifact.attributes["facts"]
+    facts = kinds.read_facts(artifact)
     told = {
         "run": artifact.identity, "client": client, "algorithm": facts["algorithm"], "hyper": facts["hyper"],
         "architecture": facts["architectures"][client], "feature_dim": artifact.settings.get("feature_dim"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stages.algorithms.contract import Algorithm, ClientState, rebuilt, tensors
 from stages.engines.federation import State
 from stages.engines.history import History
+from stages.foreign import understood
 
 
 def pack(state: State) -> dict[str, Tensor]:
@@ -27,6 +28,7 @@ def pack(state: State) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in packed.items()}
 
 
+@understood("The checkpoint")
 def unpack(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, device: torch.device) -> None:
     """Fill a freshly assembled state with what `pack` made of an earlier one."""
 
@@ -61,6 +63,7 @@ def write(state: State, path: Path) -> None:
     save_file(pack(state), path)
 
 
+@understood("The checkpoint")
 def read(path: Path) -> dict[str, Tensor]:
     return load_file(path)
 

@@ -168,7 +168,7 @@ def _value(value: Any) -> str:
 def _lineage(groups: list[Group], sources: Mapping[tuple[str, str], Artifact | None]) -> list[Source]:
     """Data and latents first, then the runs made from them."""
     runs = [run.artifact for group in groups for run in group.runs]
-    seals = {(role, made["ref"]): made["seal"] for run in runs for role, made in run.attributes["made_from"].items()}
+    seals = {(role, made["ref"]): made["seal"] for run in runs for role, made in run.sources.items()}
     found = []
     for (kind, ref), artifact in sources.items():
         if artifact is None:
@@ -177,7 +177,7 @@ def _lineage(groups: list[Group], sources: Mapping[tuple[str, str], Artifact | N
         seed, created = artifact.attributes["seed"], artifact.attributes["created"]
         found.append(Source(kind, ref, seals[kind, ref], _settings_line(artifact.settings), seed, created))
     for run in runs:
-        made_from = ", ".join(made["ref"] for made in run.attributes["made_from"].values())
+        made_from = ", ".join(made["ref"] for made in run.sources.values())
         seed, created = run.attributes["seed"], run.attributes["created"]
         found.append(Source("run", str(run.ref), run.attributes["seal"], made_from, seed, created))
     return found

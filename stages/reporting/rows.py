@@ -72,7 +72,7 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
     groups: dict[str, list[Run]] = {}
     seals: dict[str, tuple[str, Run]] = {}
     for run in runs:
-        data = run.artifact.attributes["made_from"]["data"]
+        data = run.artifact.sources["data"]
         seal, first = seals.setdefault(data["ref"], (data["seal"], run))
         if seal != data["seal"]:
             raise UserError(

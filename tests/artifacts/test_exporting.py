@@ -35,7 +35,7 @@ def test_data_as_npz(archived, tmp_path):
 def test_the_npz_is_read_as_a_data_set(archived, tmp_path):
     (path,) = export(archived["data"], "npz", tmp_path / "out")
     dataset = datasets.read(Prepare(dataset="npz", source=str(path), image_size=8))
-    assert dataset.labels.tolist() == [0, 0, 2, 2, 0, 1]
+    assert dataset.labels.tolist() == [0, 0, 2, 2, 1, 0, 1]  # validation images are not lost
 
 
 def test_data_as_pfllib(archived, tmp_path):

@@ -1,7 +1,9 @@
 """The store: versions, what may be refused and how, removal, what killed writers leave."""
 
+import errno
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import warnings
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import zarr
 
-from stages.artifacts import store as stores
+from stages.artifacts import folders
 from stages.artifacts.partial import Partial, unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
@@ -149,8 +151,10 @@ def test_what_somebody_else_put_into_the_store_is_left_alone(store):
         ({"schema": 10**30}, "install a newer one"),
         *(({"schema": schema}, "has no schema version") for schema in (0, -1, True, 1.0, "1", None, [1])),
         *(({"kind": kind}, "folder of another kind") for kind in ("run", "picture", None, 1, ["report"], {"a": 1})),
-        ({"settings": []}, "lacks its settings"),
-        ({"made_from": "a@v1"}, "lacks its settings or what it was made from"),
+        *(
+            ({name: 1.5}, f"does not tell its {name}")
+            for name in ("settings", "made_from", "seed", "software", "created")
+        ),
     ],
 )
 def test_a_root_that_says_something_else_is_refused(store, attributes, sentence):
@@ -214,13 +218,68 @@ except UserError as error:
     assert everything(Store(tmp_path)) == ["reports", "reports/a"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_store_without_permission_is_refused_in_a_sentence(store):
+@pytest.fixture
+def nobody(tmp_path):
+    """The rights of a user who owns nothing, for root may do everything; others have their own."""
+    if os.geteuid():
+        yield
+        return
+    for path in (tmp_path, *tmp_path.parents[:2]):
+        path.chmod(0o755)
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+def test_a_store_without_permission_is_refused_in_a_sentence(store, request):
     write(store)
-    (store.root / "reports" / "a").chmod(0o500)
+    (store.root / "reports" / "a").chmod(0o555)
+    request.getfixturevalue("nobody")
     with pytest.raises(UserError, match="Permission denied"):
         write(store)
     assert store.open("a").array("values").sum() == 0
+
+
+@pytest.mark.parametrize("folder", ["reports", "reports/a"])
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(store, folder, request):
+    write(store)
+    (store.root / folder).chmod(0o000)
+    request.getfixturevalue("nobody")
+    for look in (lambda: list(store.refs("report")), lambda: store.resolve("a"), store.leftovers):
+        with pytest.raises(UserError, match=rf"{folder}.* can't be (read|written) \(Permission denied\)"):
+            look()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_that_locks_no_files_is_refused_in_a_sentence(store, monkeypatch, number):
+    def flock(handle, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(UserError, match=r"can't lock files .* keep the store on another disk"):
+        write(store)
+    with pytest.raises(UserError, match="can't lock files"):
+        Partial.begin(store, "run", "a", {})
+    assert everything(store) == ["reports", "reports/a", "runs", "runs/a"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_disk_that_syncs_no_folders_is_good_enough(store, monkeypatch, number):
+    def fsync(handle, real=os.fsync):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(handle)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    assert store.open(write(store), thorough=True)
+
+
+def test_a_store_whose_path_is_too_long(tmp_path):
+    for root in (tmp_path / ("x" * 300), tmp_path.joinpath(*["x" * 200] * 25)):
+        with pytest.raises(UserError, match="File name too long"):
+            Store(root).resolve("a")
+        with pytest.raises(UserError, match="File name too long"):
+            write(Store(root))
 
 
 def test_removal_takes_one_version_and_what_lies_beside_it(store):
@@ -244,7 +303,7 @@ def test_a_removed_run_does_not_come_back_as_an_unfinished_one(store):
 
 def test_a_removal_that_is_cut_short_leaves_nothing_that_looks_finished(store, monkeypatch):
     ref = write(store)
-    monkeypatch.setattr(stores.shutil, "rmtree", lambda path: 1 / 0)
+    monkeypatch.setattr(folders.shutil, "rmtree", lambda path: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         store.remove(ref)
     assert list(store.refs("report")) == []
@@ -275,8 +334,8 @@ def test_a_version_is_numbered_and_a_hidden_folder_made_under_the_lock_of_the_na
     def watched(real, start):
         def call(path, *args, **kwargs):
             if path.name.startswith(start):
-                with pytest.raises(stores.Timeout):
-                    stores.name_lock(store.root / "reports" / "a").acquire(timeout=0)
+                with pytest.raises(folders.Timeout):
+                    folders.name_lock(store.root / "reports" / "a").acquire(timeout=0)
                 seen.add(real.__name__)
             return real(path, *args, **kwargs)
 

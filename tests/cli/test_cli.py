@@ -263,3 +263,18 @@ def test_latents_from_a_user_file_through_the_command_line(store, tmp_path):
     np.save(tmp_path / "w.npy", np.zeros((2, 64), np.float32))
     found = json.loads(run(store, "generate", "--from-latents", str(tmp_path / "w.npy"), "--json").stdout)
     assert found["samples"] == 2
+
+
+def test_verify_says_when_there_is_nothing_to_verify(tmp_path):
+    assert "There is no artifact in" in run(tmp_path / "none", "artifacts", "verify", code=2).stderr
+
+
+def test_gc_lays_down_the_page_that_a_killed_report_did_not(store):
+    run(store, "train", *TINY[:4], "--algorithm", "local", "--rounds", "1", "--name", "paged")
+    run(store, "report", "paged", "--name", "paged")
+    page = store / "reports" / "paged" / "v1.html"
+    written = page.read_text()
+    page.rename(page.with_suffix(".draft"))  # killed between publishing and the page's rename
+    assert str(page) in run(store, "artifacts", "gc").stdout.replace("\n", "")
+    assert page.read_text() == written and not page.with_suffix(".draft").exists()
+    assert "v1.html" not in run(store, "artifacts", "gc").stdout

@@ -22,7 +22,7 @@ from stages.settings import Generate, Prepare, Train
 from tests.conftest import write_toy_data, write_toy_latents
 
 CLASS_SIZES = {  # training and test images together
-    "digits": [180] * 10, "cifar10": [6000] * 10, "cifar100": [600] * 100, "tiny-imagenet": [550] * 200,
+    "digits": [180] * 10, "cifar10": [6000] * 10, "cifar100": [600] * 100, "tiny-imagenet": [500] * 200,
     "flowers102": [80] * 101 + [109],
 }  # fmt: skip
 TOYS = {"models": "tests.toys:tiny", "feature_dim": 16, "generator": "tests.toys:linear", "seeds": 0, "device": "cpu"}
@@ -102,6 +102,17 @@ def test_the_numbers_of_the_paper():
     assert {**fedktl, "mu": 100, "lambda": 0.01, "server_lr": 0.1}.items() <= diffusion.algorithms["fedktl"].items()
     assert {**fedktl, "lambda": 0.1}.items() <= presets.load("table6-bench").algorithms["fedktl"].items()
     assert presets.load("table2-200-clients").prepare["clients"] == 200
+
+
+def test_pathological_partitions_are_those_of_the_library():
+    for name in (name for name in presets.names() if name.endswith("-pathological")):
+        settings = Prepare.make(presets.load(name).prepare)
+        assert settings.partition == "pathological" and settings.class_holders == "consecutive" and settings.squeeze
+    totals = np.array(CLASS_SIZES["cifar10"])
+    counts = label_counts(
+        Prepare.make(presets.load("table1-cifar10-pathological").prepare), totals, np.random.default_rng(0)
+    )
+    assert len({tuple(np.flatnonzero(row)) for row in counts}) == 5
 
 
 def test_numbers_in_names_are_sorted_as_numbers():
