@@ -163,7 +163,7 @@ def server_update(
     hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], pairs: PairSource, rng: Rng
 ) -> tuple[ServerState, Download | None, Metrics]:
     """Align the prototypes with the latent space (L^MMD + lambda L^MSE), then make a pair from each class centroid."""
-    if not hyper.transfer or not uploads:
+    if not hyper.transfer:
         return state, None, {}
     uploaded = [uploads[client] for client in sorted(uploads)]
     protos = torch.cat([upload.prototypes for upload in uploaded])
