@@ -23,6 +23,8 @@ from stages.models.split import SplitModel
 from stages.randomness import Rng
 from stages.settings import Settings, setting
 
+MAX_NORM = 10.0  # of the gradient of each model, as in the public library
+
 
 @dataclass(frozen=True)
 class Hyper(Settings):
@@ -69,7 +71,7 @@ def client_update(
         # the teachers are given, so each loss moves its own model alone
         return loss + meme_loss, {"loss": loss, "auxiliary": meme_loss}
 
-    metrics = Descent(shared.task.lr, model, meme).follow(objective, batches.steps(rng))
+    metrics = Descent(shared.task.lr, model, meme, max_norm=MAX_NORM).follow(objective, batches.steps(rng))
     return Upload(meme.state_dict()), metrics
 
 
