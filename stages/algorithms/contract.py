@@ -76,6 +76,7 @@ class Batches:
         trained = len(labels) - len(labels) % size if drop_last else len(labels)
         seen = len(labels) if shuffle else trained  # in a fixed order the tail is never trained on
         self.images, self.labels = images[:seen], labels[:seen]
+        self.total = len(labels)  # all of the client's, as they count in averages over clients
         self.size, self.epochs, self.shuffle, self.drop_last = size, epochs, shuffle, drop_last
         cuts = [*range(0, trained, size), trained]
         if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:

@@ -5,7 +5,7 @@ The vectors are learned such that the guidance helps: a client takes one guided 
 images it has held out, and sends the gradient of the quiz loss by the vectors. Up: that gradient, for the classes of
 the batch. Down: all vectors.
 
-The authors' code holds out the first batch in stored order; here it is drawn once, at random.
+The images held out are drawn once, at random; where training keeps one order they are the first, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def divided(client: ClientState, batches: Batches, rng: Rng) -> tuple[Batches, B
     if count < 4:
         return batches, batches
     if "quiz" not in client.private:
-        drawn = torch.randperm(count, generator=rng.torch("quiz"))[: min(max(2, batches.size), count // 2)]
-        client.private["quiz"] = drawn.to(batches.labels.device)
+        order = torch.randperm(count, generator=rng.torch("quiz")) if batches.shuffle else torch.arange(count)
+        client.private["quiz"] = order[: min(max(2, batches.size), count // 2)].to(batches.labels.device)
     study = torch.ones(count, dtype=torch.bool, device=batches.labels.device)
     study[client.private["quiz"]] = False
     return batches.only(study.nonzero().flatten()), batches.only(client.private["quiz"])
