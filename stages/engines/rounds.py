@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,6 +17,7 @@ from stages.algorithms.contract import cost, sent
 from stages.clock import Clock, collecting, phase
 from stages.engines.clients import Answer, check_finite, scalars
 from stages.engines.federation import Federation, Missing, State
+from stages.means import over_clients
 from stages.observer import Observer
 from stages.randomness import Rng
 
@@ -145,20 +147,14 @@ def evaluate(federation: Federation, state: State, fleet: Fleet) -> None:
         memory.give_back()
 
 
-def weighted(accuracy: Tensor, sizes: Tensor) -> float:
-    """Accuracy over all images of all clients that have one, in percent; NaN without images."""
-    counted = sizes * ~accuracy.isnan()
-    return float((accuracy.nan_to_num() * counted).sum() / counted.sum() * 100)
-
-
 def out_of_patience(federation: Federation, state: State) -> bool:
     """True once `patience` evaluations in a row brought no better accuracy."""
     patience = federation.settings.patience
     if not patience:
         return False
     judged = "validation" if federation.sizes["validation"].any() else "test"
-    curve = [weighted(row, federation.sizes[judged]) for row in state.history[f"rounds/{judged}_accuracy"]]
-    return len(curve) - 1 - curve.index(max(curve)) >= patience
+    curve = over_clients(state.history[f"rounds/{judged}_accuracy"].numpy(), federation.sizes[judged].numpy())
+    return len(curve) - 1 - int(np.nan_to_num(curve, nan=-1).argmax()) >= patience
 
 
 def record_traffic(federation: Federation, state: State, joined: list[int], uploads: Mapping[int, Any]) -> None:
@@ -211,7 +207,8 @@ def record_pairs(federation: Federation, state: State) -> None:
 def highlights(federation: Federation, state: State) -> dict[str, Any]:
     """What is worth showing of the round just done."""
     history = state.history
-    facts: dict[str, Any] = {"accuracy": weighted(history.last("rounds/test_accuracy"), federation.sizes["test"])}
+    accuracy = over_clients(history.last("rounds/test_accuracy").numpy(), federation.sizes["test"].numpy())
+    facts: dict[str, Any] = {"accuracy": float(accuracy)}
     facts["loss"] = float(history.last("client_metrics/loss").nanmean())
     for name in ("mmd", "mse"):
         if f"{SERVER}{name}" in history:
