@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import math
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,9 @@ from fedktl_cli.terminal import guarded, here
 from stages import plugins, presets
 from stages.errors import UserError
 from stages.settings import Train
+
+if TYPE_CHECKING:
+    from stages.artifacts.kinds import Run
 
 Assignments = Annotated[
     list[str] | None,
@@ -74,9 +78,16 @@ def report(terminal: Any, published: list[Any], as_json: bool) -> None:
 
     runs = [read(artifact) for artifact in published]
     if as_json:
-        terminal.json({"runs": [{"run": str(run.artifact.ref), "accuracy": tables.curve(run)} for run in runs]})
+        terminal.json({"runs": [{"run": str(run.artifact.ref), "accuracy": curve(run)} for run in runs]})
     else:
         terminal.show(tables.runs(runs))
+
+
+def curve(run: Run) -> list[float | None]:
+    """Accuracy at each evaluation in percent; None where no client with test images was there."""
+    from stages.reporting.scores import accuracy
+
+    return [None if math.isnan(value) else round(value, 4) for value in accuracy(run).tolist()]
 
 
 def register(app: typer.Typer) -> None:

@@ -36,17 +36,19 @@ def setting(
     also: tuple[str, ...] = (),
     none: str | None = None,
     empty: bool = False,
+    affects: bool = True,
     source: str = "",
 ) -> T:
     """A dataclass field with its meaning.
 
     `low`/`high` are inclusive bounds, `above` an exclusive one; `off` is the name of the option that
     switches a flag off, `also` are other spellings of the option; `none` is the word for None, which an empty text, where
-    `empty` allows it, is not; `source` says where the default comes from.
+    `empty` allows it, is not; `affects` says whether a result depends on it, but for the last digits that another device
+    computes; `source` where the default comes from.
     """
     metadata = dict(
         help=help, panel=panel, choices=choices, low=low, high=high, above=above, off=off, also=also, none=none,
-        empty=empty, source=source,
+        empty=empty, affects=affects, source=source,
     )  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)  # type: ignore[return-value]
 
@@ -289,39 +291,43 @@ class Train(Settings):
     )  # fmt: skip
     pairs_per_class: int = setting(1, "Pairs of each class from the bank; all are downloaded.", panel="Pairs", low=1)
     generator: str | None = setting(
-        None, "Allow live pairs from this package.module:factory, the one that made the bank.", panel="Pairs"
-    )
+        None, "Allow live pairs from this package.module:factory, the one that made the bank.",
+        panel="Pairs", affects=False,
+    )  # fmt: skip
     weights: str | None = setting(
-        None, "Where the bank's generator lies now, for live pairs; default: where it lay then.", panel="Pairs"
-    )
+        None, "Where the bank's generator lies now, for live pairs; default: where it lay then.",
+        panel="Pairs", affects=False,
+    )  # fmt: skip
     engine: str = setting(
         "local", "Clients in this process, or over Flower: simulated over Ray, or with --federation real ones.",
-        panel="Engine", choices=("local", "flower"),
+        panel="Engine", choices=("local", "flower"), affects=False,
     )  # fmt: skip
     federation: str | None = setting(
         None, "HOST:PORT of the SuperLink on this machine (fedktl federation up), which has its clients' data.",
-        panel="Engine",
+        panel="Engine", affects=False,
     )  # fmt: skip
     root_certificates: str | None = setting(
         None, "PEM file of the authority that signed the SuperLink's certificate; without it there is no TLS.",
-        panel="Engine",
+        panel="Engine", affects=False,
     )  # fmt: skip
-    client_cpus: float = setting(1.0, "CPU cores of a simulated client.", panel="Engine", above=0, high=1024)
+    client_cpus: float = setting(
+        1.0, "CPU cores of a simulated client.", panel="Engine", above=0, high=1024, affects=False
+    )
     client_gpus: float = setting(
-        0.0, "GPUs of a simulated client; 0.25 puts four on one.", panel="Engine", low=0, high=1024
+        0.0, "GPUs of a simulated client; 0.25 puts four on one.", panel="Engine", low=0, high=1024, affects=False
     )
     round_timeout: float = setting(
         600.0, "Seconds after which a round goes on without the clients that have not answered.", panel="Engine",
-        above=0,
+        above=0, affects=False,
     )  # fmt: skip
-    min_clients: int = setting(1, "Clients that must answer, else the run stops.", panel="Engine", low=1)
+    min_clients: int = setting(1, "Clients that must answer, else the run stops.", panel="Engine", low=1, affects=False)
     eval_every: int = setting(1, "Rounds between evaluations.", panel="Rounds", low=1)
     patience: int = setting(
         0, "Stop after so many evaluations without a better accuracy (on validation, else on test); 0: never.",
         panel="Rounds", low=0,
     )  # fmt: skip
-    checkpoint_every: int = setting(10, "Rounds between checkpoints.", panel="Rounds", low=1)
-    device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed")
+    checkpoint_every: int = setting(10, "Rounds between checkpoints.", panel="Rounds", low=1, affects=False)
+    device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed", affects=False)
     threads: int = setting(
         1, "CPU threads of one run. The result depends on their number; more pay for large models only.",
         panel="Speed", low=1, high=1024,
@@ -340,11 +346,11 @@ class Train(Settings):
     )  # fmt: skip
     offload: str = setting(
         "auto", "Keep client models in host memory between turns on a GPU: if they would not fit, always, or never.",
-        panel="Speed", choices=("auto", "on", "off"),
+        panel="Speed", choices=("auto", "on", "off"), affects=False,
     )  # fmt: skip
     workers: int = setting(
         1, "Processes that train clients side by side on the CPU. The result does not depend on their number.",
-        panel="Speed", low=1, high=256,
+        panel="Speed", low=1, high=256, affects=False,
     )  # fmt: skip
     seeds: tuple[int, ...] = setting(
         (0,), "Seeds, separated by commas: a run each.", low=0, high=LARGEST_SEED, also=("--seed",)

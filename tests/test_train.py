@@ -1,5 +1,6 @@
 """The train stage: plans, resuming, publishing, previews."""
 
+import dataclasses
 import json
 import re
 
@@ -14,7 +15,7 @@ from stages.artifacts.refs import Ref
 from stages.errors import Interrupted, UserError
 from stages.models import split
 from stages.observer import Observer
-from stages.settings import Train
+from stages.settings import Train, key
 from tests.conftest import write_toy_data, write_toy_latents
 from tests.engines.test_local import CODE, QUICK
 
@@ -127,6 +128,11 @@ def test_a_finished_run_without_more_rounds_is_left_alone(toy_store):
     stage.train(toy_store, "first", settings(algorithm="local"), {})
     with pytest.raises(UserError, match="--rounds"):
         stage.resume(toy_store, "first", CODE)
+
+
+def test_what_may_change_on_resume_changes_no_result_but_how_long_it_goes():
+    idle = {key(field) for field in dataclasses.fields(Train) if not field.metadata["affects"]}
+    assert set(stage.RESUMABLE) - idle == {"rounds", "patience"}
 
 
 def test_only_a_few_settings_may_change_on_resume(toy_store):

@@ -6,7 +6,7 @@
     predict(hyper, shared, client, download | None, x) -> scores float32 [B, classes]
 
 and a frozen dataclass of hyperparameters. Rules: no file, no printing, no global seed, no look for a device
-(tensors arrive placed). `client_update` changes its own `client` only. What crosses the border between client and
+(tensors arrive placed). `client_update` changes its own `client` only. `server_update` gets one upload or more. What crosses the border between client and
 server is a dataclass of tensors; its cost is counted from the tensors themselves. `shared` is what everyone derives
 from the seed alone and is never sent.
 """
@@ -76,6 +76,7 @@ class Batches:
         trained = len(labels) - len(labels) % size if drop_last else len(labels)
         seen = len(labels) if shuffle else trained  # in a fixed order the tail is never trained on
         self.images, self.labels = images[:seen], labels[:seen]
+        self.total = len(labels)  # all of the client's, as they count in averages over clients
         self.size, self.epochs, self.shuffle, self.drop_last = size, epochs, shuffle, drop_last
         cuts = [*range(0, trained, size), trained]
         if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:

@@ -21,6 +21,8 @@ from stages.clock import phase
 from stages.randomness import Rng, seeded
 from stages.settings import Settings, setting
 
+MAX_NORM = 100.0  # of the gradient of each module, on clients and server, as in the reference
+
 
 @dataclass(frozen=True)
 class Hyper(Settings):
@@ -114,7 +116,7 @@ def client_update(
         transfer = F.mse_loss(projection(features), latents)
         return loss + hyper.mu * transfer, {"loss": loss, "transfer": transfer}
 
-    metrics = Descent(task.lr, model, projection).follow(objective, steps)
+    metrics = Descent(task.lr, model, projection, max_norm=MAX_NORM).follow(objective, steps)
     with phase("prototypes"), torch.no_grad():
         model.eval()
         projections, labels = zip(*((model(x), y) for x, y in batches.once()), strict=True)
@@ -163,7 +165,7 @@ def server_update(
     hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], pairs: PairSource, rng: Rng
 ) -> tuple[ServerState, Download | None, Metrics]:
     """Align the prototypes with the latent space (L^MMD + lambda L^MSE), then make a pair from each class centroid."""
-    if not hyper.transfer or not uploads:
+    if not hyper.transfer:
         return state, None, {}
     uploaded = [uploads[client] for client in sorted(uploads)]
     protos = torch.cat([upload.prototypes for upload in uploaded])
@@ -210,7 +212,8 @@ def align(
         sums.add_(torch.stack([discrepancy.detach(), pull.detach()]), alpha=len(protos))
         return hyper.mmd * discrepancy + hyper.mse * hyper.lambda_ * pull, {}
 
-    AdamDescent(hyper.server_lr, transformer, nn.ParameterList([table])).follow(objective, batches())
+    adam = AdamDescent(hyper.server_lr, transformer, nn.ParameterList([table]), max_norm=MAX_NORM)
+    adam.follow(objective, batches())
     if hyper.centroids == "mean":
         set_class_means(table, transformer, protos, labels)
     state.centroids = table.detach()

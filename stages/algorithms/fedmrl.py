@@ -4,7 +4,7 @@ A client's features and those of a small auxiliary model are fused by a projecti
 representation: its first part goes to the auxiliary head, the whole to the client's. Up and down: the auxiliary model,
 averaged by training images.
 
-The public library never stores the projection it trained, and averages all clients alike.
+The public library never stores the projection it trained.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ class Hyper(Settings):
         source="public library",
     )  # fmt: skip
     auxiliary: str = setting("FedAvgCNN", "Architecture of the auxiliary model.", source="public library")
+    weighting: str = setting(
+        "samples", "Average auxiliary models over clients by their training images, or every client alike.",
+        choices=("samples", "uniform"), source="samples: paper; uniform: public library",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def client_update(
 
     metrics = Descent(shared.task.lr, model, small, projection).follow(objective, batches.steps(rng))
     client.private = dict(projection.state_dict())
-    return Upload(small.state_dict(), torch.tensor(len(batches.labels))), metrics
+    return Upload(small.state_dict(), torch.tensor(batches.total)), metrics
 
 
 def both(model: SplitModel, small: SplitModel, projection: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +92,8 @@ def server_update(
     hyper: Hyper, shared: Shared, state: None, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
 ) -> tuple[None, Download, Metrics]:
     uploaded = [uploads[client] for client in sorted(uploads)]
-    return None, Download(average([u.weights for u in uploaded], [u.count for u in uploaded])), {}
+    counts = [u.count for u in uploaded] if hyper.weighting == "samples" else None
+    return None, Download(average([u.weights for u in uploaded], counts)), {}
 
 
 def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None, x: Tensor) -> Tensor:

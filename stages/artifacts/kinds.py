@@ -88,7 +88,7 @@ class Run:
     peak_memory: np.ndarray  # int64 [R], bytes
     simulated_seconds: np.ndarray  # float64 [R, K], by which a slow client is late; zeros where none was simulated
     client_metrics: dict[str, np.ndarray]  # name -> float64 [R, K]; NaN where a client did not take part
-    server_metrics: dict[str, np.ndarray]  # name -> float64 [R]
+    server_metrics: dict[str, np.ndarray]  # name -> float64 [R]; NaN where no upload arrived
     pair_rounds: np.ndarray  # int64 [P], rounds whose pairs are kept as pictures
     pair_labels: np.ndarray  # int64 [P, M]; -1 where that round had fewer pairs
     pair_images: np.ndarray  # uint8 [P, M, 3, size, size]

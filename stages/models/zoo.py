@@ -74,6 +74,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "HtFE2": ("FedAvgCNN", "resnet18"),
     "HtFE3": ("resnet10", "resnet18", "resnet34"),
     "HtFE4": ("FedAvgCNN", "googlenet", "mobilenet_v2", "resnet18"),
+    "HtFE5": HTFE8[1:6],
     "HtFE8": HTFE8,
     "HtFE9": ("resnet4", "resnet6", "resnet8", "resnet10", *HTFE8[3:]),
     "HtM10": (*HTFE8, *VITS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,17 +13,11 @@ import numpy as np
 from stages.artifacts.kinds import Run
 from stages.errors import UserError
 from stages.reporting import scores
+from stages.settings import Train, key
 
 TRAFFIC = ("upload_floats", "download_floats", "upload_bytes", "download_bytes")
 OWN = ("algorithm", "data", "latents", "models", "seeds")  # settings that the run's facts or seed say better
-WHERE = (
-    "federation",
-    "root_certificates",
-    "client_cpus",
-    "client_gpus",
-    "round_timeout",
-    "min_clients",
-)  # no choice of what to run
+IDLE = tuple(key(field) for field in dataclasses.fields(Train) if not field.metadata["affects"])
 
 
 @dataclass(frozen=True)
@@ -47,15 +42,10 @@ def label(algorithm: str, variant: str) -> str:
 
 
 def configuration(run: Run) -> dict[str, Any]:
-    """Everything chosen for a run but its seed: settings and hyperparameters, under the names a user writes."""
+    """What decides a run's result but its seed: settings and hyperparameters, under the names a user writes."""
     facts = run.facts
-    settings = {name: value for name, value in run.artifact.settings.items() if name not in (*OWN, *WHERE)}
-    return {
-        **{name: facts[name] for name in ("algorithm", "data", "models", "latents")},
-        **settings,
-        "device": facts["device"],
-        **facts["hyper"],
-    }
+    settings = {name: value for name, value in run.artifact.settings.items() if name not in (*OWN, *IDLE)}
+    return {name: facts[name] for name in ("algorithm", "data", "models", "latents")} | settings | facts["hyper"]
 
 
 def latest(runs: Iterable[Run]) -> list[Run]:

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from stages.algorithms import assigned, fedgen, fedktl
+from stages.algorithms import NAMES, assigned, descent, fedgen, fedktl
 from stages.algorithms.contract import Batches, normalised, rebuilt, tensors
 from stages.errors import UserError
 from stages.randomness import Rng
+from tests.algorithms.messages import exchanged
 
 
 def batches(n, size, **how):
@@ -64,6 +65,14 @@ def test_a_message_is_rebuilt_from_its_tensors():
     assert rebuilt(fedgen.Download, tensors(message)) == message
     nothing = fedgen.Download({}, {}, message.counts)
     assert rebuilt(fedgen.Download, tensors(nothing)) == nothing
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "ktl"])
+def test_gradients_are_clipped_where_the_public_library_does(name, monkeypatch):
+    norms = []
+    monkeypatch.setattr(descent, "clip", lambda gradients, max_norm: norms.append(max_norm))
+    exchanged(name, **({"transfer": False} if name == "fedktl" else {}))
+    assert set(norms) == {"fedktl": {100}, "fedl2g": {100}, "fml": {10}, "fedkd": {10}}.get(name, set())
 
 
 def test_assignments_go_to_the_algorithms_that_know_them():

@@ -28,7 +28,7 @@ from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
 from stages.generate import generate
 from stages.prepare import prepare
-from stages.reporting import formats
+from stages.reporting import formats, scores
 from stages.reporting.rows import over_seeds
 from stages.settings import Generate, Prepare, Train
 from tests.benchmarks.anchor import write_data
@@ -175,7 +175,7 @@ def run(store: Store, name: str, part: Part, row: Row, rounds: int, seed: int) -
 def accuracy(store: Store, name: str) -> tuple[float, float]:
     """Percent of all test images: mean of the last evaluations, and the best."""
     found = read(store.open(name, "run"))
-    curve = found.test_accuracy @ found.test_samples / found.test_samples.sum() * 100
+    curve = scores.accuracy(found)
     return float(curve[-LAST:].mean()), float(curve.max())
 
 

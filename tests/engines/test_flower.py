@@ -27,6 +27,7 @@ from stages.engines.flower.link import GridLink, RelayLink, relay
 from stages.engines.flower.node import Home
 from stages.engines.flower.payload import from_records, to_records
 from stages.errors import UserError
+from stages.means import over_clients
 from stages.observer import SILENT
 from stages.settings import Train
 from tests.conftest import CLIENTS, write_toy_data
@@ -141,7 +142,8 @@ def test_a_client_that_left_is_missing_and_taken_back_with_its_model(toy_store, 
     accuracy = state.history["rounds/test_accuracy"][0]
     assert accuracy.isnan().tolist() == [False, False, True, False]
     assert list(Disk(tmp_path / "disks", RUN, 2).states()) == [1, 3]
-    assert rounds.weighted(accuracy, federation.sizes["test"]) == pytest.approx(float(accuracy[[0, 1, 3]].mean()) * 100)
+    together = over_clients(accuracy.numpy(), federation.sizes["test"].numpy())
+    assert float(together) == pytest.approx(float(accuracy[[0, 1, 3]].mean()) * 100)
 
 
 def test_a_late_client_is_not_waited_for_and_one_that_fails_is_told_from_it(toy_store, homes, monkeypatch):

@@ -9,7 +9,7 @@ from stages import algorithms
 from stages.algorithms import fedktl
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import Plan, assemble
-from stages.engines.federation import Diverged
+from stages.engines.federation import Diverged, Missing
 from stages.engines.local import InProcess
 from stages.errors import UserError
 from stages.observer import SILENT
@@ -96,6 +96,36 @@ def test_joining_and_dropping_out(toy_store):
     assert not (uploaded & ~joined).any() and len(joined.unique(dim=0)) > 1
     losses = state.history["client_metrics/loss"]
     assert torch.equal(losses.isnan(), ~joined)
+
+
+class Deaf(InProcess):
+    """In some rounds nothing comes from any client whose upload would have arrived."""
+
+    def __init__(self, federation, states, deaf):
+        super().__init__(federation, states)
+        self.deaf = deaf
+
+    def train(self, done, joined, download):
+        answers = super().train(done, joined, download)
+        _, heard = rounds.participants(self.federation, self.federation.rng.at("round", done))
+        return answers | dict.fromkeys(heard, Missing.LATE) if done in self.deaf else answers
+
+
+@pytest.mark.parametrize("algorithm", [name for name in algorithms.NAMES if name != "ktl"])
+@pytest.mark.parametrize("deaf", [{0}, {1}])
+def test_a_round_in_which_no_upload_arrives_leaves_the_server_as_it_was(toy_store, algorithm, deaf):
+    federation, state = assemble(planned(toy_store, algorithm, rounds=3, drop_rate=0.5))
+    fleet, sent = Deaf(federation, state.clients, deaf), []
+    for _ in range(3):
+        rounds.play_round(federation, state, fleet)
+        sent.append(state.download)
+    if deaf == {0}:
+        assert sent[0] is None
+    else:
+        assert sent[1] is sent[0]
+    for name in state.history:
+        if name.startswith("server_metrics/"):
+            assert state.history[name].isnan().nonzero().flatten().tolist() == list(deaf)
 
 
 @pytest.mark.parametrize(("number", "count"), [(0.29 * 100, 29), (0.2, 1), (2.9, 2), ((1 - 0.9) * 10, 1), (4.0, 4)])

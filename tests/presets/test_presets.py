@@ -115,6 +115,26 @@ def test_pathological_partitions_are_those_of_the_library():
     assert len({tuple(np.flatnonzero(row)) for row in counts}) == 5
 
 
+def test_the_baselines_of_the_published_tables():
+    main = presets.load("table1-cifar10-practical").algorithms
+    made = {name: algorithms.get(name).Hyper.make(main.get(name, {})).as_dict() for name in algorithms.NAMES}
+    assert made["lg-fedavg"]["first_head"] == made["fedgen"]["first_head"] == "own"
+    assert made["fedgh"]["first_head"] == "common" and made["fedgh"]["server_epochs"] == 1
+    assert made["fedgh"]["server_batch_size"] == 10 and made["fedgen"]["generator_lr"] == 0.1
+    assert made["fedproto"]["lambda"] == made["fedtgp"]["lambda"] == 10 and made["fedproto"]["weighting"] == "uniform"
+
+
+@pytest.mark.parametrize("name", [name for name in presets.names() if name.startswith("table")])
+def test_auxiliary_models_and_energy_follow_the_group_and_the_rounds(name):
+    preset = presets.load(name)
+    settings = Train.make(preset.train)
+    for algorithm in {"fml", "fedkd"} & set(settings.algorithm):
+        hyper = algorithms.get(algorithm).Hyper.make(preset.algorithms.get(algorithm, {}))
+        assert [hyper.auxiliary] == split.architectures(settings.models, 1)
+        if algorithm == "fedkd" and name != "table5":  # which only counts what is sent
+            assert hyper.energy_rounds == settings.rounds
+
+
 def test_numbers_in_names_are_sorted_as_numbers():
     names = presets.names()
     assert names.index("table2-50-clients") < names.index("table2-100-clients") < names.index("table2-200-clients")

@@ -114,6 +114,18 @@ def test_groups_differ_in_anything_but_the_seed(store):
     ]  # fmt: skip
 
 
+def test_what_changes_no_result_sets_no_runs_apart(store):
+    data = made_data(store)
+    one = {"workers": 1, "checkpoint_every": 10, "device": "cpu", "client_cpus": 1.0, "engine": "local"}
+    other = {"workers": 2, "checkpoint_every": 5, "device": "cuda", "client_cpus": 2.0, "engine": "flower"}
+    runs = [kinds.read(made_run(store, name, data, seed=seed, settings=chosen)) for name, seed, chosen in (
+        ("a", 0, one), ("b", 1, other), ("c", 1, one),
+    )]  # fmt: skip
+    assert [[run.artifact.ref.name for run in group.runs] for group in grouped(runs)] == [["a", "b", "c"]]
+    assert [str(run.artifact.ref) for run in latest(runs)] == ["a@v1", "c@v1"]
+    assert grouped(runs)[0].variant == ""
+
+
 def test_latest_keeps_one_run_of_each_seed(store):
     data = made_data(store)
     runs = [
