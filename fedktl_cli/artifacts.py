@@ -13,6 +13,7 @@ from fedktl_cli.terminal import Terminal, guarded, here, safe
 from stages.artifacts.partial import progress, unfinished
 from stages.artifacts.refs import FOLDERS
 from stages.errors import UserError
+from stages.settings import MOST
 
 app = typer.Typer(help="List, check, export and remove artifacts.", no_args_is_help=True)
 Reference = Annotated[str, typer.Argument(help="NAME, NAME@v3 or KIND/NAME@v3.", metavar="REF")]
@@ -143,7 +144,9 @@ def export(
     ] = None,
     client: Annotated[
         int | None,
-        typer.Option("--client", help="This client only: its model, or its data as a store of its own.", min=0),
+        typer.Option(
+            "--client", help="This client only: its model, or its data as a store of its own.", min=0, max=MOST
+        ),
     ] = None,
 ) -> None:
     """Write an artifact for other programs: data as PFLlib folders or npz, client models as safetensors.

@@ -22,12 +22,12 @@ from fedktl_cli import (
     streams,
     train,
 )
-from fedktl_cli.terminal import Terminal
+from fedktl_cli.terminal import Terminal, safe
 from stages.artifacts.store import Store
 
 
 class Commands(TyperGroup):
-    """Tells where a global option belongs that stands behind a command."""
+    """Tells where a global option belongs that stands behind a command, and repeats no more of what was typed than fits."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -35,6 +35,8 @@ class Commands(TyperGroup):
         except Exception as error:  # NoSuchOption, of click or of the click that Typer brings, by its version
             refused: Any = error
             option = getattr(refused, "option_name", "")
+            if isinstance(getattr(refused, "message", None), str):
+                refused.message = safe(refused.message)
             if option in (name for parameter in self.params for name in parameter.opts):
                 refused.message = f"{option} goes before the command: fedktl {option} ... {ctx.invoked_subcommand} ..."
                 refused.possibilities = None

@@ -22,7 +22,7 @@ from stages.errors import Interrupted, UserError, printable
 from stages.observer import Observer
 
 BAD_INPUT, OUR_FAULT, INTERRUPTED = 2, 1, 130
-LONGEST_LINE = 5000  # characters; a path may take 4096
+LONGEST_LINE = 1200  # characters; of a longer one the middle is left out
 P = ParamSpec("P")
 
 
@@ -204,6 +204,9 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
         except SystemExit as error:  # no code of ours does
             message = f"Code that the command loaded ended the program (exit code {error.code})."
             raise _ended(terminal, message, BAD_INPUT) from error
+        except OSError as error:
+            message = f"The system refuses {error.filename or 'that'} ({error.strerror or error})."
+            raise _ended(terminal, message, BAD_INPUT) from error
         except MemoryError as error:
             message = f"Memory ran out ({str(error) or 'no more of it is to be had'}); choose smaller settings."
             raise _ended(terminal, message, BAD_INPUT) from error
@@ -223,7 +226,13 @@ def _ended(terminal: Terminal, message: str, code: int) -> typer.Exit:
 
 def safe(text: str) -> str:
     """A message whose parts may come from anywhere: its lines as a terminal may have them."""
-    return "\n".join(printable(line, LONGEST_LINE) for line in text.splitlines())
+    return "\n".join(_short(line) for line in text.splitlines())
+
+
+def _short(line: str) -> str:
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE - 300]} ... {line[-295:]}"
+    return printable(line, 8 * LONGEST_LINE)
 
 
 def here(context: typer.Context) -> Terminal:

@@ -52,4 +52,4 @@ def reason(error: Exception) -> str:
         return "it is nested too deeply"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return printable(str(error).strip().partition("\n")[0] or type(error).__name__, 120)
+    return printable(str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__, 120)

@@ -128,7 +128,9 @@ def converted(name: str, value: Any, wanted: Any) -> Any:
     if typing.get_origin(wanted) is tuple:
         parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
         stripped = [part.strip() if isinstance(part, str) else part for part in parts]
-        return tuple(converted(name, part, typing.get_args(wanted)[0]) for part in stripped if part != "")
+        if isinstance(value, str):
+            stripped = [part for part in stripped if part]
+        return tuple(converted(name, part, typing.get_args(wanted)[0]) for part in stripped)
     if wanted is bool:
         words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
         answer = value if isinstance(value, bool) else words.get(str(value).lower())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import UserError, unknown
+from stages.foreign import reason
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")  # heads of GoogLeNet and Inception that a client model lacks
 
@@ -56,7 +57,7 @@ def opened(path: Path) -> Weights:
         else:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes these readers raise nearly anything
-        raise UserError(f"{path} can't be read as weights ({str(error).partition(chr(10))[0]}).") from error
+        raise UserError(f"{path} can't be read as weights ({reason(error)}).") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise UserError(f"{path} holds no state dict; save one with torch.save(model.state_dict(), ...).")
     return Weights(str(path), tensors)

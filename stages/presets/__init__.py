@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -86,7 +87,8 @@ def _located(name: str, beside: Path) -> Path:
 
 def _resolved(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     """What the file says on top of what it extends; a title is not passed on."""
-    if path.resolve() in children:
+    real = Path(os.path.realpath(path))  # a link to itself is for `_read` to refuse
+    if real in children:
         circle = " -> ".join(child.stem for child in (*children, path))
         raise UserError(f"These presets extend each other in a circle: {circle}; one of them must not.")
     if len(children) == DEEPEST:
@@ -95,7 +97,7 @@ def _resolved(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     parent = content.pop("extends", None)
     if parent is None:
         return content
-    below = _resolved(_located(parent, path.parent), (*children, path.resolve()))
+    below = _resolved(_located(parent, path.parent), (*children, real))
     return _merged(below | {"title": ""}, content)
 
 
