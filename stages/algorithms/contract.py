@@ -126,7 +126,8 @@ class Algorithm:
 
     `Download` is its record, so that a checkpoint can rebuild it. `outline(upload)` gives an upload's tensors in shapes
     that depend on the model and the classes only, not on what was learned. `check(hyper, task, models)` raises UserError, with
-    the reason, for clients' models that the algorithm can't federate.
+    the reason, for clients' models that the algorithm can't federate. `unit_rows` are tensors of the outline that have no row
+    longer than 1.
     """
 
     name: str
@@ -140,6 +141,7 @@ class Algorithm:
     needs_latents: Callable[[Any], bool] = lambda hyper: False
     outline: Callable[[Any], Mapping[str, Tensor]] = lambda upload: tensors(upload)
     check: Callable[[Any, Task, Sequence[SplitModel]], None] = lambda hyper, task, models: None
+    unit_rows: tuple[str, ...] = ()
 
 
 def tensors(record: Any) -> dict[str, Tensor]:

@@ -245,5 +245,5 @@ def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Downloa
 
 ALGORITHM = Algorithm(
     "fedktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper, Download, init, client_update, server_update, predict,
-    needs_latents=lambda hyper: hyper.transfer,
+    needs_latents=lambda hyper: hyper.transfer, unit_rows=("prototypes",),
 )  # fmt: skip
