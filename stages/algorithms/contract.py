@@ -137,8 +137,8 @@ class Algorithm:
 
     `Download` is its record, so that a checkpoint can rebuild it. `outline(upload)` gives an upload's tensors in shapes
     that depend on the model and the classes only, not on what was learned. `check(hyper, task, models)` raises UserError, with
-    the reason, for clients' models that the algorithm can't federate. `predictor(hyper, shared, client, download)` says for
-    other programs what `predict` does.
+    the reason, for clients' models that the algorithm can't federate. `unit_rows` are tensors of the outline that have no row
+    longer than 1. `predictor(hyper, shared, client, download)` says for other programs what `predict` does.
     """
 
     name: str
@@ -153,6 +153,8 @@ class Algorithm:
     outline: Callable[[Any], Mapping[str, Tensor]] = lambda upload: tensors(upload)
     check: Callable[[Any, Task, Sequence[SplitModel]], None] = lambda hyper, task, models: None
     predictor: Callable[[Any, Any, ClientState, Any], Predictor] = lambda hyper, shared, client, download: Predictor()
+
+    unit_rows: tuple[str, ...] = ()
 
 
 def tensors(record: Any) -> dict[str, Tensor]:

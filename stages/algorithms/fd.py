@@ -107,5 +107,6 @@ def predict(hyper: Hyper, shared: Task, client: ClientState, download: Download 
 
 
 ALGORITHM = Algorithm(
-    "fd", "Jeong et al., 2018, arXiv 1811.11479", Hyper, Download, init, client_update, server_update, predict
-)
+    "fd", "Jeong et al., 2018, arXiv 1811.11479", Hyper, Download, init, client_update, server_update, predict,
+    unit_rows=("outputs",),
+)  # fmt: skip

@@ -254,5 +254,5 @@ def predictor(hyper: Hyper, shared: Shared, client: ClientState, download: Downl
 
 ALGORITHM = Algorithm(
     "fedktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper, Download, init, client_update, server_update, predict,
-    needs_latents=lambda hyper: hyper.transfer, predictor=predictor,
+    needs_latents=lambda hyper: hyper.transfer, unit_rows=("prototypes",), predictor=predictor,
 )  # fmt: skip

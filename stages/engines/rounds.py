@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages import memory
-from stages.algorithms.contract import cost, sent
+from stages.algorithms.contract import cost, sent, tensors
 from stages.clock import Clock, collecting, phase
 from stages.engines.clients import Answer, check_finite, scalars
-from stages.engines.federation import Federation, Missing, State
+from stages.engines.federation import Diverged, Federation, Missing, State
 from stages.means import over_clients
 from stages.observer import Observer
 from stages.randomness import Rng
@@ -118,8 +118,27 @@ def serve(federation: Federation, state: State, uploads: Mapping[int, Any], rng:
     )
     state.download = sent(download, federation.settings.wire)
     server_metrics = scalars(metrics)
-    check_finite(server_metrics, "The server", state.rounds)
+    check_server(server_metrics, download, uploads, state.rounds)
     return server_metrics
+
+
+def check_server(metrics: Mapping[str, float], download: Any, uploads: Mapping[int, Any], rounds: int) -> None:
+    """Raises Diverged for a loss or a download that is not finite, and names the client that sent the largest number."""
+    floats = [tensor.isfinite().all() for tensor in tensors(download).values() if tensor.is_floating_point()]
+    sound = not floats or bool(torch.stack(floats).all())
+    try:
+        check_finite({**metrics, "download": 0.0 if sound else float("nan")}, "The server", rounds)
+    except Diverged as error:
+        if not uploads:
+            raise
+        number, client = max((largest(upload), client) for client, upload in uploads.items())
+        raise Diverged(f"{error}; the largest number it was sent, {number:.3g}, is client {client}'s") from None
+
+
+def largest(record: Any) -> float:
+    """The largest number in a record's floats."""
+    floats = [tensor for tensor in tensors(record).values() if tensor.is_floating_point() and tensor.numel()]
+    return max((float(tensor.abs().max()) for tensor in floats), default=0.0)
 
 
 def participants(federation: Federation, rng: Rng) -> tuple[list[int], list[int]]:

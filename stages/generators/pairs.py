@@ -34,9 +34,10 @@ class BankPairs:
 def match(distances: Tensor) -> Tensor:
     """Linear assignment: a column int64 [M] for each row of float32 [M, n], M <= n, no column twice.
 
-    Only each row's M nearest columns can be in a best assignment, so the solver sees no others.
+    Only each row's M nearest columns can be in a best assignment, so the solver sees no others. A distance that is no
+    number counts as the largest: whoever diverged is told so after the round, by a loss.
     """
-    count = len(distances)
+    distances, count = distances.nan_to_num(nan=torch.finfo(distances.dtype).max), len(distances)
     candidates = distances.topk(count, largest=False).indices.unique()
     _, chosen = linear_sum_assignment(distances[:, candidates].cpu().numpy())
     return candidates[torch.as_tensor(chosen, device=distances.device)]

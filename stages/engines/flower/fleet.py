@@ -17,10 +17,11 @@ from stages.engines.flower import checks
 from stages.engines.flower.link import Link, Reply
 from stages.engines.flower.node import packed
 from stages.engines.flower.payload import Facts
-from stages.errors import UserError
+from stages.errors import UserError, printable
 from stages.observer import Observer
 
 POLL = 0.05  # seconds between looks for replies
+LONGEST = 300  # characters that a node can have said of why it is missing or refused
 ASK = 3600.0  # seconds for which a question who a node is stays open
 
 
@@ -69,7 +70,7 @@ class Roll:
             checks.described(reply, self.alike)
         except UserError as error:
             self.refused.add(node)
-            self.observer.note(f"A node was refused: {error}")
+            self.observer.note(f"A node was refused: {printable(str(error), LONGEST)}")
             return
         if reply.facts["client"] in self.nodes:
             self.observer.note(f"Two nodes say they are client {reply.facts['client']}; the first is asked.")
@@ -128,7 +129,7 @@ class Nodes:
             )
 
     def trained(self, client: int, reply: Reply) -> Answer:
-        return checks.trained(reply, self.form, self.federation)
+        return checks.trained(reply, self.form, self.federation, int(self.federation.sizes["train"][client]))
 
     def evaluated(self, client: int, reply: Reply) -> dict[str, int]:
         sizes = {split: int(self.federation.sizes[split][client]) for split in ("test", "validation")}
@@ -148,7 +149,7 @@ class Nodes:
                 missing, why = Missing.FAILED if failed else Missing.REFUSED, str(error)
         if reply is None or reply.error:
             self.roll.lost(client)
-        self.roll.observer.note(f"Client {client} is missing after round {self.done}: {why}")
+        self.roll.observer.note(f"Client {client} is missing after round {self.done}: {printable(why, LONGEST)}")
         return missing
 
     def exchange(self, kind: str, rounds: int, wanted: list[int], download: Any) -> dict[int, Reply]:
@@ -203,7 +204,7 @@ def called(roll: Roll, timeout: float, clients: int | None = None) -> list[Facts
     """
     absent = awaited(roll, timeout, clients)
     if absent or not roll.claims:
-        whom = f"clients {', '.join(map(str, absent))}" if absent else "any client"
+        whom = f"clients {printable(', '.join(map(str, absent)), 100)}" if absent else "any client"
         raise UserError(f"No node came for {whom} in {timeout:g} seconds; start them with fedktl federation join.")
     return [roll.claims[node] for _, node in sorted(roll.nodes.items())]
 
