@@ -13,7 +13,7 @@ from stages.artifacts import kinds, seal
 from stages.artifacts.kinds import Run
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Artifact, Store
-from stages.errors import UserError
+from stages.errors import UserError, printable
 from stages.observer import SILENT, Observer
 from stages.reporting import figures, page, paper
 from stages.reporting.figures import Labels
@@ -119,7 +119,7 @@ def lineage(store: Store, runs: list[Run]) -> dict[tuple[str, str], Artifact | N
 def label_counts(data: Artifact) -> Labels:
     """Only the counts and names: a report has no need of the images."""
     counts, names = kinds.read_counts(data)
-    return Labels(str(data.ref), names, counts)
+    return Labels(str(data.ref), [printable(name, 60) for name in names], counts)
 
 
 def page_path(store: Store, ref: Ref) -> Path:

@@ -257,7 +257,7 @@ class Train(Settings):
         panel="What",
     )  # fmt: skip
     pretrained: tuple[str, ...] = setting(
-        (), "ARCHITECTURE=FILE: start from torchvision weights in a .pth or .safetensors file; repeatable.",
+        (), "ARCHITECTURE=FILE: start from torchvision's or a run's exported weights, .pth or .safetensors; repeatable.",
         panel="What",
     )  # fmt: skip
     feature_dim: int = setting(512, "Width of every client's feature.", panel="What", low=1, high=WIDEST)

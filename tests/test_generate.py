@@ -69,7 +69,8 @@ def test_the_centroids_of_a_run(toy_store):
         (np.zeros((3, 7)), r"\[n, 8\]"), (np.zeros(8), r"\[n, 8\]"), (np.zeros((0, 8)), r"\[n, 8\]"),
         (np.full((3, 8), np.nan), "no finite float32"), (np.array(["a"]), "no plain numbers"), (b"no array", "can't be read"),
         (np.array([print], dtype=object), "can't be read"), (np.full((3, 8), 1e300), "no finite float32"),
-        (np.full((3, 8), np.inf), "no finite float32"),
+        (np.full((3, 8), np.inf), "no finite float32"), (b"\x93NUMPY\x01\0\x06\0[(((((", "can't be read"),
+        (b"PK\3\4" + bytes(40), "can't be read"),
     ],
 )  # fmt: skip
 def test_latents_that_can_not_be(toy_store, tmp_path, content, sentence):

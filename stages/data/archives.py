@@ -41,8 +41,20 @@ def plain(path: Path, wanted: Callable[[str], bool]) -> tuple[dict[str, np.ndarr
         raise UserError(f"{path} can't be read as an .npz of plain arrays ({reason(error)}).") from error
 
 
+def first(path: Path) -> np.ndarray:
+    """The array in an .npy, or the first in an .npz; any exception for what is neither."""
+    with opened(path) as file:
+        if file.read(6) == npy.MAGIC_PREFIX:
+            return numbers(file, path.stat().st_size)
+        with zipfile.ZipFile(file) as archive:
+            info = archive.infolist()[0]
+            with archive.open(info) as member:
+                return numbers(member, info.file_size)
+
+
 def numbers(file: IO[bytes], size: int) -> np.ndarray:
     """The array in an .npy of that many bytes; ValueError if it holds objects, or its header claims other bytes."""
+    file.seek(0)
     shape, _, dtype = header(file)
     held = size - file.tell()
     if dtype.hasobject:

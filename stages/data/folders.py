@@ -60,7 +60,7 @@ def source(settings: Prepare, what: str) -> Path:
     """The path that --source names; UserError says `what` is expected there."""
     if settings.source is None:
         raise UserError(f"The data set '{settings.dataset}' needs --source, {what}.")
-    path = Path(settings.source).expanduser()
+    path = Path(os.path.expanduser(settings.source))
     if not os.path.exists(path) and not settings.download:  # Path.exists raises where it may not look
         raise UserError(f"There is no {printable(str(path))}; --source must name {what}.")
     return path

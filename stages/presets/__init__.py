@@ -24,12 +24,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from stages import foreign
 from stages.errors import UserError, printable, unknown
 
 FOLDER = Path(__file__).parent
 STAGES = ("prepare", "generate", "train")
 WORDS = ("title", "notes", "extends")
-LONGEST, DEEPEST = 1 << 20, 16  # bytes of a file; presets that extend one another
+LONGEST = 20  # presets, each extending the next
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,30 @@ def _natural(name: str) -> list[str | int]:
 
 
 def load(name: str | None) -> Preset:
-    """The preset of this name, or in this file; an empty one for None. UserError says what can't be read."""
-    return Preset() if name is None else Preset(**_resolved(_located(name, Path()), ()))
+    """The preset of this name, or in this file, on top of what it extends; an empty one for None.
+
+    A title is not passed on. UserError says what can't be read.
+    """
+    paths: list[Path] = []
+    contents: list[dict[str, Any]] = []
+    beside = Path()
+    while name is not None:
+        path = _located(name, beside)
+        if os.path.realpath(path) in map(os.path.realpath, paths):
+            circle = " -> ".join(child.stem for child in (*paths, path))
+            raise UserError(f"These presets extend each other in a circle: {circle}; one of them must not.")
+        if len(paths) == LONGEST:
+            raise UserError(
+                f"The preset {paths[0]} extends more than {LONGEST} others, one the next; put some together."
+            )
+        content = _read(path)
+        name, beside = content.pop("extends", None), path.parent
+        paths.append(path)
+        contents.append(content)
+    result: dict[str, Any] = {}
+    for content in reversed(contents):
+        result = _merged(result | {"title": ""}, content)
+    return Preset(**result)
 
 
 def _located(name: str, beside: Path) -> Path:
@@ -85,30 +108,9 @@ def _located(name: str, beside: Path) -> Path:
     return FOLDER / f"{name}.toml"
 
 
-def _resolved(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
-    """What the file says on top of what it extends; a title is not passed on."""
-    real = Path(os.path.realpath(path))  # a link to itself is for `_read` to refuse
-    if real in children:
-        circle = " -> ".join(child.stem for child in (*children, path))
-        raise UserError(f"These presets extend each other in a circle: {circle}; one of them must not.")
-    if len(children) == DEEPEST:
-        raise UserError(f"The preset {path} comes at the end of {DEEPEST} that extend each other; write fewer of them.")
-    content = _read(path)
-    parent = content.pop("extends", None)
-    if parent is None:
-        return content
-    below = _resolved(_located(parent, path.parent), (*children, real))
-    return _merged(below | {"title": ""}, content)
-
-
 def _read(path: Path) -> dict[str, Any]:
     """The content of one file, its settings spelled with underscores."""
-    try:
-        if path.exists() and not (path.is_file() and path.stat().st_size <= LONGEST):
-            raise ValueError("it is no file of settings")
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"The preset {printable(str(path))} can't be read ({printable(str(error))}).") from error
+    content = foreign.parsed(path, "a preset", lambda raw: tomllib.loads(raw.decode()))
     for name, value in content.items():
         if name not in (*WORDS, *STAGES, "algorithms"):
             raise unknown("table in a preset", name, (*STAGES, "algorithms"))
@@ -116,10 +118,10 @@ def _read(path: Path) -> dict[str, Any]:
         wanted, what = (str, "text") if name in WORDS else (dict, "a table")
         if not all(isinstance(one, wanted) for one in tables):
             raise UserError(f"In the preset {path}, '{name}' must be {what}.")
-        for key, setting in (item for table in tables if isinstance(table, dict) for item in table.items()):
-            if not all(_plain(part) for part in (setting if isinstance(setting, list) else [setting])):
+        for key, setting in (pair for table in tables if isinstance(table, dict) for pair in table.items()):
+            if not all(map(_plain, setting if isinstance(setting, list) else [setting])):
                 raise UserError(
-                    f"In the preset {path}, {printable(key, 60)} must be a text, a finite number, true, false or a list."
+                    f"In the preset {path}, '{printable(key, 40)}' must be text, a number, true or false, or a list of these."
                 )
     content |= {name: _spelled(content[name]) for name in STAGES if name in content}
     if "algorithms" in content:
@@ -128,7 +130,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> bool:
-    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    """Whether every reader of JSON and TOML has such a value: no date, no infinity, no number beyond 64 bits."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, (str, bool)) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 def _spelled(values: Mapping[str, Any]) -> dict[str, Any]:
