@@ -198,6 +198,7 @@ def record_pairs(federation: Federation, state: State) -> None:
         return
     first = download.labels.diff(prepend=download.labels.new_tensor([-1])) != 0  # the pairs of a class lie together
     labels, images = download.labels[first], download.images[first]
+    images = images.round().to(torch.uint8) if images.is_floating_point() else images
     missing = federation.classes - len(labels)
     state.history.add("pairs/rounds", state.rounds + 1)
     state.history.add("pairs/labels", F.pad(labels, (0, missing), value=-1).cpu())

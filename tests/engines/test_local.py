@@ -183,6 +183,17 @@ def test_both_kinds_of_pairs(toy_store, pairs):
     assert (state.download.latents == state.server.centroids).all() == (pairs == "live")
 
 
+def test_live_pairs_of_floats_travel_as_such_and_are_kept_as_pictures(toy_store):
+    live = {"pairs": "live", "generator": "tests.toys:linear"}
+    (_, floats), (_, pictures) = (
+        played(planned(toy_store, rounds=2, pair_pixels=kind, **live)) for kind in ("floats", "bytes")
+    )
+    assert floats.download.images.dtype == torch.float32 and pictures.download.images.dtype == torch.uint8
+    assert torch.equal(floats.history["pairs/images"], pictures.history["pairs/images"])
+    assert torch.equal(floats.history["rounds/download_floats"], pictures.history["rounds/download_floats"])
+    assert (floats.history["rounds/download_bytes"] >= pictures.history["rounds/download_bytes"]).all()
+
+
 def test_several_pairs_a_class_are_downloaded_and_one_is_kept_as_a_picture(toy_store):
     _, one = played(planned(toy_store))
     _, three = played(planned(toy_store, pairs_per_class=3))
