@@ -4,11 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F
 
 from stages import algorithms
 from stages.algorithms import fedktl
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import Plan, assemble
+from stages.engines.clients import micro_auc
 from stages.engines.federation import Diverged, Missing
 from stages.engines.local import InProcess
 from stages.errors import UserError
@@ -163,6 +166,17 @@ def test_accuracy_is_what_predict_says(toy_store):
     scores = fedktl.predict(federation.hyper, federation.shared, client, state.download, x)
     expected = float((scores.argmax(1) == share.labels).double().mean())
     assert float(state.history["rounds/test_accuracy"][-1][1]) == expected
+
+
+def test_auc_is_scikit_learns_over_all_scores(toy_store):
+    scores = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).round(decimals=1)  # with ties
+    labels = torch.arange(40) % 4
+    expected = roc_auc_score(F.one_hot(labels, 5).numpy(), scores.numpy(), average="micro")
+    assert float(micro_auc(scores, labels)) == pytest.approx(expected)
+    assert micro_auc(scores[:0], labels[:0]).isnan()
+    _, state = played(planned(toy_store, "fedproto", rounds=2))  # which has classes of score minus infinity
+    aucs = state.history["rounds/test_auc"]
+    assert aucs.shape == (3, CLIENTS) and ((aucs >= 0) & (aucs <= 1)).all() and aucs.dtype == torch.float64
 
 
 def test_evaluation_every_few_rounds_and_after_the_last(toy_store):
