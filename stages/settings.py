@@ -291,6 +291,14 @@ class Train(Settings):
         "bank", "Image-latent pairs: matched from the bank, or rendered every round.",
         panel="Pairs", choices=("bank", "live"),
     )  # fmt: skip
+    pair_pixels: str = setting(
+        "bytes", "Live pairs' pictures as bytes, or as the numbers that the generator computes.",
+        panel="Pairs", choices=("bytes", "floats"),
+    )  # fmt: skip
+    pair_resizing: str = setting(
+        "antialias", "How live pairs' pictures come to the clients' size: antialiased, or bilinear between four pixels.",
+        panel="Pairs", choices=("antialias", "bilinear"),
+    )  # fmt: skip
     pairs_per_class: int = setting(1, "Pairs of each class from the bank; all are downloaded.", panel="Pairs", low=1)
     generator: str | None = setting(
         None, "Allow live pairs from this package.module:factory, the one that made the bank.",

@@ -60,7 +60,10 @@ class PairSource(Protocol):
         """n latents float32 [n, H] of the generator's own distribution."""
 
     def pairs(self, centroids: Tensor) -> tuple[Tensor, Tensor]:
-        """Images uint8 [M K, 3, size, size] and latents float32 [M K, H]: K pairs for each centroid float32 [M, H]."""
+        """Images [M K, 3, size, size], uint8 or float32 in 0..255, and latents float32 [M K, H].
+
+        K pairs for each centroid float32 [M, H].
+        """
 
 
 class Batches:
@@ -117,8 +120,8 @@ def eval_batch(device: torch.device) -> int:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [-1, 1]."""
-    return images.to(torch.float32).div_(127.5).sub_(1)
+    """Images uint8, or float32 in 0..255, as float32 in [-1, 1]."""
+    return images.to(torch.float32, copy=True).div_(127.5).sub_(1)
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ def cost(record: Any, wire: str = "fp32") -> tuple[int, int]:
     """(floats, bytes) of a record on the wire.
 
     Floats are its values as the papers count them: every number that is not an integer index (labels, counts).
-    Bytes are all that travels: pictures one a value, float32 numbers two with the wire fp16.
+    Bytes are all that travels: pictures of bytes one a value, float32 numbers two with the wire fp16.
     """
     parts = tensors(record).values()
     floats = sum(tensor.numel() for tensor in parts if tensor.dtype not in (torch.int64, torch.bool))

@@ -62,7 +62,7 @@ class Download:
     """K pairs of each of M classes, the pairs of a class one after the other; the paper has K = 1."""
 
     labels: Tensor  # int64 [M K]
-    images: Tensor  # uint8 [M K, 3, size, size]
+    images: Tensor  # uint8, or float32 in 0..255, [M K, 3, size, size]
     latents: Tensor  # float32 [M K, H]
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from stages import memory
 from stages.algorithms.contract import cost, sent, tensors
 from stages.clock import Clock, collecting, phase
-from stages.engines.clients import Answer, check_finite, scalars
+from stages.engines.clients import EVALUATED, Answer, check_finite, scalars
 from stages.engines.federation import Diverged, Federation, Missing, State
 from stages.means import over_clients
 from stages.observer import Observer
@@ -37,9 +37,9 @@ class Fleet(Protocol):
         """
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        """By split (test, validation), how many images each client labels rightly after `rounds`.
+        """By split (test, validation), how many images each client labels rightly after `rounds`, and `test_auc`.
 
-        int64 [clients]; -1 for a client that is missing.
+        int64 [clients], -1 for a client that is missing; float64 [clients], NaN for one.
         """
 
     def traffic(self) -> Mapping[str, list[int]]:
@@ -157,12 +157,15 @@ def at_least_one(number: float) -> int:
 
 
 def evaluate(federation: Federation, state: State, fleet: Fleet) -> None:
-    """Accuracy of every client on its own test and validation images."""
+    """Accuracy of every client on its own test and validation images, and AUC on the former."""
     with phase("evaluation"):
         state.history.add("rounds/evaluated", state.rounds)
-        for split, hits in fleet.evaluate(state.rounds, state.download).items():
-            right = hits.double().masked_fill(hits < 0, float("nan"))
+        measured = fleet.evaluate(state.rounds, state.download)
+        for split in EVALUATED:
+            right = measured[split].double().masked_fill(measured[split] < 0, float("nan"))
             state.history.add(f"rounds/{split}_accuracy", right / federation.sizes[split])  # no images: NaN
+        place = len(state.history["rounds/evaluated"]) - 1  # earlier ones may come from a run that had no AUC
+        state.history.add_at(place, "rounds/test_auc", measured["test_auc"])
         memory.give_back()
 
 
@@ -217,6 +220,7 @@ def record_pairs(federation: Federation, state: State) -> None:
         return
     first = download.labels.diff(prepend=download.labels.new_tensor([-1])) != 0  # the pairs of a class lie together
     labels, images = download.labels[first], download.images[first]
+    images = images.round().to(torch.uint8) if images.is_floating_point() else images
     missing = federation.classes - len(labels)
     state.history.add("pairs/rounds", state.rounds + 1)
     state.history.add("pairs/labels", F.pad(labels, (0, missing), value=-1).cpu())

@@ -46,12 +46,23 @@ def match(distances: Tensor) -> Tensor:
 class LivePairs:
     """The paper's loop: the generator renders the centroids themselves."""
 
-    def __init__(self, generator: Generator, size: int, device: torch.device):
+    def __init__(
+        self, generator: Generator, size: int, device: torch.device, floats: bool = False, antialias: bool = True
+    ):
+        """Pictures as bytes, or as the floats in 0..255 that the generator computes."""
         self._generator, self._size, self._device = generator, size, device
+        self._floats, self._antialias = floats, antialias
         self.latent_dim = generator.latent_dim
 
     def sample_latents(self, n: int, rng: torch.Generator) -> Tensor:
         return self._generator.sample_latents(n, rng).to(self._device)
 
     def pairs(self, centroids: Tensor) -> tuple[Tensor, Tensor]:
-        return resized(self._generator.render(centroids), self._size).to(self._device), centroids.clone()
+        images = resized(self._drawn(centroids), self._size, self._antialias)
+        return images.to(self._device), centroids.clone()
+
+    def _drawn(self, centroids: Tensor) -> Tensor:
+        if not self._floats:
+            return self._generator.render(centroids)
+        pixels = getattr(self._generator, "pixels", None)  # diffusion has none: there the reference, too, draws bytes
+        return pixels(centroids) if pixels else self._generator.render(centroids).float()

@@ -90,7 +90,7 @@ def row(group: Group) -> dict[str, Any]:
     slowest client; peak memory is the highest of any seed.
     """
     facts, runs = group.facts, group.runs
-    selected = [scores.validation_selected(run) for run in runs]
+    selected, aucs = [scores.validation_selected(run) for run in runs], [scores.auc(run) for run in runs]
     return {
         **{name: facts[name] for name in ("algorithm", "data", "models")},
         "variant": group.variant,
@@ -102,6 +102,8 @@ def row(group: Group) -> dict[str, Any]:
         "best_on_test": over_seeds([scores.best_on_test(run) for run in runs]),
         "worst_client": _mean(runs, scores.worst_client),
         "spread": _mean(runs, scores.spread),
+        "auc": None if None in aucs else over_seeds(aucs),
+        "auc_spread": None if None in aucs else _mean(runs, scores.auc_spread),
         **{f"{name}_per_round": _mean(runs, lambda run, name=name: _sent(run, name).mean()) for name in TRAFFIC},
         **{f"{name}_total": _mean(runs, lambda run, name=name: _sent(run, name).sum()) for name in TRAFFIC},
         "seconds_per_round": _seconds(runs),
@@ -120,7 +122,7 @@ def over_seeds(values: list[Any]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
-def _mean(runs: list[Run], measure: Callable[..., float]) -> float:
+def _mean(runs: list[Run], measure: Callable[..., Any]) -> float:
     return float(np.mean([measure(run) for run in runs]))
 
 

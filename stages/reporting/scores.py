@@ -50,6 +50,17 @@ def spread(run: Run) -> float:
     return float(np.nanstd(clients(run)))
 
 
+def auc(run: Run) -> float | None:
+    """Micro-averaged area under the ROC curve at the last evaluated round, in percent; None where it was not measured."""
+    last = float(over_clients(run.test_auc[-1], run.test_samples))
+    return None if np.isnan(last) else last
+
+
+def auc_spread(run: Run) -> float | None:
+    """Its standard deviation over the clients, as `spread`."""
+    return None if auc(run) is None else float(100 * np.nanstd(run.test_auc[-1]))
+
+
 def seconds_per_round(run: Run) -> dict[str, float]:
     """Mean seconds of each phase; the phases do not overlap."""
     return {phase: float(seconds.mean()) for phase, seconds in run.seconds.items()}

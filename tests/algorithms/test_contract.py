@@ -51,6 +51,8 @@ def test_some_of_the_images_make_the_same_steps():
 
 def test_pixels_become_minus_one_to_one():
     assert normalised(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+    floats = torch.tensor([0.0, 127.5, 255.0])
+    assert normalised(floats).tolist() == [-1.0, 0.0, 1.0] and floats[2] == 255  # they are used again
 
 
 def test_tensors_of_a_record_have_dotted_names():

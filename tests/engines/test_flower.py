@@ -146,6 +146,30 @@ def test_a_client_that_left_is_missing_and_taken_back_with_its_model(toy_store, 
     assert float(together) == pytest.approx(float(accuracy[[0, 1, 3]].mean()) * 100)
 
 
+def evaluation(**changes):
+    """Changes what an answer to `evaluate` says was measured."""
+
+    def change(kind, reply):
+        if kind == "evaluate":
+            arrays, facts = from_records(reply.content)
+            facts["measured"] |= changes
+            reply.content = to_records(arrays, facts)
+        return reply
+
+    return change
+
+
+def test_a_measurement_that_can_not_be_is_refused_by_name(toy_store, homes):
+    grid, notes = Grid(homes), Notes()
+    *_, federation, state, fleet = over_flower(toy_store, homes, "local", grid=grid, notes=notes)
+    grid.spoil = {0: evaluation(test=11), 1: evaluation(test_auc=1.5), 2: evaluation(test_auc=None)}
+    rounds.evaluate(federation, state, fleet)
+    assert state.history["rounds/test_accuracy"][0].isnan().tolist() == [True, True, True, False]
+    assert torch.equal(state.history["rounds/test_accuracy"].isnan(), state.history["rounds/test_auc"].isnan())
+    for said, sentence in zip(notes.said, ("labels 11 of its 10", "AUC is 1.5", "AUC is None"), strict=True):
+        assert sentence in said
+
+
 def test_a_late_client_is_not_waited_for_and_one_that_fails_is_told_from_it(toy_store, homes, monkeypatch):
     grid, notes = Grid(homes), Notes()
     *_, federation, state, fleet = over_flower(toy_store, homes, grid=grid, notes=notes)

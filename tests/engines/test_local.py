@@ -4,11 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F
 
 from stages import algorithms
 from stages.algorithms import fedktl
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import Plan, assemble
+from stages.engines.clients import micro_auc
 from stages.engines.federation import Diverged, Missing
 from stages.engines.local import InProcess
 from stages.errors import UserError
@@ -166,6 +169,17 @@ def test_accuracy_is_what_predict_says(toy_store):
     assert float(state.history["rounds/test_accuracy"][-1][1]) == expected
 
 
+def test_auc_is_scikit_learns_over_all_scores(toy_store):
+    scores = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).round(decimals=1)  # with ties
+    labels = torch.arange(40) % 4
+    expected = roc_auc_score(F.one_hot(labels, 5).numpy(), scores.numpy(), average="micro")
+    assert float(micro_auc(scores, labels)) == pytest.approx(expected)
+    assert micro_auc(scores[:0], labels[:0]).isnan()
+    _, state = played(planned(toy_store, "fedproto", rounds=2))  # which has classes of score minus infinity
+    aucs = state.history["rounds/test_auc"]
+    assert aucs.shape == (3, CLIENTS) and ((aucs >= 0) & (aucs <= 1)).all() and aucs.dtype == torch.float64
+
+
 def test_evaluation_every_few_rounds_and_after_the_last(toy_store):
     _, state = played(planned(toy_store, "local", rounds=5, eval_every=2))
     assert state.history["rounds/evaluated"].tolist() == [0, 2, 4, 5]
@@ -182,6 +196,17 @@ def test_both_kinds_of_pairs(toy_store, pairs):
     assert state.history["server_metrics/mmd"].isfinite().all()
     assert len(state.download.images) == 5
     assert (state.download.latents == state.server.centroids).all() == (pairs == "live")
+
+
+def test_live_pairs_of_floats_travel_as_such_and_are_kept_as_pictures(toy_store):
+    live = {"pairs": "live", "generator": "tests.toys:linear"}
+    (_, floats), (_, pictures) = (
+        played(planned(toy_store, rounds=2, pair_pixels=kind, **live)) for kind in ("floats", "bytes")
+    )
+    assert floats.download.images.dtype == torch.float32 and pictures.download.images.dtype == torch.uint8
+    assert torch.equal(floats.history["pairs/images"], pictures.history["pairs/images"])
+    assert torch.equal(floats.history["rounds/download_floats"], pictures.history["rounds/download_floats"])
+    assert (floats.history["rounds/download_bytes"] >= pictures.history["rounds/download_bytes"]).all()
 
 
 def test_several_pairs_a_class_are_downloaded_and_one_is_kept_as_a_picture(toy_store):

@@ -65,6 +65,23 @@ def test_live_pairs_render_the_centroids_themselves():
     assert torch.equal(images, resized(generator.render(centroids), 8))
 
 
+def test_live_pairs_as_the_reference_makes_them_are_floats_from_four_pixels():
+    class Columns(LinearGenerator):
+        """Every picture has in each column the column's number squared, and a half."""
+
+        def pixels(self, latents):
+            return (torch.arange(16.0).square() + 0.5).expand(len(latents), 3, 16, 16)
+
+    centroids = torch.randn(2, 8)
+    images, _ = LivePairs(Columns(CPU), 4, CPU, floats=True, antialias=False).pairs(centroids)
+    # between columns 4i + 1 and 4i + 2, whatever lies beside them
+    assert images[1, 2, 3].tolist() == [3.0, 31.0, 91.0, 183.0]
+    soft, _ = LivePairs(Columns(CPU), 4, CPU, floats=True).pairs(centroids)
+    assert soft.dtype == torch.float32 and (soft - images).abs().min() > 0.1
+    bytes_alone, _ = LivePairs(LinearGenerator(CPU), 16, CPU, floats=True).pairs(centroids)
+    assert torch.equal(bytes_alone, LinearGenerator(CPU).render(centroids).float())
+
+
 def test_pixels_are_rounded_and_clamped_once():
     assert to_uint8(torch.tensor([-2.0, -1.0, 0.0, 0.002, 1.0, 2.0])).tolist() == [0, 0, 128, 128, 255, 255]
 

@@ -32,6 +32,18 @@ def test_scores_of_one_run(store):
     assert scores.seconds_per_round(run) == {"train": 1.5, "server": 0.5}
 
 
+def test_auc_is_told_where_it_was_measured(store):
+    data = made_data(store)
+    measured = {"rounds/test_auc": np.array([[0.5, 0.5], [1.0, 1.0], [0.6, 0.8]])}
+    found = row(grouped([kinds.read(made_run(store, "a", data, **measured))])[0])
+    assert found["auc"] == {"mean": pytest.approx(75), "std": None}  # (0.6 + 3 * 0.8) / 4
+    assert found["auc_spread"] == pytest.approx(10)
+    old = row(grouped([kinds.read(made_run(store, "b", data))])[0])
+    assert old["auc"] is None and old["auc_spread"] is None
+    missing = {"rounds/test_auc": np.array([[0.5, 0.5], [1.0, 1.0], [np.nan, 0.8]])}
+    assert row(grouped([kinds.read(made_run(store, "c", data, **missing))])[0])["auc"]["mean"] == pytest.approx(80)
+
+
 def test_uploaded_floats_follow_the_evaluated_rounds(store):
     few = {name: default_arrays()[name][::2] for name in ("rounds/evaluated", *ACCURACIES)}
     run = kinds.read(made_run(store, "a", made_data(store), **few))

@@ -153,12 +153,15 @@ def kindly(dtype: torch.dtype, shape: Any) -> str:
     return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
 
 
-def evaluated(reply: Reply, sizes: Mapping[str, int]) -> dict[str, int]:
-    """By split, how many images a client labels rightly. Raises UserError for what can't be."""
-    right = reply.facts.get("right")
-    if not isinstance(right, dict) or right.keys() != sizes.keys():
-        raise UserError("it does not say how many images of each split it labels rightly")
-    for split, number in right.items():
-        if type(number) is not int or not 0 <= number <= sizes[split]:
-            raise UserError(f"it says it labels {number} of its {sizes[split]} {split} images rightly")
-    return right
+def evaluated(reply: Reply, sizes: Mapping[str, int]) -> dict[str, float]:
+    """By split, how many images a client labels rightly, and `test_auc`. Raises UserError for what can't be."""
+    measured = reply.facts.get("measured")
+    if not isinstance(measured, dict) or measured.keys() != {*sizes, "test_auc"}:
+        raise UserError("it does not say how many images of each split it labels rightly, and its AUC")
+    auc = measured["test_auc"]
+    for split, size in sizes.items():
+        if type(measured[split]) is not int or not 0 <= measured[split] <= size:
+            raise UserError(f"it says it labels {measured[split]} of its {size} {split} images rightly")
+    if not (isinstance(auc, float) and 0 <= auc <= 1 if sizes["test"] else auc is None):
+        raise UserError(f"it says its AUC is {auc}")
+    return measured | {"test_auc": math.nan if auc is None else auc}

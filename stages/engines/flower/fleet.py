@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stages.engines.assembly import Plan, census_of
-from stages.engines.clients import Answer
+from stages.engines.clients import EVALUATED, Answer
 from stages.engines.federation import Federation, Missing
 from stages.engines.flower import checks
 from stages.engines.flower.link import Link, Reply
@@ -111,14 +111,15 @@ class Nodes:
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
         everyone = list(range(self.federation.clients))
         replies = self.exchange("evaluate", rounds, everyone, download)
-        hits = {split: torch.full((len(everyone),), -1, dtype=torch.int64) for split in ("test", "validation")}
+        measured = {split: torch.full((len(everyone),), -1, dtype=torch.int64) for split in EVALUATED}
+        measured["test_auc"] = torch.full((len(everyone),), torch.nan, dtype=torch.float64)
         found = [self.judged(client, replies, self.evaluated) for client in everyone]
         self.check_enough(found, f"To the evaluation after round {rounds}")
-        for client, right in enumerate(found):
-            if not isinstance(right, Missing):
-                for split, number in right.items():
-                    hits[split][client] = number
-        return hits
+        for client, its in enumerate(found):
+            if not isinstance(its, Missing):
+                for name, number in its.items():
+                    measured[name][client] = number
+        return measured
 
     def check_enough(self, answers: list[Any], when: str) -> None:
         count, least = sum(not isinstance(a, Missing) for a in answers), self.federation.settings.min_clients
@@ -131,8 +132,8 @@ class Nodes:
     def trained(self, client: int, reply: Reply) -> Answer:
         return checks.trained(reply, self.form, self.federation, int(self.federation.sizes["train"][client]))
 
-    def evaluated(self, client: int, reply: Reply) -> dict[str, int]:
-        sizes = {split: int(self.federation.sizes[split][client]) for split in ("test", "validation")}
+    def evaluated(self, client: int, reply: Reply) -> dict[str, float]:
+        sizes = {split: int(self.federation.sizes[split][client]) for split in EVALUATED}
         return checks.evaluated(reply, sizes)
 
     def judged(self, client: int, replies: Mapping[int, Reply], read: Callable[[int, Reply], Any]) -> Any:

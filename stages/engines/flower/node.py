@@ -79,8 +79,8 @@ def answer(kind: str, arrays: Arrays, facts: Facts, home: Home) -> Answered:
     disk.load(state, rounds, federation.device)
     download = unpacked(federation.algorithm.Download, arrays, facts["sent"], federation.device)
     if kind == "evaluate":
-        hits = {name: int(clients.right(federation, state, shares[name], download)) for name in ("test", "validation")}
-        return {}, {"client": home.client, "right": hits}
+        measured = {name: v.item() for name, v in clients.evaluated(federation, state, shares, download).items()}
+        return {}, {"client": home.client, "measured": {k: None if v != v else v for k, v in measured.items()}}
     disk.forget(rounds, facts["kept"])
     done = clients.train(federation, home.client, state, shares["train"], rounds, download)
     clients.check_finite(done.metrics, f"Client {home.client}", rounds)  # it stays as it was

@@ -37,6 +37,10 @@ class Builtin:
     def render(self, latents: Tensor) -> Tensor:
         return to_uint8(self._network.synthesis(latents.to(self._device)))
 
+    @torch.no_grad()
+    def pixels(self, latents: Tensor) -> Tensor:
+        return self._network.synthesis(latents.to(self._device)).mul(127.5).add_(127.5).clamp_(0, 255)
+
 
 def facts(path: Path) -> dict[str, str]:
     """What `train` wrote about the weights in a file; empty if it holds no weights of this network."""
