@@ -45,6 +45,8 @@ def report(
     format = "json" if json else format
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise UserError(f"{output} can't be written; give a file in a folder that is there.")
     if paper is not None:
         beside_paper(terminal, paper, runs or [], format, output, name)
         return

@@ -152,8 +152,8 @@ def test_all_mistakes_are_reported_at_once():
         ("pairs", "lively", "did you mean live"),
         ("pairs", "", "known: bank, live"),
         ("source", "", "source must not be empty"),
-        ("rounds", 10**400, r"rounds must be at most 100, not 10{36}\.\.\.\.$"),
-        ("rounds", "1" + "0" * 5000, r"rounds must be a whole number, not '10{196}\.\.\.'"),
+        ("rounds", 10**400, r"rounds must be at most 100, not 1.000e\+400\.$"),
+        ("rounds", "1" + "0" * 5000, r"rounds must be a whole number, not '10{56}\.\.\."),
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_type_is_refused_in_a_sentence(name, value, sentence):

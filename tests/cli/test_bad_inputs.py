@@ -1,9 +1,12 @@
 """Bad inputs over all commands: exit code 2, at most two sentences, nothing half written, quick, and in little memory."""
 
+import os
 import random
 import re
 import resource
 import signal
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +20,7 @@ from tests.cli.bad_inputs import cases
 from tests.conftest import write_toy_data, write_toy_latents
 
 SECONDS, BYTES = 2.0, 1 << 30
-SOME, MANY, PROCESSES = 100, 1000, 36
+SOME, MANY, PROCESSES = 60, 1000, 36
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +104,42 @@ def test_every_bad_input_is_refused_in_a_sentence_and_leaves_nothing(workplace, 
         app, ["--store", "store", "generate", "--weights", "none"]
     )  # libraries are loaded before time counts
     assert not [fault for line in lines[:count] for fault in refused(folder, line, seen)]
+
+
+@pytest.mark.slow
+def test_bad_inputs_in_processes_of_their_own_end_as_well_within_a_gigabyte_beyond_the_libraries(workplace):
+    folder, lines = workplace
+    typed = [line for line in lines if sum(map(len, line)) < 10_000 and "\udcff" not in "".join(line)][:PROCESSES]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    libraries = used_by([sys.executable, "-c", "import torch, torchvision, zarr, scipy.optimize"], folder, environment)[
+        1
+    ]
+    seen, found = everything(folder), []
+    for line in typed:
+        done, used = used_by([sys.executable, "-m", "fedktl_cli", "--store", "store", *line], folder, environment)
+        wrong = faults(done.stdout, done.stderr, done.returncode)
+        if used - libraries > BYTES:
+            wrong.append(f"{(used - libraries) >> 20} MiB")
+        if everything(folder) != seen:
+            wrong.append("something written")
+        found += [f"{line}: {wrong}; {done.stderr[-300:]}"] if wrong else []
+    assert not found
+
+
+def used_by(command: list[str], folder: Path, environment: dict[str, str]) -> tuple[subprocess.CompletedProcess, int]:
+    """A finished command, and the largest number of bytes that it held."""
+    script = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(done.returncode)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    *lines, kilobytes = done.stderr.splitlines()
+    done.stderr = "\n".join(lines)
+    return done, int(kilobytes) << 10

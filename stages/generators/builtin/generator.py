@@ -12,6 +12,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from stages.errors import UserError
+from stages.foreign import opened
 from stages.generators.builtin.network import LATENT_DIM, Network
 from stages.generators.protocol import to_uint8
 
@@ -45,9 +46,10 @@ class Builtin:
 def facts(path: Path) -> dict[str, str]:
     """What `train` wrote about the weights in a file; empty if it holds no weights of this network."""
     try:
+        opened(path).close()  # a pipe would make the next line wait
         with safe_open(path, framework="pt") as file:
             found = file.metadata() or {}
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, ValueError):
         return {}
     return found if found.get("family") == "builtin" else {}
 

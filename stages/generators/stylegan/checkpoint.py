@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.errors import UserError, printable, unknown
+from stages.foreign import opened, reason
 from stages.generators import snapshots
 from stages.generators.stylegan import official, stylegan2, stylegan3, styleganxl
 from stages.generators.stylegan.configs import decoded
@@ -106,13 +107,14 @@ def _official(path: Path, generator: snapshots.Module) -> tuple[Header, dict[str
 
 def _converted(path: Path) -> tuple[Header, dict[str, Tensor]]:
     try:
+        opened(path).close()  # a pipe would make the next line wait
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
             if text is None:
                 raise UserError(_foreign(file))
             return _header(text), {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"It can't be read as safetensors ({error}).") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"It can't be read as safetensors ({reason(error)}).") from None
 
 
 def _foreign(file: Any) -> str:
