@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from fedktl_cli.options import Json
-from fedktl_cli.terminal import Terminal, guarded, here
+from fedktl_cli.terminal import Terminal, guarded, here, safe
 from stages.artifacts.partial import progress, unfinished
 from stages.artifacts.refs import FOLDERS
 from stages.errors import UserError
+from stages.settings import MOST
 
 app = typer.Typer(help="List, check, export and remove artifacts.", no_args_is_help=True)
 Reference = Annotated[str, typer.Argument(help="NAME, NAME@v3 or KIND/NAME@v3.", metavar="REF")]
@@ -96,7 +97,7 @@ def verify(context: typer.Context, refs: Annotated[list[str] | None, typer.Argum
                 damaged.append(str(error))
             observer.advance()
     for sentence in damaged:
-        terminal.err.print(sentence, markup=False, soft_wrap=True)
+        terminal.tell(sentence)
     if damaged:
         raise UserError(f"{len(damaged)} of {len(wanted)} artifacts are damaged.")
     terminal.show(f"{len(wanted)} artifacts are whole.")
@@ -119,14 +120,14 @@ def lineage(context: typer.Context, ref: Reference, json: Json = False) -> None:
 
     def grow(tree: Tree, node: Node) -> Tree:
         for role, child in node.sources.items():
-            grow(tree.add(Text(f"{role}: {child}")), child)
+            grow(tree.add(Text(safe(f"{role}: {child}"))), child)
         return tree
 
     root = trace(terminal.store, ref)
     if json:
         terminal.json(root.as_dict())
     else:
-        terminal.show(grow(Tree(Text(str(root))), root))
+        terminal.show(grow(Tree(Text(safe(str(root)))), root))
 
 
 @app.command("export")
@@ -143,7 +144,9 @@ def export(
     ] = None,
     client: Annotated[
         int | None,
-        typer.Option("--client", help="This client only: its model, or its data as a store of its own.", min=0),
+        typer.Option(
+            "--client", help="This client only: its model, or its data as a store of its own.", min=0, max=MOST
+        ),
     ] = None,
 ) -> None:
     """Write an artifact for other programs: data as PFLlib folders or npz, client models as safetensors.
@@ -153,10 +156,15 @@ def export(
     [dim]fedktl artifacts export digits --client 3 share-of-3[/]
     """
     from stages.artifacts.exporting import export as write
+    from stages.artifacts.exporting import predicts
 
     terminal = here(context)
-    for path in write(terminal.store.open(ref), format, folder, client):
+    artifact = terminal.store.open(ref)
+    paths = write(artifact, format, folder, client)
+    for path in paths:
         terminal.show(str(path))
+    if any(path.suffix == ".safetensors" for path in paths):
+        terminal.say(predicts(artifact))
 
 
 @app.command("remove")

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from stages.errors import UserError
+from stages.foreign import reason
 from stages.settings import Train
 
 
@@ -18,11 +19,11 @@ def device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
+        if found.type not in ("cpu", "cuda"):
+            raise RuntimeError("no other kind has been tried")
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"Device '{name}' is not to be had here ({str(error).splitlines()[0]}); use cpu or auto."
-        ) from None
+        raise UserError(f"Device '{name}' is not to be had here ({reason(error)}); use cpu or auto.") from None
     return found
 
 

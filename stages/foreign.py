@@ -54,4 +54,4 @@ def reason(error: Exception) -> str:
         return f"there is no {printable(str(error), 60)}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return printable(str(error).strip().partition("\n")[0] or type(error).__name__, 120)
+    return printable(str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__, 120)

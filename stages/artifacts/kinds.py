@@ -78,6 +78,7 @@ class Run:
     validation_accuracy: np.ndarray  # float64 [E, K]; NaN without a validation split
     test_samples: np.ndarray  # int64 [K], weights of the clients in a mean accuracy, likewise the next
     validation_samples: np.ndarray
+    test_auc: np.ndarray  # float64 [E, K], micro-averaged, in [0, 1]; NaN where it was not measured
     joined: np.ndarray  # bool [R, K]
     uploaded: np.ndarray  # bool [R, K]
     upload_floats: np.ndarray  # int64 [R, K], likewise the next three
@@ -88,7 +89,7 @@ class Run:
     peak_memory: np.ndarray  # int64 [R], bytes
     simulated_seconds: np.ndarray  # float64 [R, K], by which a slow client is late; zeros where none was simulated
     client_metrics: dict[str, np.ndarray]  # name -> float64 [R, K]; NaN where a client did not take part
-    server_metrics: dict[str, np.ndarray]  # name -> float64 [R]
+    server_metrics: dict[str, np.ndarray]  # name -> float64 [R]; NaN where no upload arrived
     pair_rounds: np.ndarray  # int64 [P], rounds whose pairs are kept as pictures
     pair_labels: np.ndarray  # int64 [P, M]; -1 where that round had fewer pairs
     pair_images: np.ndarray  # uint8 [P, M, 3, size, size]
@@ -215,11 +216,13 @@ def read_run(artifact: Artifact) -> Run:
     rounds = {name: array(f"rounds/{name}", *form) for name, form in ROUNDS.items()}
     if not all(sizes[axis] for axis in "ERK"):
         raise UserError(f"{artifact.path} holds no round of any client; make it again.")
+    auc = "test_auc" in artifact.names("rounds")
     late = "simulated_seconds" in artifact.names("rounds")
     faults = "missing" in artifact.names("faults")
     wire = [name for name in artifact.names("rounds") if name.startswith("wire_")]
     return Run(
         artifact, **rounds,
+        test_auc=array("rounds/test_auc", "float64", "EK") if auc else np.nan * rounds["test_accuracy"],
         simulated_seconds=array("rounds/simulated_seconds", "float64", "RK") if late else 0.0 * rounds["joined"],
         seconds=arrays("seconds", "R"), client_metrics=arrays("client_metrics", "RK"),
         server_metrics=arrays("server_metrics", "R"), pair_rounds=array("pairs/rounds", "int64", "P"),

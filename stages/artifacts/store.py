@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -78,7 +78,7 @@ class Artifact:
 
     @cached_property
     def group(self) -> zarr.Group:
-        import zarr
+        zarr = library()
 
         try:
             return zarr.open_group(self.path, mode="r", zarr_format=3)
@@ -113,7 +113,7 @@ class Artifact:
             raise seal.damaged(self.path / name, f"can't be read ({reason(error)})") from error
 
     def _array(self, name: str) -> zarr.Array:
-        import zarr
+        zarr = library()
 
         if isinstance(found := self._member(name), zarr.Array):
             return found
@@ -129,12 +129,21 @@ class Artifact:
 
     def arrays(self, group: str | None = None) -> dict[str, zarr.Array]:
         """Every array, or every one right in a group, by its path, sorted; nothing but descriptions is read."""
-        import zarr
+        zarr = library()
 
         listed = (path.rpartition("/") for path in self.attributes["manifest"])
         paths = sorted(path for path, _, file in listed if file == seal.ROOT)
         members = {path: self._member(path) for path in paths if group in (None, path.rpartition("/")[0])}
         return {path: member for path, member in members.items() if isinstance(member, zarr.Array)}
+
+
+@cache
+def library() -> Any:
+    """Zarr as it comes, whatever its variables and configuration files say: they would change the format, or stall it."""
+    import zarr
+
+    zarr.config.refresh(paths=[], env={})
+    return zarr
 
 
 class Source(Protocol):
@@ -154,9 +163,7 @@ class Writer:
     _group: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        import zarr
-
-        self._group = zarr.open_group(self.path, mode="w")
+        self._group = library().open_group(self.path, mode="w", zarr_format=3)
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: str) -> zarr.Array:
         """An array to be filled piece by piece; its chunks are about 4 MB and carry a CRC32C."""

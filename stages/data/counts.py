@@ -34,7 +34,8 @@ def read_counts(path: Path, classes: int) -> np.ndarray:
 def read_csv(path: Path) -> np.ndarray:
     def table(raw: bytes) -> np.ndarray:
         with warnings.catch_warnings(action="ignore"):  # of an empty file
-            return np.loadtxt(io.BytesIO(raw), np.int64, delimiter=",", ndmin=2)
+            # NumPy before 2.3 would cut 1.5
+            return np.loadtxt(io.BytesIO(raw), np.int64, delimiter=",", ndmin=2, converters=int)
 
     counts = foreign.parsed(path, "a table of whole numbers", table)
     if not counts.size:

@@ -70,4 +70,9 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def client_weights(client: ClientState) -> bytes:
     """A client's model as the bytes of a safetensors file."""
-    return save({name: value.detach().cpu().contiguous() for name, value in client.model.state_dict().items()})
+    return packed(client.model.state_dict())
+
+
+def packed(values: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the bytes of a safetensors file."""
+    return save({name: value.detach().cpu().contiguous() for name, value in values.items()})

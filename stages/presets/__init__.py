@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -82,7 +83,7 @@ def load(name: str | None) -> Preset:
     beside = Path()
     while name is not None:
         path = _located(name, beside)
-        if path.resolve() in (child.resolve() for child in paths):
+        if os.path.realpath(path) in map(os.path.realpath, paths):
             circle = " -> ".join(child.stem for child in (*paths, path))
             raise UserError(f"These presets extend each other in a circle: {circle}; one of them must not.")
         if len(paths) == LONGEST:

@@ -146,8 +146,9 @@ def _galleries(groups: list[Group], labels: Sequence[Labels]) -> list[dict[str, 
 
 
 def _settings(groups: list[Group]) -> list[dict[str, Any]]:
-    """Every setting but the algorithm with its value in each group; `shared` where that is one and the same."""
-    chosen = [configuration(group.runs[0]) for group in groups]
+    """Device and settings but the algorithm with their values in each group; `shared` where that is one and the same."""
+    devices = [sorted({run.facts["device"] for run in group.runs}) for group in groups]
+    chosen = [{**configuration(group.runs[0]), "device": device} for group, device in zip(groups, devices, strict=True)]
     names = dict.fromkeys(name for configured in chosen for name in configured if name != "algorithm")
     table = []
     for name in names:

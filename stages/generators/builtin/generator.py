@@ -12,6 +12,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from stages.errors import UserError
+from stages.foreign import opened
 from stages.generators.builtin.network import LATENT_DIM, Network
 from stages.generators.protocol import to_uint8
 
@@ -37,13 +38,18 @@ class Builtin:
     def render(self, latents: Tensor) -> Tensor:
         return to_uint8(self._network.synthesis(latents.to(self._device)))
 
+    @torch.no_grad()
+    def pixels(self, latents: Tensor) -> Tensor:
+        return self._network.synthesis(latents.to(self._device)).mul(127.5).add_(127.5).clamp_(0, 255)
+
 
 def facts(path: Path) -> dict[str, str]:
     """What `train` wrote about the weights in a file; empty if it holds no weights of this network."""
     try:
+        opened(path).close()  # a pipe would make the next line wait
         with safe_open(path, framework="pt") as file:
             found = file.metadata() or {}
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, ValueError):
         return {}
     return found if found.get("family") == "builtin" else {}
 
