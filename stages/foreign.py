@@ -50,6 +50,8 @@ def reason(error: Exception) -> str:
     """Why it failed, in a few words."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, KeyError):
+        return f"there is no {printable(str(error), 60)}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return printable(str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__, 120)

@@ -35,7 +35,7 @@ def export(artifact: Artifact, format: str | None, folder: Path, client: int | N
     if client is None and format == "share":
         raise UserError("A share is one client's; say whose with --client.")
     folder = folder.absolute()
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    draft = folder.with_name(f".{uuid.uuid4().hex}")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} is not an empty folder; give a new one.")

@@ -64,10 +64,13 @@ def resumable(path: Path) -> bool:
 
 
 def erase(path: Path) -> None:
-    """Delete a folder; one rename comes first, so that nothing half deleted looks whole. Hold `name_lock`."""
+    """Delete a folder; one rename comes first, so that nothing half deleted looks whole. Hold `name_lock`.
+
+    What can't go yet, such as a lock still held on NFS, is left over, and `gc` removes it.
+    """
     doomed = path.with_name(f".removed-{uuid.uuid4().hex}")
     path.rename(doomed)
-    shutil.rmtree(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def unlocked(path: Path) -> bool:

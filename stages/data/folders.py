@@ -39,11 +39,12 @@ class Remarks:
         said = list(self.sentences)
         if self.inner:
             said.append(f"Images in inner folders belong to the class above: {listed(map(self.name, self.inner))}.")
-        for folder, count in self.loose.items():
-            said.append(f"Left out: {count} images straight in {self.name(folder)}, in no class's folder.")
+        if self.loose:
+            places = listed(f"{count} straight in {self.name(folder)}" for folder, count in self.loose.items())
+            said.append(f"Left out: images in no class's folder ({places}).")
         if self.others:
             endings = listed(f"{count} {ending}" for ending, count in self.others.most_common())
-            said.append(f"Left out: {self.others.total()} files that don't end as images do ({endings}).")
+            said.append(f"Left out: files that don't end as images do ({endings}).")
         return said
 
     def name(self, path: Path) -> str:
@@ -96,7 +97,7 @@ def splits(root: Path, remarks: Remarks) -> dict[str, Path]:
     """The folders of training, validation and test images by role, training first; none if `root` holds classes."""
     found: dict[str, Path] = {}
     others = []
-    for path in subfolders(root):
+    for path in subfolders(root, remarks):
         role = SPLITS.get(path.name.lower())
         if role is None:
             others.append(path.name)
@@ -121,7 +122,7 @@ def domains(settings: Prepare) -> Dataset:
     """A subfolder per domain with a subfolder per class in each, not necessarily every class; there is no test set."""
     root = source(settings, "a folder with a subfolder per domain, and in each a subfolder of images per class")
     remarks = Remarks(root)
-    parts, class_names = labelled(subfolders(root), remarks)
+    parts, class_names = labelled(subfolders(root, remarks), remarks)
     found = of_files(parts, class_names, settings, remarks)
     return replace(found, train=len(found.labels), domains=[len(part) for part in parts])
 
@@ -134,9 +135,11 @@ def labelled(sets: list[Path], remarks: Remarks) -> tuple[list[Pairs], list[str]
         raise UserError(f"{where} has no subfolders; put the images of each class into one of its own.")
     class_names = sorted({name for classes in held for name in classes})
     number = {name: label for label, name in enumerate(class_names)}
+    spellings: dict[str, set[str]] = {}
     for name in class_names:
-        alike = {other for other in class_names if other.casefold() == name.casefold()}
-        if len(alike) > 1 and not any(alike <= classes.keys() for classes in held):
+        spellings.setdefault(name.casefold(), set()).add(name)
+    for alike in spellings.values():
+        if not any(alike <= classes.keys() for classes in held):  # a set with both has two classes, such as letters
             raise UserError(
                 f"{remarks.root} has class folders that differ by capital letters only: {', '.join(sorted(alike))}; "
                 "call those of one class alike."
@@ -150,7 +153,7 @@ def labelled(sets: list[Path], remarks: Remarks) -> tuple[list[Pairs], list[str]
 def classes_in(root: Path, remarks: Remarks) -> dict[str, Path]:
     """The subfolders by class name, which is the folder's in one form of Unicode, for systems write é in two."""
     found: dict[str, Path] = {}
-    for path in subfolders(root):
+    for path in subfolders(root, remarks):
         name = unicodedata.normalize("NFC", path.name)
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
             raise UserError(
@@ -159,9 +162,6 @@ def classes_in(root: Path, remarks: Remarks) -> dict[str, Path]:
         if name in found:
             raise UserError(f"{root} has two folders called {name}, in two forms of Unicode; put them together.")
         found[name] = path
-    loose = sum(is_image(path) for path in entries(root) if not path.is_dir())
-    if loose:
-        remarks.loose[root] += loose
     return found
 
 
@@ -175,7 +175,7 @@ def tiny_imagenet(settings: Prepare) -> Dataset:
     table, remarks = label_table(root), Remarks(root)
     if not (root / "train").is_dir() or not table.is_file():
         raise UserError(f"{root} is not tiny-imagenet-200: train/ or val/val_annotations.txt is missing.")
-    wnids = [path.name for path in subfolders(root / "train")]
+    wnids = [path.name for path in subfolders(root / "train", remarks)]
     number = {wnid: label for label, wnid in enumerate(wnids)}
     train = [(path, number[wnid]) for wnid in wnids for path in images_in(root / "train" / wnid / "images", remarks)]
     test = []
@@ -216,8 +216,13 @@ def of_files(parts: list[Pairs], class_names: list[str], settings: Prepare, rema
     return Dataset(files, labels, len(parts[0]), class_names, str(remarks.root), notes=remarks.all())
 
 
-def subfolders(root: Path) -> list[Path]:
-    return [path for path in entries(root) if path.is_dir()]
+def subfolders(root: Path, remarks: Remarks) -> list[Path]:
+    """The folders in a folder of folders, where an image is of no class."""
+    found = entries(root)
+    inner = [path for path in found if path.is_dir()]
+    if loose := sum(map(is_image, found)) - sum(map(is_image, inner)):
+        remarks.loose[root] = loose
+    return inner
 
 
 def images_in(root: Path, remarks: Remarks) -> list[Path]:
@@ -230,10 +235,8 @@ def images_in(root: Path, remarks: Remarks) -> list[Path]:
         else:
             others[printable(path.suffix.lower(), 20) or "without ending"] += 1
     if not paths:
-        held = (
-            f"but {listed(f'{count} {ending}' for ending, count in others.items())} files" if others else "nor others"
-        )
-        raise UserError(f"{root} holds no images ({', '.join(ENDINGS)}), {held}; fill the class's folder or remove it.")
+        held = f" but {listed(f'{count} {ending}' for ending, count in others.items())}" if others else ""
+        raise UserError(f"{root} holds no images ({', '.join(ENDINGS)}){held}; fill the class's folder or remove it.")
     remarks.others += others
     return paths
 

@@ -6,7 +6,9 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -219,34 +221,40 @@ except UserError as error:
 
 
 @pytest.fixture
-def nobody(tmp_path):
-    """The rights of a user who owns nothing, for root may do everything; others have their own."""
-    if os.geteuid():
+def shared():
+    """A store where others may look, for a test may take a stranger's rights (see `as_nobody`)."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Store(Path(folder) / "store")
+
+
+@contextmanager
+def as_nobody():
+    """With the rights of a user who owns nothing, for root may do everything."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
         yield
-        return
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    os.seteuid(65534)
-    yield
-    os.seteuid(0)
+    finally:
+        os.seteuid(before)
 
 
-def test_a_store_without_permission_is_refused_in_a_sentence(store, request):
-    write(store)
-    (store.root / "reports" / "a").chmod(0o555)
-    request.getfixturevalue("nobody")
-    with pytest.raises(UserError, match="Permission denied"):
-        write(store)
-    assert store.open("a").array("values").sum() == 0
+def test_a_store_without_permission_is_refused_in_a_sentence(shared):
+    write(shared)
+    (shared.root / "reports" / "a").chmod(0o555)
+    with as_nobody():
+        with pytest.raises(UserError, match="Permission denied"):
+            write(shared)
+        assert shared.open("a").array("values").sum() == 0
 
 
 @pytest.mark.parametrize("folder", ["reports", "reports/a"])
-def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(store, folder, request):
-    write(store)
-    (store.root / folder).chmod(0o000)
-    request.getfixturevalue("nobody")
-    for look in (lambda: list(store.refs("report")), lambda: store.resolve("a"), store.leftovers):
-        with pytest.raises(UserError, match=rf"{folder}.* can't be (read|written) \(Permission denied\)"):
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(shared, folder):
+    write(shared)
+    (shared.root / folder).chmod(0o000)
+    for look in (lambda: list(shared.refs("report")), lambda: shared.resolve("a"), shared.leftovers):
+        with as_nobody(), pytest.raises(UserError, match=rf"{folder}.* can't be read \(Permission denied\)"):
             look()
 
 
@@ -303,12 +311,25 @@ def test_a_removed_run_does_not_come_back_as_an_unfinished_one(store):
 
 def test_a_removal_that_is_cut_short_leaves_nothing_that_looks_finished(store, monkeypatch):
     ref = write(store)
-    monkeypatch.setattr(folders.shutil, "rmtree", lambda path: 1 / 0)
+    monkeypatch.setattr(folders.shutil, "rmtree", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         store.remove(ref)
     assert list(store.refs("report")) == []
     (left,) = store.leftovers()
     assert left.name.startswith(".removed-")
+
+
+def test_a_lock_that_nfs_keeps_while_it_is_held_fails_no_finished_work(store, monkeypatch):
+    def unlink(path, *, dir_fd=None, real=os.unlink):
+        if "lock" in os.fspath(path) and dir_fd is not None:
+            os.rename(path, ".nfs00000001", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        else:
+            real(path, dir_fd=dir_fd)
+
+    partial = Partial.begin(store, "run", "a", {})
+    monkeypatch.setattr("os.unlink", unlink)
+    partial.discard()
+    assert unfinished(store) == [] and [path.name[:9] for path in store.leftovers()] == [".removed-"]
 
 
 def test_left_overs_are_what_killed_writers_left_and_nothing_else(store):
