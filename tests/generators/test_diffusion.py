@@ -34,23 +34,9 @@ NOISY = ("ddpm", "euler-a", "lcm")
 
 
 @pytest.fixture(scope="session")
-def pipelines(tmp_path_factory):
-    """A folder of folders, not to be written to."""
-    folder = tmp_path_factory.mktemp("pipelines")
-    tiny_pipelines.build(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def cat(pipelines):
     """Stable Diffusion as `drawn` loads it, not to be changed."""
     return drawn(pipelines / "sd")
-
-
-@pytest.fixture
-def copied(pipelines, tmp_path):
-    """A pipeline of one's own to spoil, by name."""
-    return lambda name: shutil.copytree(pipelines / name, tmp_path / name)
 
 
 def drawn(folder, **more):
