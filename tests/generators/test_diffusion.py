@@ -352,7 +352,7 @@ SPOILED = {  # what is done to a Stable Diffusion folder, and what the sentence 
     "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer/tokenizer_config.json is missing"),
     "pickle": (pickled, "as pickle (diffusion_pytorch_model.bin)"),
     "no weights": (lambda f: (f / "text_encoder/model.safetensors").unlink(), "text_encoder has no .safetensors"),
-    "a tensor less": (without_a_tensor, "unet lacks conv_in.bias"),
+    "a tensor less": (without_a_tensor, "unet lacks 1 of its tensors, first conv_in.bias"),
     "half and an adapter": (half_and_an_adapter, "unet lacks "),
     "an adapter alone": (an_adapter_alone, "unet has no .safetensors weights but pytorch_lora_weights.safetensors"),
     "cut weights": (lambda f: (f / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"x"), "can't be read as a"),
