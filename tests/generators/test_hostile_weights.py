@@ -1,6 +1,7 @@
 """Weight files that want to run, to fill the memory or to confuse: each ends with a sentence that names it."""
 
 import json
+import os
 import random
 import struct
 import time
@@ -111,6 +112,26 @@ def test_the_built_in_weights_cut_or_changed_are_refused(tmp_path, cut):
         registry.make(Generate(weights=str(path)), CPU)
     except UserError as error:
         assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pkl", "weights"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    refused(tmp_path / name)
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    refused(tmp_path / "zero")
+
+
+def test_pipes_in_a_pipeline_are_not_waited_for(copied):
+    folder = copied("sd")
+    for file in ("README.md", "unet/diffusion_pytorch_model.safetensors", "vae/config.json", "tokenizer/more.json"):
+        os.mkfifo(folder / "pipe")
+        (folder / "pipe").replace(folder / file)
+        assert f"holds {file}, which is no file" in refused(folder, prompt="a cat")
+        (folder / file).unlink()
+    (folder / "model_index.json").unlink()
+    os.mkfifo(folder / "model_index.json")
+    refused(folder, prompt="a cat")
 
 
 NUMBERS = {  # file of a pipeline -> what its configuration says that is not to be believed

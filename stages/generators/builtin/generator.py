@@ -40,6 +40,8 @@ class Builtin:
 
 def facts(path: Path) -> dict[str, str]:
     """What `train` wrote about the weights in a file; empty if it holds no weights of this network."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        return {}
     try:
         with safe_open(path, framework="pt") as file:
             found = file.metadata() or {}

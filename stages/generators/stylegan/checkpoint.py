@@ -55,6 +55,8 @@ class Checkpoint:
 
 def read(path: Path) -> Checkpoint:
     """A snapshot, or a converted `.safetensors`; UserError if it is neither or does not fit together."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise UserError(f"{path} can't be read as a generator: there is no such file.")
     generator = None if path.suffix == ".safetensors" else snapshots.read(path)
     try:
         header, tensors = _converted(path) if generator is None else _official(path, generator)
