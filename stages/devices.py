@@ -12,6 +12,8 @@ from stages.errors import UserError
 from stages.foreign import reason
 from stages.settings import Train
 
+WORKSPACES = (":4096:8", ":16:8")  # with which cuBLAS is deterministic
+
 
 def device(name: str) -> torch.device:
     """The device called `name`; `auto` is the first GPU if there is one. UserError if it is not to be had."""
@@ -31,8 +33,8 @@ def set_up(settings: Train) -> None:
     """For this process: threads; TF32 in a GPU's matrix products or not; the same result in every run or not."""
     torch.set_num_threads(settings.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants to be deterministic
+    if settings.deterministic and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in WORKSPACES:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = WORKSPACES[0]
     torch.backends.cudnn.deterministic = settings.deterministic
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)  # adaptive pooling has no other backward
 

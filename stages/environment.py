@@ -46,9 +46,9 @@ def settle(environ: MutableMapping[str, str] = os.environ) -> None:
     for name in DROPPED:
         environ.pop(name, None)
     environ.update(SET)
-    for name in ("no_proxy", "NO_PROXY"):  # clients and relay on this machine are not the proxy's
-        listed = [host for host in environ.get(name, "").split(",") if host]
-        environ[name] = ",".join(dict.fromkeys([*listed, *LOOPBACK]))
+    names = ["no_proxy", "NO_PROXY", *(name for name in ("no_grpc_proxy",) if name in environ)]  # which gRPC prefers
+    listed = [host for name in names for host in environ.get(name, "").split(",") if host]
+    environ.update(dict.fromkeys(names, ",".join(dict.fromkeys([*listed, *LOOPBACK]))))  # no proxy is on this machine
     if any("error" in option for option in sys.warnoptions):  # what a library deprecates must not end a run
         sys.warnoptions[:] = [option for option in sys.warnoptions if "error" not in option]
         warnings.filters[:] = [each for each in warnings.filters if each[0] != "error"]  # type: ignore[index]

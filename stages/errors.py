@@ -16,6 +16,7 @@ class Interrupted(Exception):
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among `known`: it offers the near ones, or all."""
+    name = printable(name, 100)
     names = {each.lower(): each for each in sorted(known)}
     near = [names[each] for each in difflib.get_close_matches(name[:80].lower(), names, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names.values())}."

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.errors import printable
+from stages.errors import printable, unknown
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,11 @@ from stages.errors import printable
 )
 def test_nothing_in_foreign_text_is_obeyed(text, shown):
     assert printable(text) == shown
+
+
+def test_a_name_that_there_is_not_is_foreign_text_too():
+    assert str(unknown("model", "\x1b[2J", ["small"])) == r"There is no model named '\x1b[2J'; known: small."
+    assert len(str(unknown("model", "small" * 1_000_000, ["small"]))) < 200
 
 
 def test_foreign_text_is_short_whatever_it_is_made_of():

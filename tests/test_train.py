@@ -124,6 +124,18 @@ def test_a_finished_run_goes_on_for_more_rounds_as_its_next_version(toy_store):
     assert_same(before, numbers(toy_store.open("first@v1", thorough=True)))
 
 
+def test_a_run_from_before_auc_was_measured_goes_on(toy_store, monkeypatch):
+    stage.train(toy_store, "old", settings(algorithm="local", rounds=2), {})
+    packed = stage.packed_run
+
+    def without_auc(artifact):
+        return {name: value for name, value in packed(artifact).items() if not name.endswith("test_auc")}
+
+    monkeypatch.setattr(stage, "packed_run", without_auc)
+    auc = read(stage.resume(toy_store, "old", {"rounds": 4})).test_auc
+    assert np.isnan(auc).all(1).tolist() == [True, True, True, False, False]
+
+
 def test_a_finished_run_without_more_rounds_is_left_alone(toy_store):
     stage.train(toy_store, "first", settings(algorithm="local"), {})
     with pytest.raises(UserError, match="--rounds"):

@@ -6,9 +6,9 @@
     predict(hyper, shared, client, download | None, x) -> scores float32 [B, classes]
 
 and a frozen dataclass of hyperparameters. Rules: no file, no printing, no global seed, no look for a device
-(tensors arrive placed). `client_update` changes its own `client` only. `server_update` gets one upload or more. What crosses the border between client and
-server is a dataclass of tensors; its cost is counted from the tensors themselves. `shared` is what everyone derives
-from the seed alone and is never sent.
+(tensors arrive placed). `client_update` changes its own `client` only; `server_update` gets at least one upload. What
+crosses the border between client and server is a dataclass of tensors; its cost is counted from the tensors themselves.
+`shared` is what everyone derives from the seed alone and is never sent.
 """
 
 from __future__ import annotations

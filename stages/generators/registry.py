@@ -102,11 +102,11 @@ def again(
     User code that the bank names runs only if the user names it again in `allowed`; `weights` says where the weights
     lie now. UserError if what is found is another generator.
     """
-    if descriptor["family"] == "factory":
+    if descriptor.get("family") == "factory":
         with plugins.only(allowed):
-            return from_factory(descriptor["factory"], device)
+            return from_factory(str(descriptor.get("factory")), device)
     settings = Generate.make({name: value for name, value in recorded.items() if name != "device"})
-    settings = replace(settings, generator=descriptor["family"], weights=weights or settings.weights)
+    settings = replace(settings, generator=str(descriptor.get("family")), weights=weights or settings.weights)
     generator = make(settings, device, embeddings or None)
     if any(generator.descriptor.get(name) != descriptor.get(name) for name in SOURCE):
         if settings.weights is None:

@@ -34,23 +34,9 @@ NOISY = ("ddpm", "euler-a", "lcm")
 
 
 @pytest.fixture(scope="session")
-def pipelines(tmp_path_factory):
-    """A folder of folders, not to be written to."""
-    folder = tmp_path_factory.mktemp("pipelines")
-    tiny_pipelines.build(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def cat(pipelines):
     """Stable Diffusion as `drawn` loads it, not to be changed."""
     return drawn(pipelines / "sd")
-
-
-@pytest.fixture
-def copied(pipelines, tmp_path):
-    """A pipeline of one's own to spoil, by name."""
-    return lambda name: shutil.copytree(pipelines / name, tmp_path / name)
 
 
 def drawn(folder, **more):
@@ -366,7 +352,7 @@ SPOILED = {  # what is done to a Stable Diffusion folder, and what the sentence 
     "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer/tokenizer_config.json is missing"),
     "pickle": (pickled, "as pickle (diffusion_pytorch_model.bin)"),
     "no weights": (lambda f: (f / "text_encoder/model.safetensors").unlink(), "text_encoder has no .safetensors"),
-    "a tensor less": (without_a_tensor, "unet lacks conv_in.bias"),
+    "a tensor less": (without_a_tensor, "unet lacks 1 of its tensors, first conv_in.bias"),
     "half and an adapter": (half_and_an_adapter, "unet lacks "),
     "an adapter alone": (an_adapter_alone, "unet has no .safetensors weights but pytorch_lora_weights.safetensors"),
     "cut weights": (lambda f: (f / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"x"), "can't be read as a"),

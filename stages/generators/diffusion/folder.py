@@ -171,6 +171,8 @@ def read(path: Path, source: str | None = None) -> Folder:
     if not (path / INDEX).is_file():
         raise UserError(f"{path} is no diffusers folder: it has no {INDEX}.")
     for file in (*path.glob("*"), *path.glob("*/*")):
+        if not (file.is_file() or file.is_dir()):  # a pipe, a device, a link to nowhere
+            raise UserError(f"{path} holds {printable(str(file.relative_to(path)))}, which is no file; remove it.")
         if file.suffix.lower() == ".py" or (file.name == INDEX and file.parent != path):
             raise UserError(
                 f"{path} holds {printable(str(file.relative_to(path)))}: code, or a pipeline in a pipeline. Neither is "

@@ -52,7 +52,10 @@ class Diffusion:
         shape = (len(latents), self._geometry.channels, self._geometry.side, self._geometry.side)
         images = self._draw(latents.to(self._device).view(shape), _noise(latents)).float()
         if not images.isfinite().all():
-            raise UserError("The pipeline drew values that are no finite numbers; with fp16, try bf16 or fp32.")
+            raise UserError(
+                f"The pipeline in {self.descriptor['source']} drew values that are no finite numbers; with fp16, try bf16 "
+                "or fp32."
+            )
         return images.expand(-1, 3, -1, -1).mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 

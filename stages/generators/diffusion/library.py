@@ -114,7 +114,9 @@ def _read(folder: Folder, part: str, dtype: torch.dtype) -> Any:
         output_loading_info=True,
     )
     if missing := sorted(told["missing_keys"]):  # the library would fill the gaps with random numbers
-        raise UserError(f"{folder.path} is incomplete: {part} lacks {printable(', '.join(missing), 100)}.")
+        raise UserError(
+            f"{folder.path} is incomplete: {part} lacks {len(missing)} of its tensors, first {printable(missing[0])}."
+        )
     return found
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.errors import UserError, printable, unknown
-from stages.foreign import opened, reason
+from stages.foreign import reason
 from stages.generators import snapshots
 from stages.generators.stylegan import official, stylegan2, stylegan3, styleganxl
 from stages.generators.stylegan.configs import decoded
@@ -56,6 +56,8 @@ class Checkpoint:
 
 def read(path: Path) -> Checkpoint:
     """A snapshot, or a converted `.safetensors`; UserError if it is neither or does not fit together."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise UserError(f"{path} can't be read as a generator: there is no such file.")
     generator = None if path.suffix == ".safetensors" else snapshots.read(path)
     try:
         header, tensors = _converted(path) if generator is None else _official(path, generator)
@@ -107,13 +109,12 @@ def _official(path: Path, generator: snapshots.Module) -> tuple[Header, dict[str
 
 def _converted(path: Path) -> tuple[Header, dict[str, Tensor]]:
     try:
-        opened(path).close()  # a pipe would make the next line wait
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
             if text is None:
                 raise UserError(_foreign(file))
             return _header(text), {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"It can't be read as safetensors ({reason(error)}).") from None
 
 
