@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from fedktl_cli.options import Json
-from fedktl_cli.terminal import Terminal, guarded, here
+from fedktl_cli.terminal import Terminal, guarded, here, safe
 from stages.artifacts.partial import progress, unfinished
 from stages.artifacts.refs import FOLDERS
 from stages.errors import UserError
+from stages.settings import MOST
 
 app = typer.Typer(help="List, check, export and remove artifacts.", no_args_is_help=True)
 Reference = Annotated[str, typer.Argument(help="NAME, NAME@v3 or KIND/NAME@v3.", metavar="REF")]
@@ -30,7 +31,7 @@ def list_artifacts(context: typer.Context, json: Json = False) -> None:
     for kind in FOLDERS:
         for ref in terminal.store.refs(kind):
             try:
-                made = terminal.store.open(ref).attributes["created"]
+                made = str(terminal.store.open(ref).attributes.get("created"))
             except UserError:
                 made = "damaged"
             rows.append({"kind": kind, "ref": str(ref), "created": made})
@@ -57,13 +58,9 @@ def show(context: typer.Context, ref: Reference, json: Json = False) -> None:
     """
     terminal = here(context)
     artifact = terminal.store.open(ref)
-    from zarr import Array
-
     facts = {name: value for name, value in artifact.attributes.items() if name not in ("manifest", "rows")}
     arrays = {
-        name: {"shape": list(array.shape), "dtype": str(array.dtype)}
-        for name, array in artifact.group.members(max_depth=None)
-        if isinstance(array, Array)
+        name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in artifact.arrays().items()
     }
     size = sum(entry[0] for entry in artifact.attributes["manifest"].values())
     if json:
@@ -88,6 +85,8 @@ def verify(context: typer.Context, refs: Annotated[list[str] | None, typer.Argum
     """
     terminal = here(context)
     wanted = [terminal.store.resolve(ref) for ref in refs or []] or [r for k in FOLDERS for r in terminal.store.refs(k)]
+    if not wanted:
+        raise UserError(f"There is no artifact in {terminal.store.root} yet.")
     damaged = []
     with terminal.observer() as observer:
         observer.start("verifying", len(wanted))
@@ -98,7 +97,7 @@ def verify(context: typer.Context, refs: Annotated[list[str] | None, typer.Argum
                 damaged.append(str(error))
             observer.advance()
     for sentence in damaged:
-        terminal.err.print(sentence, markup=False, soft_wrap=True)
+        terminal.tell(sentence)
     if damaged:
         raise UserError(f"{len(damaged)} of {len(wanted)} artifacts are damaged.")
     terminal.show(f"{len(wanted)} artifacts are whole.")
@@ -121,14 +120,14 @@ def lineage(context: typer.Context, ref: Reference, json: Json = False) -> None:
 
     def grow(tree: Tree, node: Node) -> Tree:
         for role, child in node.sources.items():
-            grow(tree.add(Text(f"{role}: {child}")), child)
+            grow(tree.add(Text(safe(f"{role}: {child}"))), child)
         return tree
 
     root = trace(terminal.store, ref)
     if json:
         terminal.json(root.as_dict())
     else:
-        terminal.show(grow(Tree(Text(str(root))), root))
+        terminal.show(grow(Tree(Text(safe(str(root)))), root))
 
 
 @app.command("export")
@@ -145,7 +144,9 @@ def export(
     ] = None,
     client: Annotated[
         int | None,
-        typer.Option("--client", help="This client only: its model, or its data as a store of its own.", min=0),
+        typer.Option(
+            "--client", help="This client only: its model, or its data as a store of its own.", min=0, max=MOST
+        ),
     ] = None,
 ) -> None:
     """Write an artifact for other programs: data as PFLlib folders or npz, client models as safetensors.
@@ -155,10 +156,15 @@ def export(
     [dim]fedktl artifacts export digits --client 3 share-of-3[/]
     """
     from stages.artifacts.exporting import export as write
+    from stages.artifacts.exporting import predicts
 
     terminal = here(context)
-    for path in write(terminal.store.open(ref), format, folder, client):
+    artifact = terminal.store.open(ref)
+    paths = write(artifact, format, folder, client)
+    for path in paths:
         terminal.show(str(path))
+    if any(path.suffix == ".safetensors" for path in paths):
+        terminal.say(predicts(artifact))
 
 
 @app.command("remove")
@@ -189,12 +195,16 @@ def _discard(terminal: Terminal, path: Path) -> None:
 @app.command("gc")
 @guarded
 def gc(context: typer.Context) -> None:
-    """Remove the temporary folders that killed processes left. Unfinished runs stay.
+    """Remove the temporary folders that killed processes left, and lay down the pages they did not. Unfinished runs stay.
 
     [dim]fedktl artifacts gc[/]
     """
+    from stages.report import lay_missing
+
     terminal = here(context)
     found = terminal.store.leftovers()
     for path in found:
         shutil.rmtree(path, ignore_errors=True)
     terminal.show(f"Removed {len(found)} left-over folders.")
+    for path in lay_missing(terminal.store):
+        terminal.show(str(path))

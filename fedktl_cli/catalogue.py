@@ -88,7 +88,9 @@ def list_models(context: typer.Context, json: Json = False) -> None:
 def show_model(
     context: typer.Context,
     name: str,
-    image_size: Annotated[int, typer.Option("--image-size", help="Side of the images, in pixels.", min=8)] = 32,
+    image_size: Annotated[
+        int, typer.Option("--image-size", help="Side of the images, in pixels.", min=8, max=1024)
+    ] = 32,
     json: Json = False,
 ) -> None:
     """Parameters of a model, or of each model of a group, and of its head for 10 and for 100 classes.

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from fedktl_cli.terminal import guarded, here
-from stages.settings import Generate, Prepare, Report, Train
+from stages.settings import LARGEST_SEED, MOST, Generate, Prepare, Report, Train
 
 
 @guarded
 def demo(
     context: typer.Context,
-    rounds: Annotated[int, typer.Option("--rounds", help="Rounds of federation.", min=1)] = 15,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.", min=0)] = 0,
+    rounds: Annotated[int, typer.Option("--rounds", help="Rounds of federation.", min=1, max=MOST)] = 15,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.", min=0, max=LARGEST_SEED)] = 0,
 ) -> None:
     """Run all four stages on handwritten digits: FedKTL beside local training.
 

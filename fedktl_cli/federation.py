@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -16,7 +17,8 @@ from typing import Annotated
 import typer
 
 from fedktl_cli.terminal import Terminal, guarded, here
-from stages.errors import UserError
+from stages.errors import UserError, printable
+from stages.settings import MOST
 
 app = typer.Typer(
     help="Start the server and the clients of a real federation (needs fedktl[flower]).", no_args_is_help=True
@@ -75,12 +77,14 @@ def join(
     context: typer.Context,
     address: Annotated[str, typer.Argument(help="HOST:PORT of the SuperLink.", metavar="ADDRESS")],
     data: Annotated[str, typer.Option(help="Data artifact with this client's images.", metavar="REF")],
-    client: Annotated[int, typer.Option(help="This client's number, from 0.", min=0, metavar="N")],
+    client: Annotated[int, typer.Option(help="This client's number, from 0.", min=0, max=MOST, metavar="N")],
     models: Annotated[
         Path | None,
         typer.Option(help="Folder of this client's models; default: `clients` in the store.", metavar="DIR"),
     ] = None,
-    port: Annotated[int, typer.Option(help="Local port of this node; default: 9094 + client.", min=0, metavar="N")] = 0,
+    port: Annotated[
+        int, typer.Option(help="Local port of this node; default: 9094 + client.", min=0, max=65535, metavar="N")
+    ] = 0,
     root_certificates: Annotated[
         Path | None,
         typer.Option(
@@ -100,8 +104,11 @@ def join(
     artifact = terminal.store.open(data, "data")
     folder = (models or terminal.store.root / "clients").absolute()
     Home(client, artifact, folder)  # refuses a client that the artifact has not
-    if ":" not in address:
-        raise UserError(f"'{address}' is no address; write HOST:PORT.")
+    host, _, number = address.rpartition(":")
+    if not (
+        re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host) and number.isdecimal() and 0 < int(number[:6]) < 65536
+    ):
+        raise UserError(f"'{printable(address, 80)}' is no address; write HOST:PORT.")
     config = {"store": str(terminal.store.root.absolute()), "data": f"data/{artifact.ref}", "folder": str(folder)}
     text = " ".join([*(f'{name}="{value}"' for name, value in config.items()), f"client={client}"])
     command = ["flower-supernode", "--superlink", address, "--port", str(port or 9094 + client), "--node-config", text]

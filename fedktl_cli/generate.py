@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from fedktl_cli.options import Json, Name, Preset, with_settings
+from fedktl_cli.options import Json, Name, Preset, not_empty, with_settings
 from fedktl_cli.terminal import guarded, here
-from stages import presets
+from stages import plugins, presets
 from stages.errors import UserError
 from stages.settings import Generate
 
-Resume = Annotated[str | None, typer.Option("--resume", metavar="NAME", help="Go on with this unfinished bank.")]
+Resume = Annotated[
+    str | None, typer.Option("--resume", metavar="NAME", help="Go on with this unfinished bank.", callback=not_empty)
+]
 
 
 @guarded
@@ -36,14 +38,14 @@ def generate(
     [dim]fedktl generate --from-latents fedktl-digits-s0 --name centroids[/]
     """
     terminal = here(context)
-    if resume and (name or preset or given):
+    if resume and (name or preset or given.keys() - {"generator"}):
         raise UserError("--resume goes on with a bank as it was planned; give no other setting.")
     settings = Generate.make(presets.load(preset).generate, given)
     from stages import generate as stage
 
-    with terminal.observer() as observer:
+    with terminal.observer() as observer, plugins.only(given.get("generator")):
         if resume:
-            artifact = stage.resume(terminal.store, resume, observer)
+            artifact = stage.resume(terminal.store, resume, given.get("generator"), observer)
         else:
             artifact = stage.generate(terminal.store, name or default_name(settings), settings, observer)
     latents, images = artifact.group["latents"], artifact.group["images"]

@@ -44,10 +44,15 @@ def described(file: Path) -> dict[str, Any]:
         from stages.generators import diffusion
 
         return diffusion.describe(file)
-    from stages.generators.builtin.generator import facts
+    import torch
+
+    from stages.generators.builtin import generator as builtin
     from stages.generators.stylegan import checkpoint
 
-    return dict(facts(file)) or checkpoint.describe(file)
+    if facts := builtin.facts(file):
+        builtin.pretrained(torch.device("cpu"), file)  # refuses weights that are not what the header says
+        return dict(facts)
+    return checkpoint.describe(file)
 
 
 @app.command("convert")

@@ -9,13 +9,25 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fedktl_cli import artifacts, catalogue, demo, federation, generate, generator, prepare, presets, report, train
-from fedktl_cli.terminal import Terminal
+from fedktl_cli import (
+    artifacts,
+    catalogue,
+    demo,
+    federation,
+    generate,
+    generator,
+    prepare,
+    presets,
+    report,
+    streams,
+    train,
+)
+from fedktl_cli.terminal import Terminal, safe
 from stages.artifacts.store import Store
 
 
 class Commands(TyperGroup):
-    """Tells where a global option belongs that stands behind a command."""
+    """Tells where a global option belongs that stands behind a command, and repeats no more of what was typed than fits."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -23,6 +35,8 @@ class Commands(TyperGroup):
         except Exception as error:  # NoSuchOption, of click or of the click that Typer brings, by its version
             refused: Any = error
             option = getattr(refused, "option_name", "")
+            if isinstance(getattr(refused, "message", None), str):
+                refused.message = safe(refused.message)
             if option in (name for parameter in self.params for name in parameter.opts):
                 refused.message = f"{option} goes before the command: fedktl {option} ... {ctx.invoked_subcommand} ..."
                 refused.possibilities = None
@@ -80,4 +94,8 @@ app.add_typer(presets.app, name="presets", rich_help_panel="Look around")
 
 def run() -> None:
     """Entry point of the `fedktl` program."""
+    streams.prepare()
+    if sys.flags.optimize > 1:
+        print("fedktl needs its libraries' docstrings; run it without -OO or PYTHONOPTIMIZE=2.", file=sys.stderr)
+        sys.exit(2)
     sys.exit(app())

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stages.errors import UserError
 from stages.settings import Settings, key
 
 
@@ -29,6 +30,9 @@ def with_settings(settings: type[Settings]) -> Callable[[Callable[..., None]], C
         def command(**values: Any) -> None:
             chosen = {name: value for name, value in values.items() if name in names}
             rest = {name: value for name, value in values.items() if name not in names}
+            for name, value in rest.items():
+                if value == "":  # as of a shell variable that was not set
+                    raise UserError(f"--{name} must not be empty; leave it out instead.")
             function(**rest, given={name: value for name, value in chosen.items() if value not in (None, [])})
 
         every = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in [*own, *added]]
@@ -70,7 +74,15 @@ def shown(default: Any) -> str:
     return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
 
 
-Name = Annotated[str | None, typer.Option("--name", help="Name of the artifact to write.", metavar="NAME")]
+def not_empty(value: str | None) -> str | None:
+    if value == "":
+        raise typer.BadParameter("it is empty.")
+    return value
+
+
+Name = Annotated[
+    str | None, typer.Option("--name", help="Name of the artifact to write.", metavar="NAME", callback=not_empty)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Preset = Annotated[
     str | None,

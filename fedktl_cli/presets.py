@@ -40,4 +40,4 @@ def show_preset(context: typer.Context, name: str, json: Json = False) -> None:
     if json:
         here(context).json({"preset": name, **preset.as_dict()})
     else:
-        typer.echo(preset.as_toml(), nl=False)
+        here(context).write(preset.as_toml())

@@ -45,6 +45,8 @@ def report(
     format = "json" if json else format
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise UserError(f"{output} can't be written; give a file in a folder that is there.")
     if paper is not None:
         beside_paper(terminal, paper, runs or [], format, output, name)
         return
@@ -91,10 +93,10 @@ def beside_paper(
 def deliver(terminal: Terminal, content: str, output: Path | None) -> None:
     """Write a result to a file, or to standard output."""
     if output is None:
-        typer.echo(content, nl=False)
+        terminal.write(content)
         return
     try:
-        output.write_text(content)
+        output.write_text(content, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}).") from error
     terminal.say(f"Written to {output}")

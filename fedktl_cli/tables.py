@@ -10,20 +10,23 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fedktl_cli.terminal import amount
+from fedktl_cli.terminal import amount, safe
 from stages.artifacts.kinds import SPLITS, Data, Run
 from stages.reporting import formats, paper
+from stages.reporting.scores import best_on_test, last
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def plain(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None, left: int = 1) -> Table:
     """A table without ornament: the first columns to the left, numbers to the right."""
-    table = Table(title=title, box=None, pad_edge=False, title_justify="left", header_style="bold")
+    table = Table(
+        title=title and Text(safe(title)), box=None, pad_edge=False, title_justify="left", header_style="bold"
+    )
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*(Text(safe(str(cell))) for cell in row))
     return table
 
 
@@ -40,8 +43,7 @@ def label_heat_map(data: Data, width: int) -> Table:
     cells = padded.reshape(data.clients, -1, group).sum(2)
     levels = np.ceil(8 * cells / max(1, cells.max())).astype(int)
     counts = sample_counts(data)
-    last = data.classes - 1
-    heading = f"classes 0..{last}" if group == 1 else f"classes 0..{last}, {group} a block"
+    heading = f"classes 0..{data.classes - 1}" + (f", {group} a block" if group > 1 else "")
     table = plain(["client", "train", "valid.", "test"], [])
     table.add_column(heading)
     for client, row in enumerate(levels):
@@ -50,20 +52,13 @@ def label_heat_map(data: Data, width: int) -> Table:
     return table
 
 
-def curve(run: Run) -> list[float]:
-    """Accuracy at each evaluated round over all test images, in percent."""
-    weights = run.test_samples / run.test_samples.sum()
-    return [float(value) for value in (np.nan_to_num(run.test_accuracy) @ weights * 100).round(4)]
-
-
 def runs(found: Sequence[Run]) -> Table:
     """One line per run: where its accuracy went and what it sent."""
     rows = []
     for run in found:
-        accuracy = curve(run)
         up, down = run.upload_floats.sum(1).mean(), run.download_floats.sum(1).mean()
         rows.append([
-            str(run.artifact.ref), str(len(run.joined)), f"{accuracy[-1]:.2f}", f"{max(accuracy):.2f}",
+            str(run.artifact.ref), str(len(run.joined)), f"{last(run):.2f}", f"{best_on_test(run):.2f}",
             amount(float(up)), amount(float(down)), f"{sum(s.mean() for s in run.seconds.values()):.2f}",
         ])  # fmt: skip
     return plain(["run", "rounds", "last %", "best %", "floats up/round", "down/round", "s/round"], rows)

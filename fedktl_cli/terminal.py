@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from typing import Any, ParamSpec
 
 import typer
 
+from fedktl_cli.streams import Forgiving, console, give_up
 from stages.artifacts.store import Store
-from stages.errors import Interrupted, UserError
+from stages.errors import Interrupted, UserError, printable
 from stages.observer import Observer
 
 BAD_INPUT, OUR_FAULT, INTERRUPTED = 2, 1, 130
+LONGEST_LINE = 1200  # characters; of a longer one the middle is left out
 P = ParamSpec("P")
 
 
@@ -33,28 +36,51 @@ class Terminal:
 
     @functools.cached_property
     def out(self) -> Any:
-        from rich.console import Console
-
-        return Console(highlight=False)
+        return console(sys.stdout)
 
     @functools.cached_property
     def err(self) -> Any:
-        from rich.console import Console
-
-        return Console(stderr=True, highlight=False)
+        return console(Forgiving(sys.stderr))
 
     def say(self, message: str) -> None:
         """A sentence beside the result; silent under --quiet."""
         if not self.quiet:
-            self.err.print(message, markup=False, soft_wrap=True)
+            self.tell(message)
+
+    def tell(self, message: str) -> None:
+        """A sentence that is never left out."""
+        self.err.print(safe(message), soft_wrap=True)
 
     def show(self, renderable: Any) -> None:
         """A result for people."""
-        self.out.print(renderable, soft_wrap=isinstance(renderable, str))
+        with self._result():
+            if isinstance(renderable, str):
+                self.out.print(safe(renderable), soft_wrap=True)
+            else:
+                self.out.print(renderable)
 
     def json(self, value: Any) -> None:
         """A result for a script."""
-        sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+        self.write(json.dumps(value, allow_nan=False) + "\n")
+
+    def write(self, text: str) -> None:
+        """A result that goes into a file."""
+        with self._result():
+            sys.stdout.write(text)
+
+    @contextmanager
+    def _result(self) -> Iterator[None]:
+        """UserError if standard output takes no more; a reader that went away, as `head` does, has all it wanted."""
+        try:
+            yield
+            sys.stdout.flush()
+        except BrokenPipeError:
+            give_up(sys.stdout)
+        except OSError as error:
+            give_up(sys.stdout)
+            raise UserError(
+                f"Standard output can't be written ({error.strerror}); what the command made is kept, its result is not shown."
+            ) from error
 
     @contextmanager
     def observer(self) -> Iterator[Observer]:
@@ -116,7 +142,7 @@ class LiveProgress(Progress):
         self.finish()
         super().start(task, total, done)
         columns = (
-            TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn(),
         )  # fmt: skip
         self._bar = Bar(*columns, console=self.terminal.err)
@@ -168,14 +194,22 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
     def command(*args: P.args, **kwargs: P.kwargs) -> None:
         terminal = here(kwargs["context"])  # type: ignore[arg-type]
         try:
-            function(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_, **__: terminal.say(str(message))
+                function(*args, **kwargs)
         except UserError as error:
             raise _ended(terminal, str(error), BAD_INPUT) from error
         except (Interrupted, KeyboardInterrupt) as error:
             raise _ended(terminal, str(error) or "Stopped.", INTERRUPTED) from error
-        except BrokenPipeError:
-            sys.stderr.close()  # the reader of our output went away, as `head` does
-            raise typer.Exit(0) from None
+        except SystemExit as error:  # no code of ours does
+            message = f"Code that the command loaded ended the program (exit code {error.code})."
+            raise _ended(terminal, message, BAD_INPUT) from error
+        except OSError as error:
+            message = f"The system refuses {error.filename or 'that'} ({error.strerror or error})."
+            raise _ended(terminal, message, BAD_INPUT) from error
+        except MemoryError as error:
+            message = f"Memory ran out ({str(error) or 'no more of it is to be had'}); choose smaller settings."
+            raise _ended(terminal, message, BAD_INPUT) from error
         except Exception as error:
             message = f"fedktl failed ({type(error).__name__}: {error}); this is our fault. --verbose shows where."
             raise _ended(terminal, message, OUR_FAULT) from error
@@ -186,8 +220,19 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
 def _ended(terminal: Terminal, message: str, code: int) -> typer.Exit:
     if terminal.verbose and code != INTERRUPTED:
         traceback.print_exc()
-    terminal.err.print(message, markup=False, soft_wrap=True)
+    terminal.tell(message)
     return typer.Exit(code)
+
+
+def safe(text: str) -> str:
+    """A message whose parts may come from anywhere: its lines as a terminal may have them."""
+    return "\n".join(_short(line) for line in text.splitlines())
+
+
+def _short(line: str) -> str:
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE - 300]} ... {line[-295:]}"
+    return printable(line, 8 * LONGEST_LINE)
 
 
 def here(context: typer.Context) -> Terminal:

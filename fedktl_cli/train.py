@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import math
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedktl_cli.options import Json, Name, Preset, with_settings
+from fedktl_cli.options import Json, Name, Preset, not_empty, with_settings
 from fedktl_cli.terminal import guarded, here
-from stages import presets
+from stages import plugins, presets
 from stages.errors import UserError
 from stages.settings import Train
+
+if TYPE_CHECKING:
+    from stages.artifacts.kinds import Run
 
 Assignments = Annotated[
     list[str] | None,
@@ -19,7 +23,7 @@ Assignments = Annotated[
         help="A hyperparameter of the algorithm, as in mu=50; repeatable. `fedktl algorithms show NAME` lists them.",
     ),
 ]  # fmt: skip
-Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")]
+Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.", callback=not_empty)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run one batch per model, write nothing.")]
 
 
@@ -51,14 +55,16 @@ def train(
     from stages import train as stage
 
     hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
+    words = (given.get("models"), given.get("generator"), *(assignments or []))
     if dry_run:
-        previews = stage.dry_run(terminal.store, settings, hyper)
+        with plugins.only(*words):
+            previews = stage.dry_run(terminal.store, settings, hyper)
         if json:
             terminal.json({"previews": previews})
         for preview in previews if not json else []:
             terminal.show(tables.preview(preview))
         return
-    with terminal.observer() as observer:
+    with terminal.observer() as observer, plugins.only(*words):
         if resume:
             published = [stage.resume(terminal.store, resume, given, observer)]
         else:
@@ -72,9 +78,16 @@ def report(terminal: Any, published: list[Any], as_json: bool) -> None:
 
     runs = [read(artifact) for artifact in published]
     if as_json:
-        terminal.json({"runs": [{"run": str(run.artifact.ref), "accuracy": tables.curve(run)} for run in runs]})
+        terminal.json({"runs": [{"run": str(run.artifact.ref), "accuracy": curve(run)} for run in runs]})
     else:
         terminal.show(tables.runs(runs))
+
+
+def curve(run: Run) -> list[float | None]:
+    """Accuracy at each evaluation in percent; None where no client with test images was there."""
+    from stages.reporting.scores import accuracy
+
+    return [None if math.isnan(value) else round(value, 4) for value in accuracy(run).tolist()]
 
 
 def register(app: typer.Typer) -> None:

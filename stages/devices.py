@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from stages.errors import UserError
+from stages.foreign import reason
 from stages.settings import Train
+
+WORKSPACES = (":4096:8", ":16:8")  # with which cuBLAS is deterministic
 
 
 def device(name: str) -> torch.device:
@@ -18,11 +21,11 @@ def device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
+        if found.type not in ("cpu", "cuda"):
+            raise RuntimeError("no other kind has been tried")
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f"Device '{name}' is not to be had here ({str(error).splitlines()[0]}); use cpu or auto."
-        ) from None
+        raise UserError(f"Device '{name}' is not to be had here ({reason(error)}); use cpu or auto.") from None
     return found
 
 
@@ -31,8 +34,8 @@ def set_up(settings: Train) -> None:
     torch.set_num_threads(settings.threads)
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # with the default of 8, clients in flight share queues
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants to be deterministic
+    if settings.deterministic and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in WORKSPACES:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = WORKSPACES[0]
     torch.backends.cudnn.deterministic = settings.deterministic
     torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)  # adaptive pooling has no other backward
 

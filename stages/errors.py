@@ -16,7 +16,14 @@ class Interrupted(Exception):
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among `known`: it offers the near ones, or all."""
+    name = printable(name, 100)
     names = {each.lower(): each for each in sorted(known)}
-    near = [names[each] for each in difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)]
+    near = [names[each] for each in difflib.get_close_matches(name[:80].lower(), names, n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names.values())}."
-    return UserError(f"There is no {kind} named '{name}'; {hint}")
+    return UserError(f"There is no {kind} named '{printable(name, 80)}'; {hint}")
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """Foreign text for a message: one line of at most `limit` characters, what a terminal would obey written out."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from stages import npy, plugins
 from stages.artifacts.kinds import read
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Artifact, Store
 from stages.devices import device
-from stages.errors import Interrupted, UserError
+from stages.errors import Interrupted, UserError, printable
 from stages.generators import registry
 from stages.generators.protocol import Generator, resized
 from stages.observer import SILENT, Observer
@@ -60,21 +62,27 @@ def generate(store: Store, name: str, settings: Generate, observer: Observer = S
     return finish(store, partial, job, observer)
 
 
-def resume(store: Store, ref: str, observer: Observer = SILENT) -> Artifact:
-    """Render what is missing of an unfinished bank; UserError if its generator or latents are not what they were."""
+def resume(store: Store, ref: str, generator: str | None = None, observer: Observer = SILENT) -> Artifact:
+    """Render what is missing of an unfinished bank; UserError if its generator or latents are not what they were.
+
+    Where it is rendered by code of the user's, `generator` must name that code again.
+    """
     path = find_unfinished(store, Ref.parse(ref), "latents")
     if path is None:
         raise UserError(
             f"There is no unfinished bank {ref} in {store.root}; `fedktl artifacts list` shows what there is."
         )
-    partial = Partial.reopen(path)
-    job = planned(store, Generate.make(partial.facts["settings"]))
-    for what, value in job.inputs().items():
-        if value != partial.facts[what]:
-            settings = job.settings
-            source = settings.from_latents if what == "given" else settings.weights or settings.generator
-            raise UserError(f"{source} is not what {partial.ref} was begun with; restore it, or generate anew.")
-    return finish(store, partial, job, observer)
+    with closing(Partial.reopen(path)) as partial:
+        settings = Generate.make(partial.facts["settings"])
+        if generator not in (None, settings.generator):
+            raise UserError(f"{partial.ref} is rendered by {settings.generator}; going on changes nothing of it.")
+        with plugins.only(generator):
+            job = planned(store, settings)
+        for what, value in job.inputs().items():
+            if value != partial.facts[what]:
+                source = settings.from_latents if what == "given" else settings.weights or settings.generator
+                raise UserError(f"{source} is not what {partial.ref} was begun with; restore it, or generate anew.")
+        return finish(store, partial, job, observer)
 
 
 def planned(store: Store, settings: Generate) -> Job:
@@ -105,7 +113,8 @@ def render(partial: Partial, job: Job, observer: Observer) -> None:
     for rows in missing:
         if observer.stop_requested():
             raise Interrupted(
-                f"Stopped at latent {rows.start} of {job.total}; go on with: fedktl generate --resume {partial.ref}"
+                f"Stopped at latent {rows.start} of {job.total}; go on with: "
+                f"fedktl generate --resume {partial.ref}{plugins.again(generator=job.settings.generator)}"
             )
         if job.given is None:
             latents = job.generator.sample_latents(rows.stop - rows.start, rng.torch("latents", rows.start))
@@ -156,17 +165,19 @@ def given_latents(store: Store, source: str | None, width: int) -> tuple[Tensor 
         values = read(made_from["run"]).centroids
     if values.dtype.kind != "f" or values.ndim != 2 or not len(values) or values.shape[1] != width:
         raise UserError(f"{source} holds {values.dtype} {values.shape}; this generator takes floats [n, {width}].")
-    if not np.isfinite(values).all():
-        raise UserError(f"{source} holds a latent that is not finite; every value must be a number.")
-    return torch.from_numpy(values.astype(np.float32)), made_from
+    with np.errstate(over="ignore"):
+        latents = values.astype(np.float32)
+    if not np.isfinite(latents).all():
+        raise UserError(
+            f"{source} holds a latent that is no finite float32; every value must be a number below 3.4e38."
+        )
+    return torch.from_numpy(latents), made_from
 
 
 def from_file(path: Path) -> np.ndarray:
     try:
-        loaded: Any = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return loaded[loaded.files[0]]
-    except (OSError, ValueError, IndexError, EOFError) as error:
-        raise UserError(f"{path} can't be read as latents ({error}); give a .npy or .npz of floats [n, H].") from error
+        return npy.first(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} can't be read as latents ({printable(str(error))}); give a .npy or .npz of floats [n, H]."
+        ) from error

@@ -1,29 +1,72 @@
-"""A user's own Python objects, named `package.module:attribute`."""
+"""A user's own Python objects, named `package.module:attribute`. All code that is found by a name is loaded here."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
-from stages.errors import UserError
+from stages.errors import UserError, printable
+
+PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_named: ContextVar[frozenset[str] | None] = ContextVar("named", default=None)  # the paths that may be loaded; None: all
 
 
 def is_path(name: str) -> bool:
     return ":" in name
 
 
-def load(path: str) -> Callable[..., Any]:
-    """The callable at `package.module:attribute`; the current folder is searched too, as with `python -m`."""
-    module_name, _, attribute = path.partition(":")
+def parts(*texts: str | None) -> frozenset[str]:
+    """What the texts of settings and assignments name: `a=CNN,x:y+256` a, CNN, x:y and 256."""
+    return frozenset(part.strip() for text in texts if text for part in re.split("[,+=]", text))
+
+
+def again(**settings: str | None) -> str:
+    """The options that name the code in these settings once more, for a sentence that says how to go on."""
+    return "".join(f" --{name} {shlex.quote(text)}" for name, text in settings.items() if text and is_path(text))
+
+
+@contextmanager
+def only(*texts: str | None) -> Iterator[None]:
+    """Within, code is loaded only if the user named it in one of these texts, whatever an artifact or a file names."""
+    named, outer = parts(*texts), _named.get()
+    token = _named.set(named if outer is None else named & outer)
+    try:
+        yield
+    finally:
+        _named.reset(token)
+
+
+def load(path: str, setting: str) -> Callable[..., Any]:
+    """The callable at `package.module:attribute`, the value of a setting; what it raises becomes a UserError.
+
+    The current folder is searched too, as with `python -m`. UserError if there is none, or the user did not name it.
+    """
+    shown, named = printable(path), _named.get()
+    if not PATH.fullmatch(path):
+        raise UserError(f"'{shown}' can't be loaded; write package.module:factory.")
+    if named is not None and path not in named:
+        raise UserError(
+            f"'{shown}' is code that a file names and you did not; to run it, say --{setting} {shown} as well."
+        )
+    module, _, attribute = path.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"'{path}' can't be loaded ({error}); write package.module:factory.") from error
+    found = called(f"'{shown}' can't be loaded", lambda: getattr(importlib.import_module(module), attribute))
     if not callable(found):
-        raise UserError(f"'{path}' is no function or class; write package.module:factory.")
-    return found
+        raise UserError(f"'{shown}' is no function or class; write package.module:factory.")
+    return partial(called, f"'{shown}' failed", found)
+
+
+def called(sentence: str, code: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return code(*arguments)
+    except (Exception, SystemExit) as error:  # foreign code may raise anything
+        raise UserError(f"{sentence} ({type(error).__name__}: {printable(str(error))}).") from error

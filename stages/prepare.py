@@ -28,6 +28,8 @@ def prepare(store: Store, name: str, settings: Prepare, observer: Observer = SIL
     else:
         dataset = datasets.read(settings)
         dealt = dealt_out(dataset, settings, rng)
+    for note in dataset.notes:
+        observer.note(note)
     shares = [split(dataset, *rows, settings, rng, client) for client, rows in enumerate(dealt)]
     resolved = replace(settings, clients=len(shares))  # a partition that was read brings its own number
     if resolved != settings:

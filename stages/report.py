@@ -13,7 +13,7 @@ from stages.artifacts import kinds, seal
 from stages.artifacts.kinds import Run
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Artifact, Store
-from stages.errors import UserError
+from stages.errors import UserError, printable
 from stages.observer import SILENT, Observer
 from stages.reporting import figures, page, paper
 from stages.reporting.figures import Labels
@@ -62,7 +62,7 @@ def beside_paper(store: Store, table: str, runs: Iterable[str] = (), observer: O
 def sources(store: Store, run: Artifact) -> dict[str, Artifact]:
     """What a run was made from, by kind, as far as the store still has it."""
     found = {}
-    for kind, made in run.attributes["made_from"].items():
+    for kind, made in run.sources.items():
         ref = Ref.parse(made["ref"])
         if ref.version in store.versions(kind, ref.name) and (source := store.open(ref, kind)).identity == made:
             found[kind] = source
@@ -76,7 +76,7 @@ def chosen(store: Store, refs: Iterable[str]) -> list[Artifact]:
         return [store.open(ref) for ref in named]
     data = store.newest("data")
     runs = [store.open(ref) for ref in store.refs("run")]
-    made = [run for run in runs if run.attributes["made_from"].get("data") == data.identity]
+    made = [run for run in runs if run.sources.get("data") == data.identity]
     if not made:
         raise UserError(
             f"No run was made from {data.ref}, the newest data; train on it with `fedktl train`, or name the runs to report."
@@ -101,7 +101,7 @@ def lineage(store: Store, runs: list[Run]) -> dict[tuple[str, str], Artifact | N
     """
     found: dict[tuple[str, str], Artifact | None] = {}
     for run in runs:
-        for kind, made in run.artifact.attributes["made_from"].items():
+        for kind, made in run.artifact.sources.items():
             ref = Ref.parse(made["ref"])
             if ref.version not in store.versions(kind, ref.name):
                 found[kind, made["ref"]] = None
@@ -118,12 +118,27 @@ def lineage(store: Store, runs: list[Run]) -> dict[tuple[str, str], Artifact | N
 
 def label_counts(data: Artifact) -> Labels:
     """Only the counts and names: a report has no need of the images."""
-    return Labels(str(data.ref), [str(name) for name in data.attributes["class_names"]], data.array("counts"))
+    counts, names = kinds.read_counts(data)
+    return Labels(str(data.ref), [printable(name, 60) for name in names], counts)
 
 
 def page_path(store: Store, ref: Ref) -> Path:
     """Where the page of a report lies as a plain HTML file."""
     return store.path(ref).with_suffix(".html")
+
+
+def lay_missing(store: Store) -> list[Path]:
+    """Write the pages that killed processes left out, of reports that are whole; their paths."""
+    laid = []
+    for ref in store.refs("report"):
+        if not page_path(store, ref).exists():
+            try:
+                html = kinds.read(store.open(ref)).page
+            except UserError:  # damaged, for `verify` to say
+                continue
+            lay_beside(store, ref, html)
+            laid.append(page_path(store, ref))
+    return laid
 
 
 def lay_beside(store: Store, ref: Ref, html: str) -> None:

@@ -6,128 +6,11 @@ is written once. Standard library only: `fedktl --help` imports this module and 
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
 
-from stages.errors import UserError, unknown
+from stages.fields import LARGEST_SEED, MOST, WIDEST, Settings, key, setting
 
-T = TypeVar("T")
-
-
-def setting(
-    default: T,
-    help: str,
-    *,
-    panel: str = "Settings",
-    choices: tuple[str, ...] = (),
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    off: str | None = None,
-    also: tuple[str, ...] = (),
-    none: str | None = None,
-    source: str = "",
-) -> T:
-    """A dataclass field with its meaning.
-
-    `low`/`high` are inclusive bounds, `above` an exclusive one; `off` is the name of the option that
-    switches a flag off, `also` are other spellings of the option; `none` is the word for None; `source` says where the default comes from.
-    """
-    metadata = dict(
-        help=help, panel=panel, choices=choices, low=low, high=high, above=above, off=off, also=also, none=none,
-        source=source,
-    )  # fmt: skip
-    return dataclasses.field(default=default, metadata=metadata)  # type: ignore[return-value]
-
-
-def key(field: dataclasses.Field[Any]) -> str:
-    """The name a user writes for a field: `lambda_` is lambda."""
-    return field.name.rstrip("_")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Checks every field against its own metadata and reports all mistakes at once."""
-
-    def __post_init__(self) -> None:
-        wrong = [sentence for field in dataclasses.fields(self) if (sentence := self._mistake(field))]
-        if wrong:
-            raise UserError("; ".join(wrong) + ".")
-
-    def _mistake(self, field: dataclasses.Field[Any]) -> str:
-        value, meta = getattr(self, field.name), field.metadata
-        if value == () and field.default:
-            return f"{key(field)} must name at least one"
-        for one in value if isinstance(value, tuple) else (value,):
-            if meta["choices"] and one is not None and one not in meta["choices"]:
-                return str(unknown(f"value of {key(field)}", str(one), meta["choices"])).rstrip(".?")
-            if isinstance(one, bool) or not isinstance(one, (int, float)):
-                continue
-            if isinstance(one, float) and not math.isfinite(one):
-                return f"{key(field)} must be a finite number, not {one}"
-            if meta["low"] is not None and one < meta["low"]:
-                return f"{key(field)} must be at least {meta['low']:g}, not {one:g}"
-            if meta["above"] is not None and one <= meta["above"]:
-                return f"{key(field)} must be above {meta['above']:g}, not {one:g}"
-            if meta["high"] is not None and one > meta["high"]:
-                return f"{key(field)} must be at most {meta['high']:g}, not {one:g}"
-        return ""
-
-    @classmethod
-    def make(cls, *layers: Mapping[str, Any]) -> Self:
-        """Settings from layers of {name: value}, the later ones winning; values may be text.
-
-        Raises UserError for a name that is no setting, or a value of the wrong type or range.
-        """
-        fields = {key(field): field for field in dataclasses.fields(cls)}
-        hints = typing.get_type_hints(cls)
-        chosen: dict[str, Any] = {}
-        for layer in layers:
-            for name, value in layer.items():
-                field = fields.get(name.replace("-", "_").rstrip("_"))
-                if field is None:
-                    raise unknown("setting", name, fields)
-                absent = value is not None and value == field.metadata["none"]
-                chosen[field.name] = None if absent else converted(key(field), value, hints[field.name])
-        return cls(**chosen)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The resolved settings as JSON-able values, under the names a user writes."""
-        values = {key(field): getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-
-def converted(name: str, value: Any, wanted: Any) -> Any:
-    """`value` (text, or a value from TOML) as the type `wanted`; UserError says what would be accepted."""
-    if isinstance(wanted, types.UnionType):
-        if value is None:
-            return None
-        wanted = next(kind for kind in typing.get_args(wanted) if kind is not type(None))
-    if typing.get_origin(wanted) is tuple:
-        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-        stripped = [part.strip() if isinstance(part, str) else part for part in parts]
-        return tuple(converted(name, part, typing.get_args(wanted)[0]) for part in stripped if part != "")
-    if wanted is bool:
-        words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
-        answer = value if isinstance(value, bool) else words.get(str(value).lower())
-        if answer is None:
-            raise UserError(f"{name} must be on or off, not '{value}'.")
-        return answer
-    try:
-        if isinstance(value, (bool, list, dict)) or (
-            wanted is int and isinstance(value, float) and value != int(value)
-        ):
-            raise ValueError
-        return wanted(value)
-    except (TypeError, ValueError, OverflowError):
-        kind = {int: "a whole number", float: "a number"}.get(wanted, "text")
-        raise UserError(f"{name} must be {kind}, not '{value}'.") from None
-
+__all__ = ["LARGEST_SEED", "MOST", "WIDEST", "Generate", "Prepare", "Report", "Settings", "Train", "key", "setting"]
 
 DATASETS = (
     "digits", "mnist", "fashion-mnist", "emnist", "svhn", "cifar10", "cifar100", "flowers102", "gtsrb",
@@ -144,16 +27,23 @@ class Prepare(Settings):
     source: str | None = setting(None, "Folder or file with the images already there.", panel="Images")
     download: bool = setting(False, "Let the reader download what is missing.", panel="Images")
     image_size: int = setting(32, "Side of the square images, in pixels.", panel="Images", low=8, high=1024)
+    squeeze: bool = setting(
+        False, "Squeeze images into the square, as PFLlib does, or crop them at the centre.", panel="Images", off="crop"
+    )
     partition: str = setting(
         "dirichlet", "How the images are dealt to the clients.", panel="Partition", choices=PARTITIONS
     )
-    clients: int = setting(20, "Number of clients.", panel="Partition", low=1)
+    clients: int = setting(20, "Number of clients.", panel="Partition", low=1, high=100_000)
     beta: float = setting(
         0.1, "Concentration of the Dirichlet partition; smaller is more skewed.", panel="Partition", above=0
     )
     classes_per_client: int = setting(
         2, "Classes each client holds (pathological, extended-dirichlet).", panel="Partition", low=1
     )
+    class_holders: str = setting(
+        "drawn", "Who holds a class (pathological): clients drawn evenly, or consecutive ones, which is PFLlib's rule.",
+        panel="Partition", choices=("drawn", "consecutive"),
+    )  # fmt: skip
     counts: str | None = setting(
         None, "A PFLlib config.json, or a clients x classes CSV, of label counts to draw.", panel="Partition"
     )
@@ -171,7 +61,7 @@ class Prepare(Settings):
     few_shot: int = setting(
         0, "Keep only this many training images per client and class; 0 keeps all.", panel="Splits", low=0
     )
-    seed: int = setting(0, "Seed of every random choice.", low=0)
+    seed: int = setting(0, "Seed of every random choice.", low=0, high=LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -198,12 +88,12 @@ class Generate(Settings):
         "sound", "Clamp and round once, or map to bytes as the reference does (StyleGAN).", panel="StyleGAN",
         choices=("sound", "reference"),
     )  # fmt: skip
-    prompt: str | None = setting(None, "What to draw (text to image).", panel="Diffusion")
-    negative_prompt: str = setting("", "What not to draw (text to image).", panel="Diffusion")
-    steps: int = setting(50, "Steps of the scheduler.", panel="Diffusion", low=1)
-    guidance: float = setting(7.5, "Weight of the prompt (text to image).", panel="Diffusion", low=0)
+    prompt: str | None = setting(None, "What to draw (text to image).", panel="Diffusion", empty=True)
+    negative_prompt: str | None = setting(None, "What not to draw (text to image).", panel="Diffusion", empty=True)
+    steps: int = setting(50, "Steps of the scheduler.", panel="Diffusion", low=1, high=1000)
+    guidance: float = setting(7.5, "Weight of the prompt (text to image).", panel="Diffusion", low=0, high=1000)
     scheduler: str | None = setting(None, "Scheduler; default: the pipeline's own.", panel="Diffusion")
-    samples: int = setting(2000, "Latents in the bank.", panel="Bank", low=1)
+    samples: int = setting(2000, "Latents in the bank.", panel="Bank", low=1, high=10_000_000)
     image_size: int | None = setting(
         32, "Side of the images in pixels, or native: as the generator renders them.", panel="Bank", low=8, high=1024,
         none="native",
@@ -212,9 +102,9 @@ class Generate(Settings):
         None, "Render these latents instead: a .npy or .npz file, or a run's class centroids (RUN[@version]).",
         panel="Bank",
     )  # fmt: skip
-    batch_size: int = setting(64, "Images rendered at once.", panel="Speed", low=1)
+    batch_size: int = setting(64, "Images rendered at once.", panel="Speed", low=1, high=10_000)
     device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed")
-    seed: int = setting(0, "Seed of every random choice.", low=0)
+    seed: int = setting(0, "Seed of every random choice.", low=0, high=LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -229,10 +119,10 @@ class Train(Settings):
         panel="What",
     )  # fmt: skip
     pretrained: tuple[str, ...] = setting(
-        (), "ARCHITECTURE=FILE: start from torchvision weights in a .pth or .safetensors file; repeatable.",
+        (), "ARCHITECTURE=FILE: start from torchvision's or a run's exported weights, .pth or .safetensors; repeatable.",
         panel="What",
     )  # fmt: skip
-    feature_dim: int = setting(512, "Width of every client's feature.", panel="What", low=1)
+    feature_dim: int = setting(512, "Width of every client's feature.", panel="What", low=1, high=WIDEST)
     rounds: int = setting(100, "Rounds of federation.", panel="Training", low=1)
     batch_size: int = setting(10, "Images per step of local training.", panel="Training", low=1)
     lr: float = setting(0.01, "Learning rate of the clients' SGD.", panel="Training", above=0)
@@ -263,42 +153,56 @@ class Train(Settings):
         "bank", "Image-latent pairs: matched from the bank, or rendered every round.",
         panel="Pairs", choices=("bank", "live"),
     )  # fmt: skip
+    pair_pixels: str = setting(
+        "bytes", "Live pairs' pictures as bytes, or as the numbers that the generator computes.",
+        panel="Pairs", choices=("bytes", "floats"),
+    )  # fmt: skip
+    pair_resizing: str = setting(
+        "antialias", "How live pairs' pictures come to the clients' size: antialiased, or bilinear between four pixels.",
+        panel="Pairs", choices=("antialias", "bilinear"),
+    )  # fmt: skip
     pairs_per_class: int = setting(1, "Pairs of each class from the bank; all are downloaded.", panel="Pairs", low=1)
     generator: str | None = setting(
-        None, "Allow live pairs from this package.module:factory, the one that made the bank.", panel="Pairs"
-    )
+        None, "Allow live pairs from this package.module:factory, the one that made the bank.",
+        panel="Pairs", affects=False,
+    )  # fmt: skip
     weights: str | None = setting(
-        None, "Where the bank's generator lies now, for live pairs; default: where it lay then.", panel="Pairs"
-    )
+        None, "Where the bank's generator lies now, for live pairs; default: where it lay then.",
+        panel="Pairs", affects=False,
+    )  # fmt: skip
     engine: str = setting(
         "local", "Clients in this process, or over Flower: simulated over Ray, or with --federation real ones.",
-        panel="Engine", choices=("local", "flower"),
+        panel="Engine", choices=("local", "flower"), affects=False,
     )  # fmt: skip
     federation: str | None = setting(
         None, "HOST:PORT of the SuperLink on this machine (fedktl federation up), which has its clients' data.",
-        panel="Engine",
+        panel="Engine", affects=False,
     )  # fmt: skip
     root_certificates: str | None = setting(
         None, "PEM file of the authority that signed the SuperLink's certificate; without it there is no TLS.",
-        panel="Engine",
+        panel="Engine", affects=False,
     )  # fmt: skip
-    client_cpus: float = setting(1.0, "CPU cores of a simulated client.", panel="Engine", above=0)
-    client_gpus: float = setting(0.0, "GPUs of a simulated client; 0.25 puts four on one.", panel="Engine", low=0)
+    client_cpus: float = setting(
+        1.0, "CPU cores of a simulated client.", panel="Engine", above=0, high=1024, affects=False
+    )
+    client_gpus: float = setting(
+        0.0, "GPUs of a simulated client; 0.25 puts four on one.", panel="Engine", low=0, high=1024, affects=False
+    )
     round_timeout: float = setting(
         600.0, "Seconds after which a round goes on without the clients that have not answered.", panel="Engine",
-        above=0,
+        above=0, affects=False,
     )  # fmt: skip
-    min_clients: int = setting(1, "Clients that must answer, else the run stops.", panel="Engine", low=1)
+    min_clients: int = setting(1, "Clients that must answer, else the run stops.", panel="Engine", low=1, affects=False)
     eval_every: int = setting(1, "Rounds between evaluations.", panel="Rounds", low=1)
     patience: int = setting(
         0, "Stop after so many evaluations without a better accuracy (on validation, else on test); 0: never.",
         panel="Rounds", low=0,
     )  # fmt: skip
-    checkpoint_every: int = setting(10, "Rounds between checkpoints.", panel="Rounds", low=1)
-    device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed")
+    checkpoint_every: int = setting(10, "Rounds between checkpoints.", panel="Rounds", low=1, affects=False)
+    device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed", affects=False)
     threads: int = setting(
         1, "CPU threads of one run. The result depends on their number; more pay for large models only.",
-        panel="Speed", low=1,
+        panel="Speed", low=1, high=1024,
     )  # fmt: skip
     precision: str = setting(
         "fp32", "Numbers the clients compute in: fp32; tf32 for matrix products on a GPU; bf16 in the models' bases.",
@@ -314,18 +218,20 @@ class Train(Settings):
     )  # fmt: skip
     in_flight: int = setting(
         8, "Clients that train on a GPU at a time; the result does not depend on their number.", panel="Speed",
-        low=1, high=64,
+        low=1, high=64, affects=False,
     )  # fmt: skip
     offload: str = setting(
         "auto", "Keep client models in host memory between turns on a GPU: if they would not fit, always, or never.",
-        panel="Speed", choices=("auto", "on", "off"),
+        panel="Speed", choices=("auto", "on", "off"), affects=False,
     )  # fmt: skip
     workers: int | None = setting(
         None, "Processes that train clients side by side on the CPU; default: one a core, if a run lasts long enough. "
         "The result does not depend on their number.",
-        panel="Speed", low=1, high=1024,
+        panel="Speed", low=1, high=256, affects=False,
     )  # fmt: skip
-    seeds: tuple[int, ...] = setting((0,), "Seeds, separated by commas: a run each.", low=0, also=("--seed",))
+    seeds: tuple[int, ...] = setting(
+        (0,), "Seeds, separated by commas: a run each.", low=0, high=LARGEST_SEED, also=("--seed",)
+    )
 
 
 @dataclass(frozen=True)

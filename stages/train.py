@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from stages import algorithms
+from stages import algorithms, plugins
 from stages.algorithms.contract import Algorithm, cost
-from stages.artifacts.kinds import Census
+from stages.artifacts.kinds import Census, read_facts
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref, checked_name
 from stages.artifacts.store import Artifact, Store, Writer
@@ -24,6 +24,7 @@ from stages.engines.engine import Engine
 from stages.engines.federation import Diverged, Federation, Share, State
 from stages.engines.local import in_process
 from stages.errors import Interrupted, UserError, unknown
+from stages.foreign import understood
 from stages.models import split
 from stages.observer import SILENT, Observer
 from stages.settings import Settings, Train
@@ -32,6 +33,7 @@ RESUMABLE = (  # what may change when a run goes on
     "rounds", "device", "workers", "in_flight", "offload", "checkpoint_every", "patience",
     "federation", "root_certificates", "client_cpus", "client_gpus", "round_timeout", "min_clients",
 )  # fmt: skip
+NAMING = ("models", "generator")  # given again, they say which code of the run's may be loaded, and change nothing
 
 
 def train(
@@ -51,28 +53,34 @@ def train(
 
 
 def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observer = SILENT) -> Artifact:
-    """Go on with an unfinished run, or with a finished one for more rounds (which makes its next version)."""
+    """Go on with an unfinished run, or with a finished one for more rounds (which makes its next version).
+
+    Code that the run names is loaded only if `changes` name it, too, in `models` or `generator`.
+    """
     wanted = Ref.parse(ref)
     path = find_unfinished(store, wanted)
-    if path is not None:
-        partial = Partial.reopen(path)
-        plan = plan_again(store, partial.facts, changes)
-        saved = partial.checkpoint()
-        packed = checkpoint.read(saved) if saved else None
-    else:
-        finished = store.open(wanted, "run")
-        facts = finished.attributes["facts"]
-        plan = plan_again(store, facts, changes)
-        packed = packed_run(finished)
-        if plan.settings.rounds <= int(packed["rounds"]):
-            raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more with --rounds.")
-        partial = Partial.begin(store, "run", finished.ref.name, plan.facts())
-    with engine.opened(plan.settings, observer) as found:
+    with ExitStack() as held:
+        if path is not None:
+            partial = Partial.reopen(path)
+            held.callback(partial.close)
+            plan = plan_again(store, partial.facts, changes)
+            saved = partial.checkpoint()
+            packed = checkpoint.read(saved) if saved else None
+        else:
+            finished = store.open(wanted, "run")
+            plan = plan_again(store, read_facts(finished), changes)
+            packed = packed_run(finished)
+            if plan.settings.rounds <= int(packed["rounds"]):
+                raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more with --rounds.")
+        held.enter_context(plugins.only(*map(changes.get, NAMING)))
+        found = held.enter_context(engine.opened(plan.settings, observer))
         if packed is None:
             federation, state = assemble(plan, found.images)
         else:  # the checkpoint has the weights: files they once came from need not be there
             federation, state = assemble(replace(plan, settings=replace(plan.settings, pretrained=())), found.images)
             checkpoint.unpack(state, packed, plan.algorithm, federation.device)
+        if path is None:
+            partial = Partial.begin(store, "run", finished.ref.name, plan.facts())
         return finish(store, partial, plan, federation, state, found, observer)
 
 
@@ -104,10 +112,14 @@ def plans(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]],
     return [plan(algorithm, seed) for algorithm in chosen for seed in settings.seeds]
 
 
+@understood("What the run tells of itself")
 def plan_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any]) -> Plan:
     """The plan of an earlier run; UserError if its sources are gone or are not what they were."""
-    for name in changes:
-        if name not in RESUMABLE:
+    own = plugins.parts(
+        *(text for text in (*facts["settings"].values(), *facts["hyper"].values()) if type(text) is str)
+    )
+    for name, value in changes.items():
+        if name not in RESUMABLE and not (name in NAMING and plugins.parts(value) <= own):
             raise UserError(f"A resumed run keeps its {name}; only {', '.join(RESUMABLE)} can change.")
     elsewhere, sources = data_elsewhere(facts), {}
     for role, identity in facts["made_from"].items():
@@ -118,7 +130,7 @@ def plan_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any
             raise UserError(f"{role} {source.ref} is not the one this run was made from; restore that one to go on.")
         sources[role] = source
     algorithm = algorithms.get(facts["algorithm"])
-    settings = Train.make(facts["settings"], changes)
+    settings = Train.make(facts["settings"], {name: changes[name] for name in changes if name not in NAMING})
     hyper: Settings = algorithm.Hyper.make(facts["hyper"])
     key = facts.get("federation", {}).get("run")
     return Plan(algorithm, hyper, settings, facts["seed"], elsewhere or sources["data"], sources.get("latents"), key)
@@ -151,7 +163,10 @@ def finish(
             rounds.run(federation, state, fleet, observer, lambda s: _save(partial, s))
         observer.finish()
         if observer.stop_requested() and not rounds.finished(federation, state):
-            raise Interrupted(f"Stopped after round {state.rounds}; go on with: fedktl train --resume {partial.ref}")
+            code = plugins.again(models=plan.settings.models, generator=plan.settings.generator)
+            raise Interrupted(
+                f"Stopped after round {state.rounds}; go on with: fedktl train --resume {partial.ref}{code}"
+            )
         artifact = publish(store, partial, plan, federation, state)
         partial.discard()
         return artifact
@@ -182,6 +197,10 @@ def publish(store: Store, partial: Partial, plan: Plan, federation: Federation, 
         write_history(writer, federation, state)
         for number, client in enumerate(state.clients):
             writer.array(f"clients/{number:03d}", blob(checkpoint.client_weights(client)))
+            predictor = plan.algorithm.predictor(plan.hyper, federation.shared, client, state.download)
+            writer.attributes["predicts"] = predictor.rule
+            if predictor.tensors:
+                writer.array(f"predictors/{number:03d}", blob(checkpoint.packed(predictor.tensors)))
         rest = {
             name: value
             for name, value in checkpoint.pack(state).items()
@@ -205,6 +224,7 @@ def write_history(writer: Writer, federation: Federation, state: State) -> None:
         writer.array(name, values.numpy())
 
 
+@understood("A part of the finished run")
 def packed_run(artifact: Artifact) -> dict[str, torch.Tensor]:
     """A finished run as the checkpoint it would have left."""
     from safetensors.torch import load
@@ -215,10 +235,9 @@ def packed_run(artifact: Artifact) -> dict[str, torch.Tensor]:
         packed |= {f"clients/{number}/model/{name}": value for name, value in weights.items()}
     own = {"rounds/test_samples", "rounds/validation_samples", "pairs/centroids"}
     for group in ("rounds", "seconds", "client_metrics", "server_metrics", "pairs", "faults"):
-        if group in artifact:
-            for name in artifact.group[group].array_keys():  # type: ignore[union-attr]
-                if f"{group}/{name}" not in own:
-                    packed[f"history/{group}/{name}"] = torch.from_numpy(artifact.array(f"{group}/{name}"))
+        for name in artifact.names(group):
+            if f"{group}/{name}" not in own:
+                packed[f"history/{group}/{name}"] = torch.from_numpy(artifact.array(f"{group}/{name}"))
     return packed
 
 

@@ -22,7 +22,7 @@ from stages.generate import generate
 from stages.prepare import prepare
 from stages.report import report
 from stages.settings import Generate, Prepare, Report, Train
-from tests.engines.test_local import QUICK
+from tests.engines.test_local import CODE, QUICK
 
 PLAN = Train.make(QUICK, {"data": "toy", "latents": "bank", "rounds": 4, "checkpoint_every": 1})
 HYPER = {"fedktl": {"server_epochs": 2}}
@@ -30,7 +30,7 @@ HYPER = {"fedktl": {"server_epochs": 2}}
 
 def train_or_resume(store: Store) -> None:
     if unfinished(store):
-        training.resume(store, "killed", {})
+        training.resume(store, "killed", CODE)
     else:
         training.train(store, "killed", PLAN, HYPER)
 

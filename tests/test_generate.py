@@ -67,8 +67,10 @@ def test_the_centroids_of_a_run(toy_store):
     ("content", "sentence"),
     [
         (np.zeros((3, 7)), r"\[n, 8\]"), (np.zeros(8), r"\[n, 8\]"), (np.zeros((0, 8)), r"\[n, 8\]"),
-        (np.full((3, 8), np.nan), "not finite"), (np.array(["a"]), r"\[n, 8\]"), (b"no array", "can't be read"),
-        (np.array([print], dtype=object), "can't be read"),
+        (np.full((3, 8), np.nan), "no finite float32"), (np.array(["a"]), "no plain numbers"), (b"no array", "can't be read"),
+        (np.array([print], dtype=object), "can't be read"), (np.full((3, 8), 1e300), "no finite float32"),
+        (np.full((3, 8), np.inf), "no finite float32"), (b"\x93NUMPY\x01\0\x06\0[(((((", "can't be read"),
+        (b"PK\3\4" + bytes(40), "can't be read"),
     ],
 )  # fmt: skip
 def test_latents_that_can_not_be(toy_store, tmp_path, content, sentence):
@@ -76,6 +78,16 @@ def test_latents_that_can_not_be(toy_store, tmp_path, content, sentence):
     path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content, allow_pickle=True)
     with pytest.raises(UserError, match=sentence):
         made(toy_store, from_latents=str(path))
+
+
+def test_arrays_are_known_by_what_they_are_and_not_by_their_suffix(toy_store, tmp_path):
+    latents = np.linspace(-1, 1, 16).reshape(2, 8)
+    with (tmp_path / "z.npz").open("wb") as file:
+        np.save(file, latents)
+    with (tmp_path / "z.npy").open("wb") as file:
+        np.savez(file, latents)
+    for name in ("z.npz", "z.npy"):
+        assert np.array_equal(made(toy_store, from_latents=str(tmp_path / name)).latents, latents.astype(np.float32))
 
 
 def test_a_run_without_centroids_has_none_to_render(toy_store):
@@ -88,7 +100,9 @@ def test_a_run_without_centroids_has_none_to_render(toy_store):
 
 def test_a_failing_generator_leaves_nothing(toy_store, monkeypatch):
     monkeypatch.setattr(LinearGenerator, "render", lambda self, latents: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(
+        UserError, match=r"'tests\.toys:linear' failed in render \(ZeroDivisionError: division by zero\)"
+    ):
         made(toy_store, name="broken")
     assert toy_store.versions("latents", "broken") == [] and not toy_store.leftovers()
 
@@ -121,7 +135,7 @@ def test_stopped_and_resumed_equals_one_go(toy_store):
         lambda self, z: rendered.append(len(z)) or original(self, z),
     )
     try:
-        resumed = read(resume(toy_store, "half"))
+        resumed = read(resume(toy_store, "half", "tests.toys:linear"))
     finally:
         LinearGenerator.render = original
     assert rendered == [3, 1]  # two batches were done before
@@ -133,7 +147,7 @@ def test_a_generator_that_changed_is_refused_on_resume(toy_store, monkeypatch):
     stopped(toy_store)
     monkeypatch.setattr("tests.toys.linear", lambda device: OtherVersion(device))
     with pytest.raises(UserError, match="is not what half@v1 was begun with"):
-        resume(toy_store, "half")
+        resume(toy_store, "half", "tests.toys:linear")
 
 
 class OtherVersion(LinearGenerator):
@@ -147,7 +161,7 @@ def test_given_latents_that_changed_are_refused_on_resume(toy_store, tmp_path):
     stopped(toy_store, from_latents=str(tmp_path / "z.npy"))
     np.save(tmp_path / "z.npy", np.zeros((10, 8)))
     with pytest.raises(UserError, match=r"z\.npy is not what"):
-        resume(toy_store, "half")
+        resume(toy_store, "half", "tests.toys:linear")
 
 
 def test_nothing_to_resume(toy_store):

@@ -120,6 +120,13 @@ def test_without_validation_and_without_its_sources(store):
     assert "no longer in the store" in page.text and "Label distribution" not in page.text
 
 
+def test_class_names_that_are_no_text_are_shown_all_the_same(store):
+    """As data has them that was prepared before such names were refused."""
+    made_run(store, "a", made_data(store, class_names=["\udcb9\udcb7", "\x1b[31mred", "x" * 500]))
+    page = Page(kinds.read(report(store, "first", Report())).page)
+    assert page.tags.count("img") and "\x1b" not in page.text
+
+
 def test_data_that_was_replaced_is_refused(store):
     made_run(store, "a", made_data(store))
     store.remove(Ref("digits", 1, "data"))

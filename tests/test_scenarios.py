@@ -11,7 +11,7 @@ from stages.prepare import prepare
 from stages.report import report
 from stages.settings import Prepare, Report, Train
 from stages.train import resume, train
-from tests.engines.test_local import QUICK
+from tests.engines.test_local import CODE, QUICK
 
 SHADES = {"photo": 40, "sketch": 160, "quick.draw": 240}
 
@@ -90,4 +90,4 @@ def test_without_slow_clients_nothing_is_simulated(toy_store):
 def test_a_finished_run_with_slow_clients_goes_on(toy_store):
     slow = {"slow_rate": 1.0, "slow_seconds": 2.0, "rounds": 1, "algorithm": "local"}
     train(toy_store, "slow", Train.make(QUICK, slow), {})
-    assert read(resume(toy_store, "slow", {"rounds": 3})).simulated_seconds.tolist() == [[2.0] * 4] * 3
+    assert read(resume(toy_store, "slow", {**CODE, "rounds": 3})).simulated_seconds.tolist() == [[2.0] * 4] * 3

@@ -4,14 +4,16 @@ import dataclasses
 import json
 import math
 import tomllib
+import typing
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stages import algorithms
 from stages.errors import UserError
-from stages.settings import Generate, Prepare, Report, Settings, Train, setting
+from stages.settings import Generate, Prepare, Report, Settings, Train, key, setting
 
 steady = settings(deadline=None, derandomize=True)
 STAGES = (Prepare, Generate, Train, Report)
@@ -24,7 +26,7 @@ class Toy(Settings):
     lambda_: float = setting(1.0, "A keyword of Python.", low=0)
     pairs: str = setting("bank", "One of two.", choices=("bank", "live"))
     shuffle: bool = setting(True, "A flag.")
-    seeds: tuple[int, ...] = setting((0,), "Several.", low=0)
+    seeds: tuple[int, ...] = setting((0,), "Several.", low=0, high=10**9)
     models: tuple[str, ...] = setting((), "Several words.")
     source: str | None = setting(None, "Perhaps.")
     size: int | None = setting(32, "A number, or as it is.", low=8, none="native")
@@ -33,7 +35,7 @@ class Toy(Settings):
 values = {
     "rounds": st.integers(1, 100),
     "rate": st.floats(0, 1, exclude_min=True),
-    "lambda": st.floats(0, allow_infinity=False),
+    "lambda": st.floats(0, 1e6),
     "pairs": st.sampled_from(["bank", "live"]),
     "shuffle": st.booleans(),
     "seeds": st.lists(st.integers(0, 10**9), min_size=1, max_size=4),
@@ -73,7 +75,7 @@ def test_a_whole_number_outside_its_range_is_refused_with_the_bound(value):
         assert 1 <= value <= 100
     except UserError as error:
         bound = "at least 1" if value < 1 else "at most 100"
-        assert not 1 <= value <= 100 and str(error) == f"rounds must be {bound}, not {value}."
+        assert not 1 <= value <= 100 and str(error) == f"rounds must be {bound}, not {value:,}."
 
 
 @steady
@@ -92,6 +94,28 @@ def test_bounds_are_inclusive_or_exclusive_as_they_say():
     for value in (math.nan, math.inf, -math.inf):
         with pytest.raises(UserError, match="lambda must be a finite number"):
             Toy(lambda_=value)
+
+
+@pytest.mark.parametrize("kind", [*STAGES, *(algorithms.get(name).Hyper for name in algorithms.NAMES)])
+def test_every_number_has_an_upper_bound_that_its_default_is_far_from(kind):
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if {int, float} & {hints[field.name], *typing.get_args(hints[field.name])} and hints[field.name] is not bool:
+            for value in ("1" + "0" * 30, 10**400, 2**1000):
+                with pytest.raises(UserError, match=f"{key(field)} must be (at most|a number)") as error:
+                    kind.make({key(field): value})
+                assert len(str(error.value)) < 120
+
+
+def test_text_that_no_file_can_hold_is_refused():
+    for value in ("a\0b", "a\udcff"):
+        with pytest.raises(UserError, match="source must be text in UTF-8"):
+            Toy.make({"source": value})
+
+
+def test_an_empty_text_is_not_an_absent_one():
+    assert Generate.make({"negative_prompt": ""}).negative_prompt == "" and Generate().negative_prompt is None
+    assert Generate.make({"negative_prompt": None}).as_dict()["negative_prompt"] is None
 
 
 def test_every_member_of_a_tuple_is_checked():
@@ -127,6 +151,9 @@ def test_all_mistakes_are_reported_at_once():
         ("seeds", "0,x", "seeds must be a whole number, not 'x'"),
         ("pairs", "lively", "did you mean live"),
         ("pairs", "", "known: bank, live"),
+        ("source", "", "source must not be empty"),
+        ("rounds", 10**400, r"rounds must be at most 100, not 1.000e\+400\.$"),
+        ("rounds", "1" + "0" * 5000, r"rounds must be a whole number, not '10{56}\.\.\."),
     ],
 )  # fmt: skip
 def test_a_value_of_the_wrong_type_is_refused_in_a_sentence(name, value, sentence):

@@ -1,5 +1,6 @@
 """The train stage: plans, resuming, publishing, previews."""
 
+import dataclasses
 import json
 import re
 
@@ -14,9 +15,9 @@ from stages.artifacts.refs import Ref
 from stages.errors import Interrupted, UserError
 from stages.models import split
 from stages.observer import Observer
-from stages.settings import Train
+from stages.settings import Train, key
 from tests.conftest import write_toy_data, write_toy_latents
-from tests.engines.test_local import QUICK
+from tests.engines.test_local import CODE, QUICK
 
 HYPER = {"fedktl": {"server_epochs": 2}}
 
@@ -79,7 +80,7 @@ def test_stopped_and_resumed_equals_one_go(toy_store, algorithm):
     with pytest.raises(Interrupted, match="--resume halved@v1"):
         stage.train(toy_store, "halved", plan, HYPER if algorithm == "fedktl" else {}, StopAfter(2))
     assert [path.parent.name for path in unfinished(toy_store)] == ["halved"]
-    resumed = stage.resume(toy_store, "halved", {})
+    resumed = stage.resume(toy_store, "halved", CODE)
     assert str(resumed.ref) == "halved@v1"
     assert_same(numbers(whole), numbers(resumed))
 
@@ -110,23 +111,40 @@ def test_killed_before_the_first_round_ended(toy_store, monkeypatch):
         patched.setattr("stages.engines.rounds.play_round", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             stage.train(toy_store, "early", plan, {})
-    assert_same(numbers(whole), numbers(stage.resume(toy_store, "early", {})))
+    assert_same(numbers(whole), numbers(stage.resume(toy_store, "early", CODE)))
 
 
 def test_a_finished_run_goes_on_for_more_rounds_as_its_next_version(toy_store):
     (longer,) = stage.train(toy_store, "longer", settings(algorithm="local", rounds=5), {})
     (first,) = stage.train(toy_store, "first", settings(algorithm="local", rounds=3), {})
     before = numbers(first)
-    extended = stage.resume(toy_store, "first", {"rounds": 5})
+    extended = stage.resume(toy_store, "first", {**CODE, "rounds": 5})
     assert str(extended.ref) == "first@v2"
     assert_same(numbers(longer), numbers(extended))
     assert_same(before, numbers(toy_store.open("first@v1", thorough=True)))
 
 
+def test_a_run_from_before_auc_was_measured_goes_on(toy_store, monkeypatch):
+    stage.train(toy_store, "old", settings(algorithm="local", rounds=2), {})
+    packed = stage.packed_run
+
+    def without_auc(artifact):
+        return {name: value for name, value in packed(artifact).items() if not name.endswith("test_auc")}
+
+    monkeypatch.setattr(stage, "packed_run", without_auc)
+    auc = read(stage.resume(toy_store, "old", {"rounds": 4})).test_auc
+    assert np.isnan(auc).all(1).tolist() == [True, True, True, False, False]
+
+
 def test_a_finished_run_without_more_rounds_is_left_alone(toy_store):
     stage.train(toy_store, "first", settings(algorithm="local"), {})
     with pytest.raises(UserError, match="--rounds"):
-        stage.resume(toy_store, "first", {})
+        stage.resume(toy_store, "first", CODE)
+
+
+def test_what_may_change_on_resume_changes_no_result_but_how_long_it_goes():
+    idle = {key(field) for field in dataclasses.fields(Train) if not field.metadata["affects"]}
+    assert set(stage.RESUMABLE) - idle == {"rounds", "patience"}
 
 
 def test_only_a_few_settings_may_change_on_resume(toy_store):
@@ -142,23 +160,23 @@ def test_latents_of_another_generator_are_refused_on_resume(toy_store):
     toy_store.remove(toy_store.resolve("bank@v1"))
     write_toy_latents(toy_store, seed=1)  # takes the same name and version
     with pytest.raises(UserError, match="not the one this run was made from"):
-        stage.resume(toy_store, "first", {})
+        stage.resume(toy_store, "first", CODE)
 
 
 def test_a_diverging_run_names_its_last_good_checkpoint_and_stays_resumable(toy_store):
     with pytest.raises(UserError, match=r"Client \d diverged.*last good checkpoint is .*checkpoint-\d{6}"):
-        stage.train(toy_store, "wild", settings(algorithm="local", lr=1e30, checkpoint_every=1), {})
+        stage.train(toy_store, "wild", settings(algorithm="local", models="tests.toys:wild", checkpoint_every=1), {})
     (folder,) = unfinished(toy_store)
     assert list(folder.glob("checkpoint-*"))
     with pytest.raises(UserError, match="diverged"):
-        stage.resume(toy_store, "wild", {})
+        stage.resume(toy_store, "wild", CODE)
 
 
 def test_a_run_that_another_process_works_on_is_not_resumed(toy_store):
     class Intruder(Observer):
         def advance(self, steps=1, **facts):
             with pytest.raises(UserError, match="Another process"):
-                stage.resume(toy_store, "busy", {})
+                stage.resume(toy_store, "busy", CODE)
 
     stage.train(toy_store, "busy", settings(algorithm="local", rounds=1), {}, Intruder())
 

@@ -6,9 +6,9 @@
     predict(hyper, shared, client, download | None, x) -> scores float32 [B, classes]
 
 and a frozen dataclass of hyperparameters. Rules: no file, no printing, no global seed, no look for a device
-(tensors arrive placed). `client_update` changes its own `client` only. What crosses the border between client and
-server is a dataclass of tensors; its cost is counted from the tensors themselves. `shared` is what everyone derives
-from the seed alone and is never sent.
+(tensors arrive placed). `client_update` changes its own `client` only; `server_update` gets at least one upload. What
+crosses the border between client and server is a dataclass of tensors; its cost is counted from the tensors themselves.
+`shared` is what everyone derives from the seed alone and is never sent.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class PairSource(Protocol):
         """n latents float32 [n, H] of the generator's own distribution."""
 
     def pairs(self, centroids: Tensor) -> tuple[Tensor, Tensor]:
-        """Images uint8 [M K, 3, size, size] and latents float32 [M K, H]: K pairs for each centroid float32 [M, H]."""
+        """Images [M K, 3, size, size], uint8 or float32 in 0..255, and latents float32 [M K, H].
+
+        K pairs for each centroid float32 [M, H].
+        """
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class Batches:
         trained = len(labels) - len(labels) % size if drop_last else len(labels)
         seen = len(labels) if shuffle else trained  # in a fixed order the tail is never trained on
         self.images, self.labels = images[:seen], labels[:seen]
+        self.total = len(labels)  # all of the client's, as they count in averages over clients
         self.size, self.epochs, self.shuffle, self.drop_last = size, epochs, shuffle, drop_last
         cuts = [*range(0, trained, size), trained]
         if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
@@ -150,8 +154,18 @@ def eval_batch(device: torch.device) -> int:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [-1, 1]."""
-    return images.to(torch.float32).div_(127.5).sub_(1)
+    """Images uint8, or float32 in 0..255, as float32 in [-1, 1]."""
+    return images.to(torch.float32, copy=True).div_(127.5).sub_(1)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """What another program needs to label an image x as `predict` does, beside a client's `base` and `head`."""
+
+    rule: str = "the largest of head(base(x))"
+    tensors: Mapping[str, Tensor] = field(
+        default_factory=dict
+    )  # by the names in the rule; `head.` replaces the client's
 
 
 @dataclass(frozen=True)
@@ -160,7 +174,8 @@ class Algorithm:
 
     `Download` is its record, so that a checkpoint can rebuild it. `outline(upload)` gives an upload's tensors in shapes
     that depend on the model and the classes only, not on what was learned. `check(hyper, task, models)` raises UserError, with
-    the reason, for clients' models that the algorithm can't federate.
+    the reason, for clients' models that the algorithm can't federate. `unit_rows` are tensors of the outline that have no row
+    longer than 1. `predictor(hyper, shared, client, download)` says for other programs what `predict` does.
     """
 
     name: str
@@ -174,6 +189,9 @@ class Algorithm:
     needs_latents: Callable[[Any], bool] = lambda hyper: False
     outline: Callable[[Any], Mapping[str, Tensor]] = lambda upload: tensors(upload)
     check: Callable[[Any, Task, Sequence[SplitModel]], None] = lambda hyper, task, models: None
+    predictor: Callable[[Any, Any, ClientState, Any], Predictor] = lambda hyper, shared, client, download: Predictor()
+
+    unit_rows: tuple[str, ...] = ()
 
 
 def tensors(record: Any) -> dict[str, Tensor]:
@@ -208,7 +226,7 @@ def cost(record: Any, wire: str = "fp32") -> tuple[int, int]:
     """(floats, bytes) of a record on the wire.
 
     Floats are its values as the papers count them: every number that is not an integer index (labels, counts).
-    Bytes are all that travels: pictures one a value, float32 numbers two with the wire fp16.
+    Bytes are all that travels: pictures of bytes one a value, float32 numbers two with the wire fp16.
     """
     parts = tensors(record).values()
     floats = sum(tensor.numel() for tensor in parts if tensor.dtype not in (torch.int64, torch.bool))

@@ -15,12 +15,10 @@ Measured = tuple[Tensor, Metrics]  # a loss to descend, and scalars to report
 
 
 class Descent:
-    """Plain SGD over modules, the gradient norm of each clipped on its own (the reference clips both to 100)."""
+    """Plain SGD over modules; with a `max_norm` the gradient of each is clipped to it on its own."""
 
-    MAX_NORM = 100.0
-
-    def __init__(self, lr: float, *modules: nn.Module):
-        self._lr = lr
+    def __init__(self, lr: float, *modules: nn.Module, max_norm: float | None = None):
+        self._lr, self._max_norm = lr, max_norm
         self._groups = [list(module.parameters()) for module in modules]
 
     def follow(self, objective: Callable[..., Measured], *sources: Steps) -> dict[str, Tensor]:
@@ -61,7 +59,8 @@ class Descent:
                 parameter: parameter.grad for parameter in group if parameter.grad is not None
             }
             if moving:
-                clip(list(moving.values()), self.MAX_NORM)
+                if self._max_norm is not None:
+                    clip(list(moving.values()), self._max_norm)
                 self._move(list(moving), list(moving.values()))
 
     @torch.no_grad()
@@ -84,8 +83,8 @@ def clip(gradients: list[Tensor], max_norm: float) -> None:
 class AdamDescent(Descent):
     """The same with Adam (Kingma and Ba, ICLR 2015) in place of SGD."""
 
-    def __init__(self, lr: float, *modules: nn.Module):
-        super().__init__(lr, *modules)
+    def __init__(self, lr: float, *modules: nn.Module, max_norm: float | None = None):
+        super().__init__(lr, *modules, max_norm=max_norm)
         self._moments: dict[Tensor, tuple[Tensor, Tensor, Tensor]] = {
             parameter: (torch.zeros_like(parameter), torch.zeros_like(parameter), parameter.new_zeros(()))
             for group in self._groups

@@ -3,9 +3,9 @@
 Up: the mean class probabilities that a client's model gave the images of each class. Down: their average over the
 clients. A client takes its own part out of the average: it learns from the others alone.
 
-The public library averages logits, lost the softmax on them on the way (so that the loss has no lower bound and runs
-diverge), and leaves a client's own part in. Here probabilities travel, as in the paper, and a class that no other
-client has sent is not distilled.
+The public library averages logits and lost the softmax on them on the way, so that the loss has no lower bound and runs
+diverge; it also leaves a client's own part in (`own_part=on`). Here probabilities travel, as in the paper, and a class
+that no other client has sent is not distilled.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stages.algorithms.class_means import ClassMeans
 from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
 from stages.algorithms.descent import Descent, Measured
 from stages.randomness import Rng
@@ -25,6 +26,9 @@ from stages.settings import Settings, setting
 
 @dataclass(frozen=True)
 class Hyper(Settings):
+    own_part: bool = setting(
+        False, "Leave a client's own part in the average it learns from.", source="off: paper; on: public library"
+    )
     gamma: float = setting(1.0, "Weight of the distillation.", low=0, source="public library; the paper leaves it open")
 
 
@@ -53,35 +57,32 @@ def client_update(
     """Cross-entropy + gamma x cross-entropy with the others' output for the image's class; outputs are kept as they
     come up in training (Algorithm 1)."""
     model = client.model.train()
-    teachers, known = others(shared, client, download)
-    sums = torch.zeros(shared.classes, shared.classes, device=shared.device)
-    counts = torch.zeros(shared.classes, device=shared.device)
+    teachers, known = teachers_of(hyper, shared, client, download)
+    means = ClassMeans(shared.classes, shared.classes, shared.device)
 
     def objective(x: Tensor, y: Tensor) -> Measured:
         logits = model(x)
         loss = F.cross_entropy(logits, y)
         distance = (known[y] * F.cross_entropy(logits, teachers[y], reduction="none")).mean()
-        sums.index_add_(0, y, logits.detach().softmax(1))
-        counts.index_add_(0, y, torch.ones_like(y, dtype=counts.dtype))
+        means.add(logits.detach().softmax(1), y)
         return loss + hyper.gamma * distance, {"loss": loss, "distillation": distance}
 
     metrics = Descent(shared.lr, model).follow(objective, batches.steps(rng))
-    labels = counts.nonzero().flatten()
-    receipt = torch.tensor(rng.seed("receipt"), device=shared.device)
-    upload = Upload(labels, sums[labels] / counts[labels, None], receipt)
+    labels, outputs, _ = means.taken()
+    upload = Upload(labels, outputs, torch.tensor(rng.seed("receipt"), device=shared.device))
     client.private = {"labels": upload.labels, "outputs": upload.outputs, "receipt": upload.receipt}
     return upload, metrics
 
 
-def others(task: Task, client: ClientState, download: Download | None) -> tuple[Tensor, Tensor]:
-    """The average output per class without the client's own part, float32 [C, C], and where there is one, bool [C]."""
+def teachers_of(hyper: Hyper, task: Task, client: ClientState, download: Download | None) -> tuple[Tensor, Tensor]:
+    """The average output per class, float32 [C, C], without the client's own part, and where there is one, bool [C]."""
     sums = torch.zeros(task.classes, task.classes, device=task.device)
     senders = torch.zeros(task.classes, device=task.device)
     if download is not None:
         sums[download.labels] = download.outputs * download.senders[:, None]
         senders[download.labels] = download.senders.float()
         sent = client.private
-        if sent and bool((download.receipts == sent["receipt"]).any()):
+        if sent and not hyper.own_part and bool((download.receipts == sent["receipt"]).any()):
             sums[sent["labels"]] -= sent["outputs"]
             senders[sent["labels"]] -= 1
     return sums.clamp(min=0) / senders.clamp(min=1)[:, None], senders > 0
@@ -106,5 +107,6 @@ def predict(hyper: Hyper, shared: Task, client: ClientState, download: Download 
 
 
 ALGORITHM = Algorithm(
-    "fd", "Jeong et al., 2018, arXiv 1811.11479", Hyper, Download, init, client_update, server_update, predict
-)
+    "fd", "Jeong et al., 2018, arXiv 1811.11479", Hyper, Download, init, client_update, server_update, predict,
+    unit_rows=("outputs",),
+)  # fmt: skip

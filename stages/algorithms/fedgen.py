@@ -4,9 +4,9 @@ The server trains a generator of features that the ensemble of the clients' head
 learn their own images and the generated features. Up: a client's head and how many images of each class it has.
 Down: the average head, the generator, and the class counts.
 
-The public library never stores the generator it trained, so that its clients learn from the initial one, and draws
-uniform noise where the paper has a Gaussian. As there, heads count by their training images, and the generator has no
-diversity term, which is in the authors' code but not in the paper's objective.
+The public library never stores the generator it trained, so that its clients learn from the initial one, from the
+first round on; here they have none before one was trained. As there, heads count by their training images, and the
+generator has no diversity term, which is in the authors' code but not in the paper's objective.
 """
 
 from __future__ import annotations
@@ -18,18 +18,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stages.algorithms import one_head
 from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Steps, Task
 from stages.algorithms.descent import Descent, Measured
-from stages.algorithms.sharing import Weights, average, copied, linear_heads, predict_with_head
+from stages.algorithms.sharing import Weights, average, copied
 from stages.clock import phase
 from stages.randomness import Rng, seeded
-from stages.settings import Settings, setting
+from stages.settings import WIDEST, setting
 
 
 @dataclass(frozen=True)
-class Hyper(Settings):
-    noise_dim: int = setting(32, "Width of the generator's noise.", low=1, source="the public library's runs")
-    hidden_dim: int = setting(512, "Width of the generator's hidden layer.", low=1, source="the public library's runs")
+class Hyper(one_head.Hyper):
+    noise_dim: int = setting(
+        32, "Width of the generator's noise.", low=1, high=WIDEST, source="the public library's runs"
+    )
+    noise: str = setting(
+        "gaussian", "Distribution of the noise: standard normal, or uniform in 0..1.", choices=("gaussian", "uniform"),
+        source="gaussian: paper; uniform: public library",
+    )  # fmt: skip
+    hidden_dim: int = setting(
+        512, "Width of the generator's hidden layer.", low=1, high=WIDEST, source="the public library's runs"
+    )
     generator_lr: float = setting(
         0.005, "Learning rate of the generator's Adam.", above=0, source="public library's default"
     )
@@ -42,7 +51,8 @@ class Hyper(Settings):
 @dataclass(frozen=True)
 class Upload:
     head: Weights
-    counts: Tensor  # int64 [C], training images per class
+    counts: Tensor  # int64 [C], images per class that it was trained on
+    total: Tensor  # int64 [], training images
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ class Download:
 @dataclass(frozen=True)
 class Shared:
     task: Task
+    head: Weights | None  # that all start from; None for their own
     start: nn.Sequential  # the generator before the first round
 
 
@@ -71,14 +82,15 @@ def init(hyper: Hyper, task: Task, rng: Rng) -> tuple[ServerState, Shared]:
             nn.ReLU(),
             nn.Linear(hyper.hidden_dim, task.feature_dim),
         ).to(task.device)
-    return ServerState(copied(generator)), Shared(task, generator)
+    return ServerState(copied(generator)), Shared(task, one_head.first(hyper, task, rng), generator)
 
 
 def draws(hyper: Hyper, counts: Tensor, steps: int, size: int, rng: Rng) -> tuple[Tensor, Tensor]:
     """Labels int64 [steps, size] from the label prior, and generator inputs float32 [steps, size, noise_dim + C]."""
     generator = rng.torch("generated")
     labels = torch.multinomial(counts.float().cpu(), steps * size, replacement=True, generator=generator)
-    noise = torch.randn(steps * size, hyper.noise_dim, generator=generator)
+    sampled = torch.rand if hyper.noise == "uniform" else torch.randn
+    noise = sampled(steps * size, hyper.noise_dim, generator=generator)
     inputs = torch.cat([noise, F.one_hot(labels, len(counts)).float()], 1)
     return labels.view(steps, size).to(counts.device), inputs.view(steps, size, -1).to(counts.device)
 
@@ -89,8 +101,8 @@ def client_update(
     """Cross-entropy of the own images + of generated features under the head (Eq. 5)."""
     task, model = shared.task, client.model
     sources = [batches.steps(rng)]
+    one_head.take(client, shared, download)
     if download is not None:
-        model.head.load_state_dict(download.head)
         generator = copied(shared.start, download.generator)
         drawn = draws(hyper, download.counts, len(batches), max(2, task.batch_size), rng)
         sources.append(Steps(zip(*drawn, strict=True)))
@@ -107,7 +119,7 @@ def client_update(
 
     metrics = Descent(task.lr, model).follow(objective, *sources)
     counts = torch.bincount(batches.labels, minlength=task.classes)
-    return Upload(model.head.state_dict(), counts), metrics
+    return Upload(model.head.state_dict(), counts, torch.tensor(batches.total)), metrics
 
 
 def server_update(
@@ -119,7 +131,7 @@ def server_update(
     """
     uploaded = [uploads[client] for client in sorted(uploads)]
     counts = torch.stack([upload.counts for upload in uploaded])
-    head = average([upload.head for upload in uploaded], list(counts.sum(1)))
+    head = average([upload.head for upload in uploaded], [upload.total for upload in uploaded])
     with phase("alignment"):
         loss = train_generator(hyper, state.generator, head, counts.sum(0), rng)
     return state, Download(head, copied(state.generator).state_dict(), counts.sum(0)), {"generator": loss}
@@ -139,5 +151,6 @@ def train_generator(hyper: Hyper, generator: nn.Sequential, head: Weights, count
 
 ALGORITHM = Algorithm(
     "fedgen", "Zhu et al., ICML 2021, arXiv 2105.10056", Hyper, Download, init, client_update, server_update,
-    predict_with_head, check=lambda hyper, task, models: linear_heads("fedgen", task, models),
+    one_head.predict, check=lambda hyper, task, models: one_head.check("fedgen", task, models),
+    predictor=one_head.predictor,
 )  # fmt: skip

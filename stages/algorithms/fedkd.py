@@ -28,6 +28,7 @@ from stages.models.split import SplitModel
 from stages.randomness import Rng, seeded
 from stages.settings import Settings, setting
 
+MAX_NORM = 10.0  # of the gradient of each model and of the projection, as in the public library
 LEAST_LOSS = 0.01  # images that both models know by heart would make the weight of their mutual losses endless
 
 
@@ -95,7 +96,8 @@ def client_update(
         mutual = mutual_loss(logits, mentee_logits, hidden, loss + mentee_loss)
         return loss + mentee_loss + mutual, {"loss": loss, "auxiliary": mentee_loss}
 
-    metrics = Descent(shared.task.lr, mentor, mentee, projection).follow(objective, batches.steps(rng))
+    descent = Descent(shared.task.lr, mentor, mentee, projection, max_norm=MAX_NORM)
+    metrics = descent.follow(objective, batches.steps(rng))
     client.private = dict(projection.state_dict())
     change = {name: tensor - received[name] for name, tensor in mentee.state_dict().items()}
     return Upload(compressed(change, energy(hyper, rounds))), metrics

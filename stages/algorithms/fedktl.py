@@ -12,13 +12,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Steps, Task, normalised
+from stages.algorithms.contract import (
+    Algorithm,
+    Batches,
+    ClientState,
+    Metrics,
+    PairSource,
+    Predictor,
+    Steps,
+    Task,
+    normalised,
+)  # fmt: skip
 from stages.algorithms.descent import AdamDescent, Descent, Measured
 from stages.algorithms.losses import BANDWIDTHS, arcface, median_bandwidths, mmd, prototypes, simplex_etf
 from stages.algorithms.one_pass import OnePass
 from stages.clock import phase
 from stages.randomness import Rng, seeded
 from stages.settings import Settings, setting
+
+MAX_NORM = 100.0  # of the gradient of each module, on clients and server, as in the reference
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,7 @@ class Download:
     """K pairs of each of M classes, the pairs of a class one after the other; the paper has K = 1."""
 
     labels: Tensor  # int64 [M K]
-    images: Tensor  # uint8 [M K, 3, size, size]
+    images: Tensor  # uint8, or float32 in 0..255, [M K, 3, size, size]
     latents: Tensor  # float32 [M K, H]
 
 
@@ -113,7 +125,7 @@ def client_update(
         transfer = F.mse_loss(projection(transferred), latents)
         return loss + hyper.mu * transfer, {"loss": loss, "transfer": transfer}
 
-    metrics = Descent(task.lr, model, projection).follow(objective, *sources)
+    metrics = Descent(task.lr, model, projection, max_norm=MAX_NORM).follow(objective, *sources)
     with phase("prototypes"), torch.no_grad():
         model.eval()
         projections, labels = zip(*((model(x), y) for x, y in batches.once()), strict=True)
@@ -145,7 +157,7 @@ def server_update(
     hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], pairs: PairSource, rng: Rng
 ) -> tuple[ServerState, Download | None, Metrics]:
     """Align the prototypes with the latent space (L^MMD + lambda L^MSE), then make a pair from each class centroid."""
-    if not hyper.transfer or not uploads:
+    if not hyper.transfer:
         return state, None, {}
     uploaded = [uploads[client] for client in sorted(uploads)]
     protos = torch.cat([upload.prototypes for upload in uploaded])
@@ -192,7 +204,8 @@ def align(
         sums.add_(torch.stack([discrepancy.detach(), pull.detach()]), alpha=len(protos))
         return hyper.mmd * discrepancy + hyper.mse * hyper.lambda_ * pull, {}
 
-    AdamDescent(hyper.server_lr, transformer, nn.ParameterList([table])).follow(objective, Steps(batches()))
+    adam = AdamDescent(hyper.server_lr, transformer, nn.ParameterList([table]), max_norm=MAX_NORM)
+    adam.follow(objective, Steps(batches()))
     if hyper.centroids == "mean":
         set_class_means(table, transformer, protos, labels)
     state.centroids = table.detach()
@@ -225,7 +238,13 @@ def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Downloa
     return F.normalize(projections) @ shared.etf.T if hyper.etf else projections
 
 
+def predictor(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None) -> Predictor:
+    if not hyper.etf:
+        return Predictor()
+    return Predictor("the row of etf with the highest cosine to head(base(x))", {"etf": shared.etf})
+
+
 ALGORITHM = Algorithm(
     "fedktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper, Download, init, client_update, server_update, predict,
-    needs_latents=lambda hyper: hyper.transfer,
+    needs_latents=lambda hyper: hyper.transfer, unit_rows=("prototypes",), predictor=predictor,
 )  # fmt: skip

@@ -5,7 +5,7 @@ The vectors are learned such that the guidance helps: a client takes one guided 
 images it has held out, and sends the gradient of the quiz loss by the vectors. Up: that gradient, for the classes of
 the batch. Down: all vectors.
 
-The authors' code holds out the first batch in stored order; here it is drawn once, at random.
+The images held out are drawn once, at random; where training keeps one order they are the first, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, normalised
-from stages.algorithms.descent import Descent, Measured
+from stages.algorithms.descent import Descent, Measured, clip
 from stages.algorithms.sharing import copied
 from stages.models.split import SplitModel
 from stages.randomness import Rng
@@ -28,6 +28,7 @@ from stages.settings import Settings, setting
 
 Labelled = tuple[Tensor, Tensor]  # images and their labels
 
+MAX_NORM = 100.0  # of the gradient of a model, and of the vectors' gradient, as in the authors' code
 SERVER_LR = {"logit": 0.1, "feature": 100.0}  # of the authors' runs
 
 
@@ -89,7 +90,7 @@ def client_update(
 
     metrics: Metrics = {}
     if rounds >= hyper.warm_up:
-        metrics = Descent(task.lr, model).follow(objective, study.steps(rng))
+        metrics = Descent(task.lr, model, max_norm=MAX_NORM).follow(objective, study.steps(rng))
     drawn = torch.randperm(len(study.labels), generator=rng.torch("study")).to(task.device)[: max(2, task.batch_size)]
     batch = normalised(study.images[drawn]), study.labels[drawn]
     held_out = normalised(quiz.images), quiz.labels
@@ -107,8 +108,8 @@ def divided(client: ClientState, batches: Batches, rng: Rng) -> tuple[Batches, B
     if count < 4:
         return batches, batches
     if "quiz" not in client.private:
-        drawn = torch.randperm(count, generator=rng.torch("quiz"))[: min(max(2, batches.size), count // 2)]
-        client.private["quiz"] = drawn.to(batches.labels.device)
+        order = torch.randperm(count, generator=rng.torch("quiz")) if batches.shuffle else torch.arange(count)
+        client.private["quiz"] = order[: min(max(2, batches.size), count // 2)].to(batches.labels.device)
     study = torch.ones(count, dtype=torch.bool, device=batches.labels.device)
     study[client.private["quiz"]] = False
     return batches.only(study.nonzero().flatten()), batches.only(client.private["quiz"])
@@ -147,8 +148,9 @@ def server_update(
     uploaded = [uploads[client] for client in sorted(uploads)]
     labels = torch.cat([upload.labels for upload in uploaded])
     sums = torch.zeros_like(state.vectors).index_add_(0, labels, torch.cat([upload.gradients for upload in uploaded]))
-    counts = torch.bincount(labels, minlength=len(sums)).clamp(min=1)[:, None]
-    state.vectors = state.vectors - (hyper.server_lr or SERVER_LR[hyper.variant]) * sums / counts
+    gradient = sums / torch.bincount(labels, minlength=len(sums)).clamp(min=1)[:, None]
+    clip([gradient], MAX_NORM)
+    state.vectors = state.vectors - (hyper.server_lr or SERVER_LR[hyper.variant]) * gradient
     state.rounds = state.rounds + 1
     return state, Download(state.vectors.clone(), state.rounds.clone()), {}
 

@@ -4,7 +4,7 @@ A client's features and those of a small auxiliary model are fused by a projecti
 representation: its first part goes to the auxiliary head, the whole to the client's. Up and down: the auxiliary model,
 averaged by training images.
 
-The public library never stores the projection it trained, and averages all clients alike.
+The public library never stores the projection it trained.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Predictor, Task
 from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.sharing import Weights, auxiliary, average, copied
 from stages.models.split import SplitModel
 from stages.randomness import Rng, seeded
-from stages.settings import Settings, setting
+from stages.settings import WIDEST, Settings, setting
 
 
 @dataclass(frozen=True)
 class Hyper(Settings):
     sub_feature_dim: int = setting(
-        128, "Width of the auxiliary model's features; at most that of the clients'.", low=1, source="public library"
-    )
+        128, "Width of the auxiliary model's features; at most that of the clients'.", low=1, high=WIDEST,
+        source="public library",
+    )  # fmt: skip
     auxiliary: str = setting("FedAvgCNN", "Architecture of the auxiliary model.", source="public library")
+    weighting: str = setting(
+        "samples", "Average auxiliary models over clients by their training images, or every client alike.",
+        choices=("samples", "uniform"), source="samples: paper; uniform: public library",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def client_update(
 
     metrics = Descent(shared.task.lr, model, small, projection).follow(objective, batches.steps(rng))
     client.private = dict(projection.state_dict())
-    return Upload(small.state_dict(), torch.tensor(len(batches.labels))), metrics
+    return Upload(small.state_dict(), torch.tensor(batches.total)), metrics
 
 
 def both(model: SplitModel, small: SplitModel, projection: nn.Linear, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +92,8 @@ def server_update(
     hyper: Hyper, shared: Shared, state: None, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
 ) -> tuple[None, Download, Metrics]:
     uploaded = [uploads[client] for client in sorted(uploads)]
-    return None, Download(average([u.weights for u in uploaded], [u.count for u in uploaded])), {}
+    counts = [u.count for u in uploaded] if hyper.weighting == "samples" else None
+    return None, Download(average([u.weights for u in uploaded], counts)), {}
 
 
 def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
@@ -96,6 +102,16 @@ def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Downloa
     return both(client.model, small, copied(shared.projection, client.private or None), x)[0]
 
 
+def predictor(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None) -> Predictor:
+    parts = {
+        "auxiliary": download.weights if download else shared.start.state_dict(),
+        "projection": client.private or shared.projection.state_dict(),
+    }
+    rule = f"the largest of head(projection([auxiliary.base(x), base(x)])), auxiliary.base being {hyper.auxiliary}'s"
+    return Predictor(rule, {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()})
+
+
 ALGORITHM = Algorithm(
-    "fedmrl", "Yi et al., NeurIPS 2024, arXiv 2406.00488", Hyper, Download, init, client_update, server_update, predict
-)
+    "fedmrl", "Yi et al., NeurIPS 2024, arXiv 2406.00488", Hyper, Download, init, client_update, server_update, predict,
+    predictor=predictor,
+)  # fmt: skip

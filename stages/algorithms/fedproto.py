@@ -1,6 +1,7 @@
 """FedProto (Tan et al., AAAI 2022, arXiv 2105.00243).
 
-Up: the mean feature of each class a client has. Down: their average over the clients, the global prototypes.
+Up: the mean feature of each class a client has. Down: their average over the clients, the global prototypes; a class
+that nobody sent in the round has none.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
+from stages.algorithms.class_means import ClassMeans
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Predictor, Task
 from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.losses import squared_distances
 from stages.clock import phase
@@ -23,7 +25,13 @@ from stages.settings import Settings, setting
 
 @dataclass(frozen=True)
 class Hyper(Settings):
-    lambda_: float = setting(1.0, "Weight of the pull to the global prototypes.", low=0, source="paper, Section 5")
+    lambda_: float = setting(
+        1.0, "Weight of the pull to the global prototypes.", low=0, source="paper, Section 5, and the authors' code"
+    )
+    collected: str = setting(
+        "training", "Features behind a prototype: as they come up in training, or all computed after it.",
+        choices=("training", "after"), source="training: paper, Algorithm 1, and public library",
+    )  # fmt: skip
     weighting: str = setting(
         "samples", "Average prototypes over clients by their images of the class, or every client alike.",
         choices=("samples", "uniform"), source="samples: paper; uniform: the public library",
@@ -43,15 +51,8 @@ class Download:
     prototypes: Tensor  # float32 [M, feature_dim]
 
 
-@dataclass
-class ServerState:
-    prototypes: Tensor  # float32 [C, feature_dim]
-    seen: Tensor  # bool [C]
-
-
-def init(hyper: Hyper, task: Task, rng: Rng) -> tuple[ServerState, Task]:
-    prototypes = torch.zeros(task.classes, task.feature_dim, device=task.device)
-    return ServerState(prototypes, torch.zeros(task.classes, dtype=torch.bool, device=task.device)), task
+def init(hyper: Hyper, task: Task, rng: Rng) -> tuple[None, Task]:
+    return None, task
 
 
 def client_update(
@@ -60,9 +61,11 @@ def client_update(
     """Cross-entropy + lambda x MSE to the global prototype of each image's class, where there is one."""
     model = client.model.train()
     table, known = dense(shared, download)
+    means = ClassMeans(shared.classes, shared.feature_dim, shared.device)
 
     def objective(x: Tensor, y: Tensor) -> Measured:
         features = model.features(x)
+        means.add(features.detach(), y)
         loss = F.cross_entropy(model.head(features), y)
         if download is None:
             return loss, {"loss": loss, "pull": torch.zeros_like(loss)}
@@ -71,36 +74,33 @@ def client_update(
         return loss + hyper.lambda_ * pull, {"loss": loss, "pull": pull}
 
     metrics = Descent(shared.lr, model).follow(objective, batches.steps(rng))
+    if hyper.collected == "training":
+        return Upload(*means.taken()), metrics
     with phase("prototypes"), torch.no_grad():
         model.eval()
-        upload = class_means(model, batches, shared)
-    return upload, metrics
+        return class_means(model, batches, shared), metrics
 
 
 def class_means(model: SplitModel, batches: Batches, task: Task) -> Upload:
-    sums = torch.zeros(task.classes, task.feature_dim, device=task.device)
+    means = ClassMeans(task.classes, task.feature_dim, task.device)
     for x, y in batches.once():
-        sums.index_add_(0, y, model.features(x))
-    counts = torch.bincount(batches.labels, minlength=task.classes)
-    present = counts.nonzero().flatten()
-    return Upload(present, sums[present] / counts[present, None], counts[present])
+        means.add(model.features(x), y)
+    return Upload(*means.taken())
 
 
 def server_update(
-    hyper: Hyper, shared: Task, state: ServerState, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
-) -> tuple[ServerState, Download, Metrics]:
-    """Average each class over the clients that have it; a class nobody sent keeps its prototype."""
-    sums, weights = torch.zeros_like(state.prototypes), torch.zeros(shared.classes, device=shared.device)
+    hyper: Hyper, shared: Task, state: None, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
+) -> tuple[None, Download, Metrics]:
+    """Average each class over the clients that sent it."""
+    sums = torch.zeros(shared.classes, shared.feature_dim, device=shared.device)
+    weights = torch.zeros(shared.classes, device=shared.device)
     for client in sorted(uploads):
         upload = uploads[client]
         weight = upload.counts.float() if hyper.weighting == "samples" else torch.ones_like(upload.counts).float()
         sums.index_add_(0, upload.labels, upload.prototypes * weight[:, None])
         weights.index_add_(0, upload.labels, weight)
-    sent = weights > 0
-    state.prototypes = torch.where(sent[:, None], sums / weights.clamp(min=1)[:, None], state.prototypes)
-    state.seen = state.seen | sent
-    classes = state.seen.nonzero().flatten()
-    return state, Download(classes, state.prototypes[classes]), {}
+    sent = weights.nonzero().flatten()
+    return None, Download(sent, sums[sent] / weights[sent, None]), {}
 
 
 def predict(hyper: Hyper, shared: Task, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
@@ -121,6 +121,14 @@ def dense(task: Task, download: Download | None) -> tuple[Tensor, Tensor]:
     return table, known
 
 
+def predictor(hyper: Hyper, shared: Task, client: ClientState, download: Download | None) -> Predictor:
+    if download is None:
+        return Predictor()
+    rule = "the number in labels of the row of prototypes that is nearest to base(x)"
+    return Predictor(rule, {"labels": download.labels, "prototypes": download.prototypes})
+
+
 ALGORITHM = Algorithm(
-    "fedproto", "Tan et al., AAAI 2022, arXiv 2105.00243", Hyper, Download, init, client_update, server_update, predict
-)
+    "fedproto", "Tan et al., AAAI 2022, arXiv 2105.00243", Hyper, Download, init, client_update, server_update, predict,
+    predictor=predictor,
+)  # fmt: skip

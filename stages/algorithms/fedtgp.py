@@ -3,8 +3,8 @@
 Up: the mean feature of each class a client has, from the model it has just trained. The server trains one prototype
 per class against them, contrastively, with a margin that follows their spread. Down: the trained prototypes.
 
-The public library uploads what the model of the round before gave, and takes as margin the largest distance between a
-class centre and the one nearest to it; the paper, and this file, take the largest distance between any two centres.
+The public library uploads what the model of the round before gave. Its pull to the prototypes, and the one here, is 10
+times a mean squared error; the paper has 0.1 times a Euclidean distance.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.algorithms import fedproto
-from stages.algorithms.contract import Algorithm, Metrics, PairSource, Task, passes
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, passes
 from stages.algorithms.descent import Descent, Measured
 from stages.algorithms.fedproto import Download, Upload
 from stages.clock import phase
@@ -28,6 +28,10 @@ from stages.settings import Settings, setting
 @dataclass(frozen=True)
 class Hyper(Settings):
     lambda_: float = setting(10.0, "Weight of the pull to the global prototypes.", low=0, source="public library")
+    margin: str = setting(
+        "farthest", "The margin: the largest distance between two class centres, or from any centre to its nearest.",
+        choices=("farthest", "nearest"), source="farthest: paper; nearest: public library",
+    )  # fmt: skip
     tau: float = setting(100.0, "Largest margin.", low=0, source="paper, tau")
     server_lr: float = setting(0.01, "Learning rate of the prototypes.", above=0, source="public library")
     server_epochs: int = setting(100, "Passes over the uploads per round.", low=1, source="paper, S")
@@ -51,13 +55,21 @@ def init(hyper: Hyper, task: Task, rng: Rng) -> tuple[ServerState, Task]:
     return ServerState(prototypes, torch.zeros(task.classes, dtype=torch.bool, device=task.device)), task
 
 
+def client_update(
+    hyper: Hyper, shared: Task, client: ClientState, download: Download | None, batches: Batches, rng: Rng
+) -> tuple[Upload, Metrics]:
+    """FedProto's, the prototypes from the trained model."""
+    own = fedproto.Hyper(lambda_=hyper.lambda_, collected="after")
+    return fedproto.client_update(own, shared, client, download, batches, rng)
+
+
 def server_update(
     hyper: Hyper, shared: Task, state: ServerState, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
 ) -> tuple[ServerState, Download, Metrics]:
     """Train the global prototypes; those of classes that anyone has sent so far go down."""
     uploaded = torch.cat([uploads[client].prototypes for client in sorted(uploads)])
     labels = torch.cat([uploads[client].labels for client in sorted(uploads)])
-    margin = adaptive_margin(uploaded, labels, shared.classes, hyper.tau)
+    margin = adaptive_margin(hyper, uploaded, labels, shared.classes)
     every = torch.arange(shared.classes, device=shared.device)
     total = torch.zeros((), device=shared.device)  # of the last pass
 
@@ -78,12 +90,15 @@ def server_update(
     return state, download, {"contrast": total / len(labels), "margin": margin}
 
 
-def adaptive_margin(uploaded: Tensor, labels: Tensor, classes: int, tau: float) -> Tensor:
-    """The largest distance between two class centres, at most tau; a centre is the mean over the clients. Scalar."""
+def adaptive_margin(hyper: Hyper, uploaded: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """How far the class centres lie apart, at most tau; a centre is the mean over the clients. Scalar."""
     sums = torch.zeros(classes, uploaded.shape[1], device=uploaded.device).index_add_(0, labels, uploaded)
     counts = torch.bincount(labels, minlength=classes)
     centres = sums[counts > 0] / counts[counts > 0, None]
-    return torch.cdist(centres, centres).max().clamp(max=tau)
+    distances = torch.cdist(centres, centres)
+    if hyper.margin == "nearest":
+        distances = distances.fill_diagonal_(torch.inf).min(1).values
+    return distances.max().clamp(max=hyper.tau)
 
 
 def contrast(uploaded: Tensor, labels: Tensor, prototypes: Tensor, margin: Tensor) -> Tensor:
@@ -97,6 +112,6 @@ def contrast(uploaded: Tensor, labels: Tensor, prototypes: Tensor, margin: Tenso
 
 
 ALGORITHM = Algorithm(
-    "fedtgp", "Zhang et al., AAAI 2024, arXiv 2401.03230", Hyper, Download, init, fedproto.client_update,
-    server_update, fedproto.predict,
+    "fedtgp", "Zhang et al., AAAI 2024, arXiv 2401.03230", Hyper, Download, init, client_update,
+    server_update, fedproto.predict, predictor=fedproto.predictor,
 )  # fmt: skip

@@ -3,8 +3,8 @@
 Every client trains its own model and a copy of a shared auxiliary model (the paper's meme model), each learning from
 the other's predictions. Up and down: the auxiliary model, averaged over the clients.
 
-The public library lets the gradient of each loss through the teacher too, and divides the divergence by the number of
-classes. Here the teacher is given, and the divergence is the mean over the images, as in deep mutual learning.
+As in deep mutual learning the teacher is given, and the divergence is the mean over the images. The public library lets
+the gradient of each loss through the teacher too, and divides the divergence by the number of classes (`divergence`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from stages.models.split import SplitModel
 from stages.randomness import Rng
 from stages.settings import Settings, setting
 
+MAX_NORM = 10.0  # of the gradient of each model, as in the public library
+
 
 @dataclass(frozen=True)
 class Hyper(Settings):
@@ -33,6 +35,11 @@ class Hyper(Settings):
     beta: float = setting(
         0.5, "Weight of the labels for the auxiliary model; the rest is for the own model's predictions.",
         low=0, high=1, source="public library",
+    )  # fmt: skip
+    divergence: str = setting(
+        "taught", "What one model learns from the other: its given predictions, or both models move, by the mean over "
+        "images and classes.", choices=("taught", "mutual"),
+        source="taught: deep mutual learning; mutual: public library",
     )  # fmt: skip
     auxiliary: str = setting("FedAvgCNN", "Architecture of the auxiliary model.", source="public library")
 
@@ -66,18 +73,24 @@ def client_update(
 
     def objective(x: Tensor, y: Tensor) -> Measured:
         loss, meme_loss = mutual_losses(hyper, model(x), meme(x), y)
-        # the teachers are given, so each loss moves its own model alone
         return loss + meme_loss, {"loss": loss, "auxiliary": meme_loss}
 
-    metrics = Descent(shared.task.lr, model, meme).follow(objective, batches.steps(rng))
+    metrics = Descent(shared.task.lr, model, meme, max_norm=MAX_NORM).follow(objective, batches.steps(rng))
     return Upload(meme.state_dict()), metrics
 
 
 def mutual_losses(hyper: Hyper, own: Tensor, meme: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Losses of the own and of the auxiliary model, from their logits float32 [B, C] and labels int64 [B]."""
-    loss = hyper.alpha * F.cross_entropy(own, labels) + (1 - hyper.alpha) * distillation(own, meme)
-    meme_loss = hyper.beta * F.cross_entropy(meme, labels) + (1 - hyper.beta) * distillation(meme, own)
+    divergence = distillation if hyper.divergence == "taught" else mutual_divergence
+    loss = hyper.alpha * F.cross_entropy(own, labels) + (1 - hyper.alpha) * divergence(own, meme)
+    meme_loss = hyper.beta * F.cross_entropy(meme, labels) + (1 - hyper.beta) * divergence(meme, own)
     return loss, meme_loss
+
+
+def mutual_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) between logits float32 [B, C], mean over images and classes; both have a gradient. Scalar."""
+    log_student, log_teacher = F.log_softmax(student, 1), F.log_softmax(teacher, 1)
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) / student.shape[1]
 
 
 def server_update(

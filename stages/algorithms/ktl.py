@@ -40,5 +40,5 @@ def single_client(hyper: fedktl.Hyper, task: Task, models: Sequence[SplitModel])
 ALGORITHM = Algorithm(
     "ktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper, fedktl.Download, fedktl.init,
     fedktl.client_update, fedktl.server_update, fedktl.predict, needs_latents=fedktl.ALGORITHM.needs_latents,
-    check=single_client,
+    check=single_client, predictor=fedktl.predictor,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """LG-FedAvg (Liang et al., 2020, arXiv 2001.01523).
 
 Clients keep their feature extractors and share the head. Up: a client's head. Down: the average of the heads,
-weighted by training images.
+weighted by training images. All start from one head.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.algorithms import local
+from stages.algorithms import local, one_head
 from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
-from stages.algorithms.sharing import Weights, average, linear_heads, predict_with_head
+from stages.algorithms.one_head import Shared
+from stages.algorithms.sharing import Weights, average
 from stages.randomness import Rng
-from stages.settings import Settings
 
 
 @dataclass(frozen=True)
-class Hyper(Settings):
+class Hyper(one_head.Hyper):
     """LG-FedAvg has none of its own."""
 
 
@@ -35,22 +35,21 @@ class Download:
     head: Weights
 
 
-def init(hyper: Hyper, task: Task, rng: Rng) -> tuple[None, Task]:
-    return None, task
+def init(hyper: Hyper, task: Task, rng: Rng) -> tuple[None, Shared]:
+    return None, Shared(task, one_head.first(hyper, task, rng))
 
 
 def client_update(
-    hyper: Hyper, shared: Task, client: ClientState, download: Download | None, batches: Batches, rng: Rng
+    hyper: Hyper, shared: Shared, client: ClientState, download: Download | None, batches: Batches, rng: Rng
 ) -> tuple[Upload, Metrics]:
-    """Local training from the average head; in the first round, from the client's own."""
-    if download is not None:
-        client.model.head.load_state_dict(download.head)
-    _, metrics = local.client_update(local.Hyper(), shared, client, None, batches, rng)
-    return Upload(client.model.head.state_dict(), torch.tensor(len(batches.labels))), metrics
+    """Local training from the newest head."""
+    one_head.take(client, shared, download)
+    _, metrics = local.client_update(local.Hyper(), shared.task, client, None, batches, rng)
+    return Upload(client.model.head.state_dict(), torch.tensor(batches.total)), metrics
 
 
 def server_update(
-    hyper: Hyper, shared: Task, state: None, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
+    hyper: Hyper, shared: Shared, state: None, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
 ) -> tuple[None, Download, Metrics]:
     uploaded = [uploads[client] for client in sorted(uploads)]
     return None, Download(average([u.head for u in uploaded], [u.count for u in uploaded])), {}
@@ -58,5 +57,6 @@ def server_update(
 
 ALGORITHM = Algorithm(
     "lg-fedavg", "Liang et al., 2020, arXiv 2001.01523", Hyper, Download, init, client_update, server_update,
-    predict_with_head, check=lambda hyper, task, models: linear_heads("lg-fedavg", task, models),
+    one_head.predict, check=lambda hyper, task, models: one_head.check("lg-fedavg", task, models),
+    predictor=one_head.predictor,
 )  # fmt: skip

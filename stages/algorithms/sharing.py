@@ -1,4 +1,4 @@
-"""What algorithms that exchange weights have in common: averages, one head for all, auxiliary models."""
+"""What algorithms that exchange weights have in common: averages, auxiliary models."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from stages.algorithms.contract import ClientState, Task, tensors
-from stages.errors import UserError
+from stages.algorithms.contract import Task
 from stages.models import split
 from stages.models.split import SplitModel
 from stages.randomness import Rng
@@ -28,24 +26,6 @@ def average(states: Sequence[Weights], counts: Sequence[Tensor] | None = None) -
         for name, mean in means.items():
             mean.add_(state[name], alpha=share)
     return {name: mean.to(states[0][name].dtype) for name, mean in means.items()}
-
-
-def linear_heads(algorithm: str, task: Task, models: Sequence[SplitModel]) -> None:
-    """Raises UserError unless every client's head is the same linear layer, feature_dim -> classes."""
-    shapes = {"weight": (task.classes, task.feature_dim), "bias": (task.classes,)}
-    for client, model in enumerate(models):
-        if {name: tuple(tensor.shape) for name, tensor in tensors(model.head).items()} != shapes:
-            raise UserError(
-                f"{algorithm} shares one head among all clients, a linear layer {task.feature_dim} -> {task.classes}, "
-                f"and client {client}'s is another; choose models with equal heads, such as the group HtFE8."
-            )
-
-
-def predict_with_head(hyper: Any, shared: Any, client: ClientState, download: Any, x: Tensor) -> Tensor:
-    """Logits of the client's features under the head sent last; before there is one, under its own."""
-    if download is None:
-        return client.model(x)
-    return functional_call(client.model.head, dict(download.head), (client.model.features(x),))
 
 
 def auxiliary(architecture: str, task: Task, rng: Rng, feature_dim: int) -> SplitModel:

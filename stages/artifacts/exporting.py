@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 
-from stages.artifacts import kinds
+from stages.artifacts import kinds, seal
 from stages.artifacts.store import Artifact, Store
-from stages.errors import UserError
+from stages.errors import UserError, printable
 
 
 def export(artifact: Artifact, format: str | None, folder: Path, client: int | None = None) -> list[Path]:
@@ -33,7 +35,7 @@ def export(artifact: Artifact, format: str | None, folder: Path, client: int | N
     if client is None and format == "share":
         raise UserError("A share is one client's; say whose with --client.")
     folder = folder.absolute()
-    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    draft = folder.with_name(f".{uuid.uuid4().hex}")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} is not an empty folder; give a new one.")
@@ -67,7 +69,8 @@ def _data_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
 def _data_share(artifact: Artifact, folder: Path, client: int | None) -> None:
     """A store with a data artifact of this client alone, whose attribute `part_of` tells which of how many it is."""
     assert client is not None
-    clients = len(artifact.array("counts"))
+    counts, class_names = kinds.read_counts(artifact)
+    clients = len(counts)
     if "part_of" in artifact.attributes or client >= clients:
         raise UserError(f"{artifact.ref} has no client {client} to cut out; it holds {clients}.")
     name, sources = f"{artifact.ref.name}-client-{client:03d}", {"data": artifact}
@@ -76,8 +79,8 @@ def _data_share(artifact: Artifact, folder: Path, client: int | None) -> None:
             writer.array(f"{split}/images", images)
             writer.array(f"{split}/labels", labels)
             writer.array(f"{split}/offsets", np.array([0, len(labels)]))
-        writer.array("counts", artifact.array("counts", slice(client, client + 1)))
-        writer.attributes["class_names"] = artifact.attributes["class_names"]
+        writer.array("counts", counts[client : client + 1])
+        writer.attributes["class_names"] = class_names
         writer.attributes["part_of"] = {"client": client, "clients": clients}
 
 
@@ -102,13 +105,47 @@ def _run_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
 
 
 def _run_safetensors(artifact: Artifact, folder: Path, client: int | None) -> None:
-    """client-000.safetensors, ...: the weights of each client, or of the one asked for."""
+    """client-000.safetensors, ...: each client's model, or that of the one asked for, with all that its label needs.
+
+    The file's metadata says how an image gets its label, and what the model is.
+    """
+    from safetensors.numpy import load, save_file
+
     names = artifact.names("clients")
     wanted = names if client is None else [f"{client:03d}"]
     if not set(wanted) <= set(names):
         raise UserError(f"{artifact.ref} has no client {client}; its clients are 0 to {len(names) - 1}.")
+    predictors = artifact.names("predictors")
     for name in wanted:
-        (folder / f"client-{name}.safetensors").write_bytes(artifact.array(f"clients/{name}").tobytes())
+        paths = [f"clients/{name}", *(f"predictors/{name}" for known in predictors if known == name)]
+        tensors: dict[str, np.ndarray] = {}
+        for path in paths:
+            try:
+                tensors |= load(artifact.array(path).tobytes())
+            except SafetensorError as error:
+                raise seal.damaged(artifact.path / path, f"can't be read ({printable(str(error))})") from error
+        save_file(tensors, folder / f"client-{name}.safetensors", described(artifact, int(name)))
+
+
+def described(artifact: Artifact, client: int) -> dict[str, str]:
+    """Metadata of a client's file, one entry of JSON: what other programs must know to use it."""
+    facts = kinds.read_facts(artifact)
+    told = {
+        "run": artifact.identity, "client": client, "algorithm": facts["algorithm"], "hyper": facts["hyper"],
+        "architecture": facts["architectures"][client], "feature_dim": artifact.settings.get("feature_dim"),
+        "label": predicts(artifact),
+    }  # fmt: skip
+    return {"fedktl": json.dumps(told)}  # several entries would come in any order
+
+
+def predicts(artifact: Artifact) -> str:
+    """A sentence that says how an exported model of a run labels an image."""
+    if rule := artifact.attributes.get("predicts"):
+        return f"An image's label is {printable(str(rule))}, for x in float32 from -1 to 1 (bytes / 127.5 - 1)."
+    return (
+        "How this run labels images is not written in it, for an earlier fedktl made it: the largest of head(base(x)) may be "
+        "wrong. Go on with it for a round (fedktl train --resume) to have it written."
+    )
 
 
 WRITERS: dict[tuple[str, str], Callable[[Artifact, Path, int | None], None]] = {

@@ -10,6 +10,7 @@ import numpy as np
 
 from stages.artifacts.store import Artifact
 from stages.errors import UserError
+from stages.foreign import understood
 
 SPLITS = ("train", "validation", "test")
 T = TypeVar("T")
@@ -77,6 +78,7 @@ class Run:
     validation_accuracy: np.ndarray  # float64 [E, K]; NaN without a validation split
     test_samples: np.ndarray  # int64 [K], weights of the clients in a mean accuracy, likewise the next
     validation_samples: np.ndarray
+    test_auc: np.ndarray  # float64 [E, K], micro-averaged, in [0, 1]; NaN where it was not measured
     joined: np.ndarray  # bool [R, K]
     uploaded: np.ndarray  # bool [R, K]
     upload_floats: np.ndarray  # int64 [R, K], likewise the next three
@@ -87,7 +89,7 @@ class Run:
     peak_memory: np.ndarray  # int64 [R], bytes
     simulated_seconds: np.ndarray  # float64 [R, K], by which a slow client is late; zeros where none was simulated
     client_metrics: dict[str, np.ndarray]  # name -> float64 [R, K]; NaN where a client did not take part
-    server_metrics: dict[str, np.ndarray]  # name -> float64 [R]
+    server_metrics: dict[str, np.ndarray]  # name -> float64 [R]; NaN where no upload arrived
     pair_rounds: np.ndarray  # int64 [P], rounds whose pairs are kept as pictures
     pair_labels: np.ndarray  # int64 [P, M]; -1 where that round had fewer pairs
     pair_images: np.ndarray  # uint8 [P, M, 3, size, size]
@@ -107,13 +109,19 @@ def read(artifact: Artifact) -> Any:
 
 
 def read_data(artifact: Artifact) -> Data:
-    sizes: dict[str, int] = {}
-    counts = _typed(artifact, "counts", "int64", ("clients", "classes"), sizes)
-    names = _attribute(artifact, "class_names", list)
-    if len(names) != sizes["classes"]:
-        raise UserError(f"{artifact.path} names {len(names)} classes, but counts {sizes['classes']}; make it again.")
+    counts, names = read_counts(artifact)
+    sizes = dict(zip(("clients", "classes"), counts.shape, strict=True))
     splits = {split: _split(artifact, split, sizes) for split in SPLITS}
-    return Data(artifact, **splits, counts=counts, class_names=[str(name) for name in names])
+    return Data(artifact, **splits, counts=counts, class_names=names)
+
+
+def read_counts(artifact: Artifact) -> tuple[np.ndarray, list[str]]:
+    """The counts of a data artifact, int64 [clients, classes], and the names of its classes; its images are not read."""
+    counts = _typed(artifact, "counts", "int64", ("clients", "classes"), {})
+    names = _attribute(artifact, "class_names", list)
+    if len(names) != counts.shape[1]:
+        raise UserError(f"{artifact.path} names {len(names)} classes, but counts {counts.shape[1]}; make it again.")
+    return counts, [str(name) for name in names]
 
 
 def _split(artifact: Artifact, split: str, sizes: dict[str, int]) -> Split:
@@ -128,13 +136,15 @@ def _split(artifact: Artifact, split: str, sizes: dict[str, int]) -> Split:
     return Split(images, labels, offsets)
 
 
+@understood("A data artifact")
 def census(artifact: Artifact) -> Census:
     """The census of a data artifact, read without its images."""
     sizes = {split: np.diff(artifact.array(f"{split}/offsets")).tolist() for split in SPLITS}
-    shape = artifact.shape("train/images")[1:]
-    return Census(artifact.array("counts").shape[1], (shape[0], shape[1], shape[2]), sizes)
+    _, channels, height, width = artifact.shape("train/images")
+    return Census(artifact.array("counts").shape[1], (channels, height, width), sizes)
 
 
+@understood("A data artifact")
 def read_share(artifact: Artifact, client: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """One client's images uint8 [n, C, H, W] and labels int64 [n] by split; no other client's row is decoded for it."""
     shares = {}
@@ -152,7 +162,15 @@ def read_latents(artifact: Artifact) -> Latents:
     if not np.isfinite(latents).all():
         raise UserError(f"{artifact.path}: a latent is not finite; make it again.")
     embeddings = {name: artifact.array(f"embeddings/{name}") for name in artifact.names("embeddings")}
-    return Latents(artifact, latents, images, _attribute(artifact, "generator", dict), embeddings)
+    return Latents(artifact, latents, images, descriptor(artifact), embeddings)
+
+
+def descriptor(artifact: Artifact) -> dict[str, Any]:
+    """What rendered a latents artifact; its images are not read."""
+    found = _attribute(artifact, "generator", dict)
+    if not isinstance(found.get("family"), str):
+        raise UserError(f"{artifact.path} does not name the family of its generator; make it again.")
+    return found
 
 
 ROUNDS = {  # arrays of a run below `rounds`: dtype and axes
@@ -171,6 +189,21 @@ ROUNDS = {  # arrays of a run below `rounds`: dtype and axes
 }
 
 
+FACTS: dict[str, tuple[type, ...]] = {  # what every run tells of itself
+    "algorithm": (str,), "hyper": (dict,), "data": (str,), "latents": (str, type(None)), "models": (str,),
+    "architectures": (list,), "parameters": (list,), "device": (str,),
+}  # fmt: skip
+
+
+def read_facts(artifact: Artifact) -> dict[str, Any]:
+    """What a run tells of itself; its arrays are not read."""
+    facts = _attribute(artifact, "facts", dict)
+    wrong = [name for name, wanted in FACTS.items() if not isinstance(facts.get(name, ...), wanted)]
+    if wrong or type(artifact.attributes["seed"]) is not int:
+        raise UserError(f"{artifact.path} does not tell its {(wrong or ['seed'])[0]}; make it again.")
+    return facts
+
+
 def read_run(artifact: Artifact) -> Run:
     sizes = {"3": 3}
 
@@ -181,11 +214,15 @@ def read_run(artifact: Artifact) -> Run:
         return {name: array(f"{group}/{name}", "float64", axes) for name in artifact.names(group)}
 
     rounds = {name: array(f"rounds/{name}", *form) for name, form in ROUNDS.items()}
+    if not all(sizes[axis] for axis in "ERK"):
+        raise UserError(f"{artifact.path} holds no round of any client; make it again.")
+    auc = "test_auc" in artifact.names("rounds")
     late = "simulated_seconds" in artifact.names("rounds")
     faults = "missing" in artifact.names("faults")
     wire = [name for name in artifact.names("rounds") if name.startswith("wire_")]
     return Run(
         artifact, **rounds,
+        test_auc=array("rounds/test_auc", "float64", "EK") if auc else np.nan * rounds["test_accuracy"],
         simulated_seconds=array("rounds/simulated_seconds", "float64", "RK") if late else 0.0 * rounds["joined"],
         seconds=arrays("seconds", "R"), client_metrics=arrays("client_metrics", "RK"),
         server_metrics=arrays("server_metrics", "R"), pair_rounds=array("pairs/rounds", "int64", "P"),
@@ -193,7 +230,7 @@ def read_run(artifact: Artifact) -> Run:
         pair_images=array("pairs/images", "uint8", ("P", "M", "3", "size", "size")),
         centroids=array("pairs/centroids", "float32", "CH"),
         missing=array("faults/missing", "int64", "X3") if faults else np.zeros((0, 3), np.int64),
-        wire={name.removeprefix("wire_"): array(f"rounds/{name}", "int64", "RK") for name in wire}, facts=_attribute(artifact, "facts", dict),
+        wire={name.removeprefix("wire_"): array(f"rounds/{name}", "int64", "RK") for name in wire}, facts=read_facts(artifact),
     )  # fmt: skip
 
 

@@ -18,9 +18,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
+from stages import foreign
 from stages.artifacts import seal
+from stages.artifacts.folders import entries, erase, name_lock, next_version, resumable
 from stages.artifacts.refs import FOLDERS, Ref
-from stages.artifacts.store import Store, erase, name_lock, next_version, resumable
+from stages.artifacts.store import Store
 from stages.errors import UserError
 
 CHECKPOINT = re.compile(r"checkpoint-([0-9]{6,})-([0-9a-f]{16})\.safetensors")
@@ -52,11 +54,8 @@ class Partial:
         """Take up unfinished work; UserError if another process is on it or its facts are unreadable."""
         lock = _locked(path)
         try:
-            text = (path / "run.json").read_text()
-            facts = json.loads(text)["facts"]
-            if text != _sealed(facts):
-                raise ValueError
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            facts = foreign.parsed(path / "run.json", "the facts of unfinished work", _unsealed)
+        except UserError:
             lock.release()
             raise seal.damaged(path / "run.json", "is missing or damaged") from None
         kind = next(kind for kind, folder in FOLDERS.items() if folder == path.parent.parent.name)
@@ -105,7 +104,8 @@ class Partial:
 
 def unfinished(store: Store, kind: str = "run") -> list[Path]:
     """Folders of all work of a kind that can be resumed, or is going on."""
-    return sorted(path for path in (store.root / FOLDERS[kind]).glob("*/v*.partial") if resumable(path))
+    paths = (path for name in entries(store.root / FOLDERS[kind]) for path in entries(name))
+    return [path for path in paths if resumable(path)]
 
 
 def find_unfinished(store: Store, ref: Ref, kind: str = "run") -> Path | None:
@@ -128,8 +128,8 @@ def progress(path: Path) -> int:
 
 def _saved(path: Path) -> list[tuple[int, Path]]:
     """Every checkpoint file, ascending; a number comes twice where one was damaged and saved again with other bytes."""
-    matches = [(CHECKPOINT.fullmatch(file.name), file) for file in path.glob("checkpoint-*.safetensors")]
-    return sorted((int(match[1]), file) for match, file in matches if match)
+    matches = [(CHECKPOINT.fullmatch(file.name), file) for file in entries(path)]
+    return sorted((int(match[1]), file) for match, file in matches if match and file.is_file())
 
 
 def _locked(path: Path) -> FileLock:
@@ -148,6 +148,14 @@ def _sealed(facts: Any) -> str:
     """The text of run.json: the facts and a digest of them."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()
     return json.dumps({"facts": facts, "sha256": digest}, indent=1)
+
+
+def _unsealed(text: bytes) -> dict[str, Any]:
+    """The facts in a run.json whose digest is right."""
+    facts = json.loads(text)["facts"]
+    if not isinstance(facts, dict) or text != _sealed(facts).encode():
+        raise ValueError("its digest differs")
+    return facts
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:

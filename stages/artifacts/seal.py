@@ -6,17 +6,22 @@ so a changed, cut, emptied or missing file is found and named. Only stdlib: list
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from stages.errors import UserError
+from stages.foreign import LARGEST
 
 ROOT = "zarr.json"
+STRAYS = ("._*", ".DS_Store", ".nfs*", ".smb*", ".cifs*", ".fuse_hidden*", "Thumbs.db", "desktop.ini")
+UNSYNCABLE = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # CIFS, VirtualBox and sshfs say so of a folder
 
 
 def sha256(path: Path) -> str:
@@ -31,6 +36,11 @@ def files(folder: Path) -> Iterator[tuple[str, Path]]:
             yield path.relative_to(folder).as_posix(), path
 
 
+def stray(name: str) -> bool:
+    """Whether file systems or desktops leave such a file behind by themselves."""
+    return any(fnmatchcase(name.rpartition("/")[2], pattern) for pattern in STRAYS)
+
+
 def _document(document: dict[str, Any], seal: str) -> bytes:
     attributes = {**document["attributes"], "seal": seal}
     return json.dumps({**document, "attributes": attributes}, indent=1, sort_keys=True, allow_nan=False).encode()
@@ -38,7 +48,9 @@ def _document(document: dict[str, Any], seal: str) -> bytes:
 
 def close(folder: Path, attributes: dict[str, Any]) -> None:
     """Write `attributes`, the manifest and the seal into the group's root and sync every file to disk."""
-    manifest = {name: [path.stat().st_size, sha256(path)] for name, path in files(folder) if name != ROOT}
+    manifest = {
+        name: [path.stat().st_size, sha256(path)] for name, path in files(folder) if name != ROOT and not stray(name)
+    }
     document = json.loads((folder / ROOT).read_bytes())
     document["attributes"] = {**attributes, "manifest": manifest}
     seal = hashlib.sha256(_document(document, "")).hexdigest()
@@ -50,10 +62,13 @@ def close(folder: Path, attributes: dict[str, Any]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make what was written to a file, or the entries of a folder, survive a power cut."""
+    """Make what was written to a file, or the entries of a folder, survive a power cut, as far as the disk lets us."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not (path.is_dir() and error.errno in UNSYNCABLE):
+            raise
     finally:
         os.close(handle)
 
@@ -68,13 +83,16 @@ def opened(folder: Path, thorough: bool = False) -> dict[str, Any]:
     present = dict(files(folder))
     for name, (size, digest) in attributes["manifest"].items():
         _check(folder, name, present, size, digest if thorough or name.endswith(f"/{ROOT}") else None)
-    if thorough and (surplus := set(present) - set(attributes["manifest"]) - {ROOT}):
-        raise damaged(folder / min(surplus), "does not belong to the artifact")
+    for name in sorted(set(present) - set(attributes["manifest"]) - {ROOT}):
+        if thorough and not stray(name):
+            raise damaged(folder / name, "does not belong to the artifact")
+        _plain(present[name], present[name])  # Zarr may open it all the same
     return attributes
 
 
 def _root(path: Path) -> dict[str, Any]:
     """The attributes in a root file whose seal is right."""
+    _plain(path, path)
     try:
         raw = path.read_bytes()
         document = json.loads(raw)
@@ -82,8 +100,6 @@ def _root(path: Path) -> dict[str, Any]:
         seal, manifest = attributes["seal"], attributes["manifest"]
         listed = all(isinstance(size, int) and isinstance(digest, str) for size, digest in manifest.values())
         whole = hashlib.sha256(_document(document, "")).hexdigest() == seal and raw == _document(document, seal)
-    except FileNotFoundError:
-        raise damaged(path, "is missing") from None
     except OSError as error:
         raise damaged(path, f"can't be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -98,16 +114,31 @@ def _check(folder: Path, name: str, present: dict[str, Path], size: int, digest:
     shown = Path(f"{folder}/{name}")
     if name not in present:
         raise damaged(shown, "is missing")
+    if (found := _plain(present[name], shown)) != size:
+        raise damaged(shown, f"has {found} bytes instead of {size}")
+    if digest is None:
+        return
     try:
-        found = present[name].lstat()
-        if not stat.S_ISREG(found.st_mode):
-            raise damaged(shown, "is not a plain file")
-        if found.st_size != size:
-            raise damaged(shown, f"has {found.st_size} bytes instead of {size}")
-        if digest is not None and sha256(present[name]) != digest:
-            raise damaged(shown, "is damaged: its checksum differs")
+        differs = sha256(present[name]) != digest
     except OSError as error:
         raise damaged(shown, f"can't be read ({error.strerror})") from error
+    if differs:
+        raise damaged(shown, "is damaged: its checksum differs")
+
+
+def _plain(path: Path, shown: Path) -> int:
+    """The size of a plain file; UserError for a pipe, a device, a link, a folder, nothing, or an endless description."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        raise damaged(shown, "is missing") from None
+    except OSError as error:
+        raise damaged(shown, f"can't be read ({error.strerror})") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise damaged(shown, "is not a plain file")
+    if path.name == ROOT and found.st_size > LARGEST:
+        raise damaged(shown, f"has {found.st_size} bytes, more than any description")
+    return found.st_size
 
 
 def damaged(path: Path, what: str) -> UserError:

@@ -5,33 +5,44 @@ from __future__ import annotations
 import errno
 import os
 import platform
-import re
-import shutil
 import time
-import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from stages import memory
 from stages.artifacts import seal
+from stages.artifacts.folders import (
+    UNFINISHED,
+    entries,
+    erase,
+    name_lock,
+    next_version,
+    numbers,
+    resumable,
+    scratch,
+    unlocked,
+)
 from stages.artifacts.refs import FOLDERS, NAME, Ref, checked_name
 from stages.errors import UserError, unknown
+from stages.foreign import reason
 
 if TYPE_CHECKING:
     import numpy as np
     import zarr
 
 SCHEMAS = {"data": 1, "latents": 1, "run": 1, "report": 1}
+ATTRIBUTES: dict[str, tuple[type, ...]] = {  # of every kind, beside what the seal needs
+    "settings": (dict,), "made_from": (dict,), "seed": (int, type(None)), "software": (dict,), "created": (str,),
+}  # fmt: skip
 CHUNK_BYTES = 4 << 20
 LIBRARIES = ("fedktl", "torch", "torchvision", "numpy", "zarr")
-UNFINISHED = re.compile(r"\.(writing|removed)-[0-9a-f]{32}|v[1-9][0-9]*\.partial")
+LOCKLESS = {errno.ENOLCK, errno.ENOTSUP}  # of a file system without flock, such as NFS without its lock daemon
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # refusals that need not name a file
 
 
@@ -52,48 +63,87 @@ class Artifact:
         return self.attributes["settings"]
 
     @property
+    def sources(self) -> dict[str, dict[str, str]]:
+        """The identity of what it was made from, by role; UserError if it is no such table."""
+        made_from = self.attributes["made_from"]
+        for made in made_from.values():
+            if not isinstance(made, dict) or not all(isinstance(made.get(key), str) for key in ("kind", "ref", "seal")):
+                raise UserError(f"{self.path} does not tell what it was made from; make the artifact again.")
+        return made_from
+
+    @property
     def identity(self) -> dict[str, str]:
         """What another artifact records of this one: its kind, reference and seal."""
         return {"kind": self.kind, "ref": str(self.ref), "seal": self.attributes["seal"]}
 
     @cached_property
     def group(self) -> zarr.Group:
-        import zarr
+        zarr = library()
 
         try:
             return zarr.open_group(self.path, mode="r", zarr_format=3)
         except Exception as error:
-            raise seal.damaged(self.path, f"can't be opened ({error})") from error
+            raise seal.damaged(self.path, f"can't be opened ({reason(error)})") from error
+
+    @cached_property
+    def _chunks(self) -> Counter[str]:
+        """How many chunks each array has."""
+        names = (name.removesuffix("/c").partition("/c/") for name in self.attributes["manifest"])
+        return Counter(array for array, *_ in names)
 
     def __contains__(self, name: str) -> bool:
-        return name in self.group
+        return self._member(name) is not None
+
+    def _member(self, name: str) -> zarr.Array | zarr.Group | None:
+        try:
+            return self.group.get(name)
+        except Exception as error:  # whatever Zarr makes of bytes that may be anyone's
+            raise seal.damaged(self.path / name, f"can't be read ({reason(error)})") from error
 
     def array(self, name: str, rows: slice = slice(None)) -> np.ndarray:
-        """An array, or some of its rows, in memory; UserError if it is absent or a chunk fails its checksum."""
+        """An array, or some of its rows, in memory; UserError if it is absent or a chunk is, or fails its checksum."""
         import numpy as np
-        import zarr
 
+        found = self._array(name)
+        if self._chunks[name] != found.nchunks:  # Zarr would fill the gap
+            raise seal.damaged(self.path / name, f"has {self._chunks[name]} chunks instead of {found.nchunks}")
         try:
-            found = self.group.get(name)
-            if isinstance(found, zarr.Array):
-                return np.asarray(found[rows] if found.ndim else found[...])
-        except Exception as error:  # whatever Zarr makes of bytes that may be anyone's
-            raise seal.damaged(self.path / name, f"can't be read ({error})") from error
+            return np.asarray(found[rows] if found.ndim else found[...])
+        except Exception as error:
+            raise seal.damaged(self.path / name, f"can't be read ({reason(error)})") from error
+
+    def _array(self, name: str) -> zarr.Array:
+        zarr = library()
+
+        if isinstance(found := self._member(name), zarr.Array):
+            return found
         raise UserError(f"{self.path} has no array '{name}'; make the artifact again.")
 
     def shape(self, name: str) -> tuple[int, ...]:
         """An array's shape, without reading it; UserError if it is absent."""
-        found = self.group.get(name)
-        if found is None:
-            raise UserError(f"{self.path} has no array '{name}'; make the artifact again.")
-        return found.shape  # type: ignore[union-attr]
+        return self._array(name).shape
 
     def names(self, group: str) -> list[str]:
         """The arrays of an inner group, sorted; none if there is no such group."""
-        import zarr
+        return [path.rpartition("/")[2] for path in self.arrays(group)]
 
-        found = self.group.get(group)
-        return sorted(found.array_keys()) if isinstance(found, zarr.Group) else []
+    def arrays(self, group: str | None = None) -> dict[str, zarr.Array]:
+        """Every array, or every one right in a group, by its path, sorted; nothing but descriptions is read."""
+        zarr = library()
+
+        listed = (path.rpartition("/") for path in self.attributes["manifest"])
+        paths = sorted(path for path, _, file in listed if file == seal.ROOT)
+        members = {path: self._member(path) for path in paths if group in (None, path.rpartition("/")[0])}
+        return {path: member for path, member in members.items() if isinstance(member, zarr.Array)}
+
+
+@cache
+def library() -> Any:
+    """Zarr as it comes, whatever its variables and configuration files say: they would change the format, or stall it."""
+    import zarr
+
+    zarr.config.refresh(paths=[], env={})
+    return zarr
 
 
 class Source(Protocol):
@@ -113,9 +163,7 @@ class Writer:
     _group: Any = field(init=False)
 
     def __post_init__(self) -> None:
-        import zarr
-
-        self._group = zarr.open_group(self.path, mode="w")
+        self._group = library().open_group(self.path, mode="w", zarr_format=3)
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: str) -> zarr.Array:
         """An array to be filled piece by piece; its chunks are about 4 MB and carry a CRC32C."""
@@ -151,11 +199,11 @@ class Store:
 
     def versions(self, kind: str, name: str) -> list[int]:
         """Published versions, oldest first."""
-        return _numbers(self.folder(kind, name), "zarr")
+        return numbers(self.folder(kind, name), "zarr")
 
     def names(self, kind: str) -> list[str]:
         folder = self.root / FOLDERS[kind]
-        return sorted(path.name for path in folder.glob("*") if path.is_dir() and NAME.fullmatch(path.name))
+        return [path.name for path in entries(folder) if NAME.fullmatch(path.name)]
 
     def refs(self, kind: str) -> Iterator[Ref]:
         """Every published version of a kind."""
@@ -200,8 +248,9 @@ class Store:
             raise UserError(f"{self.path(full)} has no schema version; make the artifact again.")
         if schema > (known := SCHEMAS[full.kind]):
             raise UserError(f"{full} has {found} schema {schema}, this fedktl reads {known}; install a newer one.")
-        if not all(isinstance(attributes.get(name), dict) for name in ("settings", "made_from")):
-            raise UserError(f"{self.path(full)} lacks its settings or what it was made from; make the artifact again.")
+        for name, wanted in ATTRIBUTES.items():
+            if not isinstance(attributes.get(name, ...), wanted):
+                raise UserError(f"{self.path(full)} does not tell its {name} as it should; make the artifact again.")
         return Artifact(full, self.path(full), attributes)
 
     def newest(self, kind: str) -> Artifact:
@@ -227,8 +276,8 @@ class Store:
             "made_from": {role: source.identity for role, source in made_from.items()},
             "software": software(), "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }  # fmt: skip
-        with self.writable(folder), _scratch(folder) as scratch:
-            writer = Writer(scratch / "group", attributes)
+        with self.writable(folder), scratch(folder) as hidden:
+            writer = Writer(hidden / "group", attributes)
             yield writer
             seal.close(writer.path, writer.attributes)
             with name_lock(folder):
@@ -245,6 +294,11 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
+            if error.errno in LOCKLESS:
+                raise UserError(
+                    f"The disk of the store {self.root} can't lock files ({error.strerror}), which keeps two writers "
+                    "apart; keep the store on another disk."
+                ) from error
             if not _concerns(error, self.root):
                 raise
             raise UserError(f"The store {self.root} can't be written ({error.strerror or error}).") from error
@@ -261,10 +315,10 @@ class Store:
     def leftovers(self) -> list[Path]:
         """Folders that killed writers left: no process holds their lock, and no run can be resumed from them."""
         found = []
-        for path in (path for kind in FOLDERS.values() for path in (self.root / kind).glob("*/*")):
-            if path.is_dir() and UNFINISHED.fullmatch(path.name):
+        for path in (path for kind in FOLDERS.values() for name in entries(self.root / kind) for path in entries(name)):
+            if UNFINISHED.fullmatch(path.name):
                 with self.writable(path.parent), name_lock(path.parent):  # held from a folder's making to its locking
-                    if not resumable(path) and _unlocked(path):
+                    if path.is_dir() and not resumable(path) and unlocked(path):
                         found.append(path)
         return sorted(found)
 
@@ -278,60 +332,6 @@ def software() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _numbers(folder: Path, suffix: str) -> list[int]:
-    matches = (re.fullmatch(rf"v([1-9][0-9]*)\.{suffix}", path.name) for path in folder.glob(f"v*.{suffix}"))
-    return sorted(int(match[1]) for match in matches if match)
-
-
-def next_version(folder: Path) -> int:
-    """One above every version published or under way. Hold `name_lock` from here to the claim."""
-    return max([0, *_numbers(folder, "zarr"), *_numbers(folder, "partial")]) + 1
-
-
-def name_lock(folder: Path) -> FileLock:
-    return FileLock(folder / ".lock")
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A hidden folder, locked while its writer lives so that `gc` can tell it from a left-over one."""
-    scratch = folder / f".writing-{uuid.uuid4().hex}"
-    lock = FileLock(scratch / "lock")
-    try:
-        with name_lock(folder):
-            scratch.mkdir()
-            lock.acquire()
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        lock.release()
-
-
-def resumable(path: Path) -> bool:
-    """Whether this is the folder of a run that can go on, or is going on."""
-    is_run = path.suffix == ".partial" and UNFINISHED.fullmatch(path.name)
-    return bool(is_run) and (path / "run.json").exists() and not path.with_suffix(".zarr").exists()
-
-
-def erase(path: Path) -> None:
-    """Delete a folder; one rename comes first, so that nothing half deleted looks whole. Hold `name_lock`."""
-    doomed = path.with_name(f".removed-{uuid.uuid4().hex}")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def _unlocked(path: Path) -> bool:
-    """Whether the folder is there and no process holds its lock."""
-    lock = path / "lock"
-    if lock.exists():
-        try:
-            with FileLock(lock, timeout=0):
-                pass
-        except Timeout:
-            return False
-    return path.exists()
 
 
 def _concerns(error: OSError, root: Path) -> bool:

@@ -1,7 +1,7 @@
-"""NumPy archives from strangers: what reading one may raise, and a reader of pickled arrays that runs nothing.
+"""NumPy archives from strangers: a reader of plain arrays, and one of pickled arrays that runs nothing.
 
 PFLlib's .npz files hold a pickled object array, which NumPy opens only with `allow_pickle=True`, and that would run
-whatever the file says. Here the pickle may name four things, none of which does anything; arrays are then made from
+whatever the file says. Here the pickle may name six things, none of which does anything; arrays are then made from
 what was recorded of them.
 """
 
@@ -11,17 +11,37 @@ import math
 import pickle
 import re
 import zipfile
-import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
+from numpy.lib import format
 
+from stages import npy
 from stages.errors import UserError
+from stages.foreign import opened, reason
 
-UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 LARGEST = 8 << 30  # bytes of one archive member once unpacked
+
+
+def plain(path: Path, wanted: Callable[[str], bool]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of an .npz whose names are wanted, and the other names; UserError for what is no archive of numbers."""
+    try:
+        with opened(path) as file:
+            if file.read(6) == format.MAGIC_PREFIX:
+                raise ValueError("it is an .npy, one array without a name")
+            with zipfile.ZipFile(file) as archive:
+                members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+                arrays = {}
+                for name in filter(wanted, members):
+                    if members[name].file_size > LARGEST:
+                        raise ValueError(f"{name} is too large")
+                    with archive.open(members[name]) as member:
+                        arrays[name] = npy.read(member, members[name].file_size)
+                return arrays, [name for name in members if name not in arrays]
+    except Exception as error:  # an archive can fail in any way
+        raise UserError(f"{path} can't be read as an .npz of plain arrays ({reason(error)}).") from error
 
 
 class Recorded:
@@ -38,6 +58,8 @@ class Recorded:
 ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"),  # NumPy 1
     ("numpy._core.multiarray", "_reconstruct"),  # NumPy 2
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
 }
@@ -58,19 +80,19 @@ class AllowList(pickle._Unpickler):  # type: ignore[name-defined]
 def pickled(path: Path, name: str) -> Any:
     """The object pickled under `name` in an .npz file, with `Recorded` in place of arrays; UserError if it is refused."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as raw, zipfile.ZipFile(raw) as archive:
             if archive.getinfo(f"{name}.npy").file_size > LARGEST:
                 raise ValueError("it is too large")
             with archive.open(f"{name}.npy") as file:
-                version = npy.read_magic(file)
-                read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-                shape, _, dtype = read_header(file)
+                shape, _, dtype = npy.HEADERS[format.read_magic(file)](file)
                 if shape != () or dtype.kind != "O":
                     raise ValueError(f"it is {dtype} {shape}, not one object")
                 outer = AllowList(file).load()
         return outer.state[4][0]
     except Exception as error:  # a pickle can fail in any way; whatever it was, nothing of it has been run
-        raise UserError(f"{path} can't be read as a PFLlib client file ({error}); nothing in it was run.") from error
+        raise UserError(
+            f"{path} can't be read as a PFLlib client file ({reason(error)}); nothing in it was run."
+        ) from error
 
 
 def write_pickled(path: Path, name: str, value: Any) -> None:
@@ -79,19 +101,35 @@ def write_pickled(path: Path, name: str, value: Any) -> None:
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open(f"{name}.npy", "w", force_zip64=True) as file,
     ):
-        npy.write_array(file, np.array(value, dtype=object), allow_pickle=True)
+        format.write_array(file, np.array(value, dtype=object), allow_pickle=True)
 
 
 def array(recorded: Any, what: str) -> np.ndarray:
-    """The plain numeric array that was recorded; UserError if it is none, or its bytes do not fill it."""
+    """The plain numeric array that was recorded, or a list of numbers; UserError if it is none, or its bytes do not fill it."""
     try:
+        if isinstance(recorded, list):
+            return np.array([number(each) for each in recorded])
         _, shape, dtype, fortran, data = recorded.state
-        code, order = dtype.arguments[0], dtype.state[1]
-        if not re.fullmatch(r"[iuf][1248]", code) or order not in ("<", ">", "|", "="):
-            raise ValueError(f"its type is {order}{code}")
-        values = np.frombuffer(data, np.dtype(order + code))
+        values = values_of(data, dtype)
         if math.prod(shape) != len(values):
             raise ValueError(f"its shape {shape} does not match its {len(values)} values")
         return values.reshape(shape, order="F" if fortran else "C")
-    except (AttributeError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{what} is not an array of numbers ({error}).") from error
+    except (AttributeError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise UserError(f"{what} is not an array of numbers ({reason(error)}).") from error
+
+
+def number(recorded: Any) -> Any:
+    """A Python number, or the NumPy number that was recorded."""
+    if type(recorded) in (int, float):
+        return recorded
+    dtype, data = recorded.arguments
+    (value,) = values_of(data, dtype)
+    return value
+
+
+def values_of(data: bytes, dtype: Recorded) -> np.ndarray:
+    """The numbers in the bytes; ValueError if the type that was recorded is none of numbers."""
+    code, order = dtype.arguments[0], dtype.state[1]
+    if not re.fullmatch(r"[iuf][1248]", code) or order not in ("<", ">", "|", "="):
+        raise ValueError(f"its type is {order}{code}")
+    return np.frombuffer(data, np.dtype(order + code))

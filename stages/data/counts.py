@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.errors import UserError, unknown
+from stages import foreign
+from stages.errors import UserError
 
 COUNTS_KEY = "Size of samples for labels in clients"
 CONFIG_KEYS = ("num_clients", "num_classes", "non_iid", "balance", "partition", COUNTS_KEY, "alpha", "batch_size")
@@ -30,27 +32,22 @@ def read_counts(path: Path, classes: int) -> np.ndarray:
 
 
 def read_csv(path: Path) -> np.ndarray:
-    try:
+    def table(raw: bytes) -> np.ndarray:
         with warnings.catch_warnings(action="ignore"):  # of an empty file
-            counts = np.loadtxt(path, np.int64, delimiter=",", ndmin=2)
-    except (OSError, ValueError, OverflowError) as error:
-        raise UserError(f"{path} can't be read as a table of whole numbers ({error}).") from error
+            # NumPy before 2.3 would cut 1.5
+            return np.loadtxt(io.BytesIO(raw), np.int64, delimiter=",", ndmin=2, converters=int)
+
+    counts = foreign.parsed(path, "a table of whole numbers", table)
     if not counts.size:
         raise UserError(f"{path} is empty; give a row of counts per client.")
     return counts
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The content of a PFLlib config.json; UserError for a key that PFLlib does not write."""
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read as a PFLlib config.json ({error}).") from error
+    """The content of a PFLlib config.json."""
+    config = foreign.parsed(path, "a PFLlib config.json", json.loads)
     if not isinstance(config, dict):
         raise UserError(f"{path} is no PFLlib config.json: it holds no table of names and values.")
-    for name in config:
-        if name not in CONFIG_KEYS:
-            raise unknown(f"PFLlib config entry (in {path})", name, CONFIG_KEYS)
     return config
 
 

@@ -3,103 +3,257 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from stages import foreign
 from stages.data.images import Dataset, Files
-from stages.errors import UserError
+from stages.errors import UserError, printable
 from stages.settings import Prepare
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+SPLITS = {  # the role of a folder by its name in small letters
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "validation", "valid": "validation", "validation": "validation",
+}  # fmt: skip
+
+Pairs = list[tuple[Path, int]]  # image files with their labels
+
+
+@dataclass
+class Remarks:
+    """What a reader passes over, or takes in a way that may surprise: counted, and said once at the end."""
+
+    root: Path
+    others: Counter[str] = field(default_factory=Counter)  # files that are no images, by their ending
+    loose: Counter[Path] = field(default_factory=Counter)  # images in a folder of folders, which are of no class
+    inner: list[Path] = field(default_factory=list)  # folders in a class's folder
+    sentences: list[str] = field(default_factory=list)
+
+    def all(self) -> list[str]:
+        said = list(self.sentences)
+        if self.inner:
+            said.append(f"Images in inner folders belong to the class above: {listed(map(self.name, self.inner))}.")
+        if self.loose:
+            places = listed(f"{count} straight in {self.name(folder)}" for folder, count in self.loose.items())
+            said.append(f"Left out: images in no class's folder ({places}).")
+        if self.others:
+            endings = listed(f"{count} {ending}" for ending, count in self.others.most_common())
+            said.append(f"Left out: files that don't end as images do ({endings}).")
+        return said
+
+    def name(self, path: Path) -> str:
+        return printable(f"{path.relative_to(self.root)}/" if path != self.root else f"{path}/")
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    first, *more = list(names)
+    return ", ".join([first, *more[:4], *([f"and {len(more) - 4} more"] if more[4:] else [])])
 
 
 def source(settings: Prepare, what: str) -> Path:
     """The path that --source names; UserError says `what` is expected there."""
     if settings.source is None:
         raise UserError(f"The data set '{settings.dataset}' needs --source, {what}.")
-    path = Path(settings.source).expanduser()
+    path = Path(os.path.expanduser(settings.source))
     if not os.path.exists(path) and not settings.download:  # Path.exists raises where it may not look
-        raise UserError(f"There is no {path}; --source must name {what}.")
+        raise UserError(f"There is no {printable(str(path))}; --source must name {what}.")
     return path
 
 
 def folder(settings: Prepare) -> Dataset:
-    """A subfolder per class with its images; or train/ and perhaps test/ with a subfolder per class in each."""
+    """A subfolder per class with its images, inner folders included; or train/, perhaps val/ and test/ of such subfolders.
+
+    Validation images are test images where there is no test/, else training images.
+    """
     if settings.partition == "domains":
         return domains(settings)
     root = source(settings, "a folder with a subfolder of images per class")
-    names = {path.name for path in subfolders(root)}
-    if names == {"test"}:
-        raise UserError(f"{root} has test/ but no train/; add the training images.")
-    sets = [root / "train", root / "test"][: len(names)] if names and names <= {"train", "test"} else [root]
-    return of_files(*labelled(sets, root), settings.image_size, root)
+    if label_table(root).is_file():
+        raise UserError(f"{root} is laid out as tiny-imagenet-200 is; read it with --dataset tiny-imagenet.")
+    remarks = Remarks(root)
+    sets = splits(root, remarks) or {"train": root}
+    test = sets.get("test") or sets.get("validation")
+    if "validation" in sets:
+        role = "counts to the training images" if "test" in sets else "is taken as the test set, for there is no test/"
+        remarks.sentences.append(f"{sets['validation'].name}/ {role}.")
+    training = [path for path in sets.values() if path is not test]
+    parts, class_names = labelled([*training, *([test] if test else [])], remarks)
+    train = [pair for part in parts[: len(training)] for pair in part]
+    tested = parts[len(training) :]
+    known = {label for _, label in train}
+    if unseen := sorted({class_names[label] for part in tested for _, label in part if label not in known}):
+        remarks.sentences.append(f"Only the test set has images of {listed(unseen)}.")
+    return of_files([train, *tested], class_names, settings, remarks)
+
+
+def splits(root: Path, remarks: Remarks) -> dict[str, Path]:
+    """The folders of training, validation and test images by role, training first; none if `root` holds classes."""
+    found: dict[str, Path] = {}
+    others = []
+    for path in subfolders(root, remarks):
+        role = SPLITS.get(path.name.lower())
+        if role is None:
+            others.append(path.name)
+        elif role in found:
+            raise UserError(f"{root} has both {found[role].name}/ and {path.name}/ as its {role} images; keep one.")
+        else:
+            found[role] = path
+    if "train" not in found:
+        if found and not others:
+            raise UserError(
+                f"{root} has {listed(p.name for p in found.values())} but no train/; add the training images."
+            )
+        return {}
+    if others and len(found) == 1:  # a train is a class beside others
+        return {}
+    if others:
+        remarks.sentences.append(f"Left out: {listed(others)}, beside {listed(p.name for p in found.values())}.")
+    return {role: found[role] for role in ("train", "validation", "test") if role in found}
 
 
 def domains(settings: Prepare) -> Dataset:
     """A subfolder per domain with a subfolder per class in each, not necessarily every class; there is no test set."""
     root = source(settings, "a folder with a subfolder per domain, and in each a subfolder of images per class")
-    parts, class_names = labelled(subfolders(root), root)
-    found = of_files(parts, class_names, settings.image_size, root)
+    remarks = Remarks(root)
+    parts, class_names = labelled(subfolders(root, remarks), remarks)
+    found = of_files(parts, class_names, settings, remarks)
     return replace(found, train=len(found.labels), domains=[len(part) for part in parts])
 
 
-def labelled(sets: list[Path], root: Path) -> tuple[list[list[tuple[Path, int]]], list[str]]:
+def labelled(sets: list[Path], remarks: Remarks) -> tuple[list[Pairs], list[str]]:
     """Per set its (file, label) pairs, and the class names: those of the subfolders of all sets."""
-    class_names = sorted({path.name for part in sets for path in subfolders(part)})
-    if not class_names:
-        raise UserError(f"{root} has no subfolders; put the images of each class into one of its own.")
+    held = [classes_in(part, remarks) for part in sets]
+    if not held or not held[0]:
+        where = sets[0] if sets else remarks.root
+        raise UserError(f"{where} has no subfolders; put the images of each class into one of its own.")
+    class_names = sorted({name for classes in held for name in classes})
     number = {name: label for label, name in enumerate(class_names)}
-    parts = [[(path, number[inner.name]) for inner in subfolders(part) for path in images_in(inner)] for part in sets]
-    return parts, class_names
+    spellings: dict[str, set[str]] = {}
+    for name in class_names:
+        spellings.setdefault(name.casefold(), set()).add(name)
+    for alike in spellings.values():
+        if not any(alike <= classes.keys() for classes in held):  # a set with both has two classes, such as letters
+            raise UserError(
+                f"{remarks.root} has class folders that differ by capital letters only: {', '.join(sorted(alike))}; "
+                "call those of one class alike."
+            )
+    return [
+        [(path, number[name]) for name, inner in classes.items() for path in images_in(inner, remarks)]
+        for classes in held
+    ], class_names
+
+
+def classes_in(root: Path, remarks: Remarks) -> dict[str, Path]:
+    """The subfolders by class name, which is the folder's in one form of Unicode, for systems write é in two."""
+    found: dict[str, Path] = {}
+    for path in subfolders(root, remarks):
+        name = unicodedata.normalize("NFC", path.name)
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            raise UserError(
+                f"The folder {printable(str(path))} is not named in UTF-8 text, and its name would be a class's; rename it."
+            )
+        if name in found:
+            raise UserError(f"{root} has two folders called {name}, in two forms of Unicode; put them together.")
+        found[name] = path
+    return found
 
 
 def tiny_imagenet(settings: Prepare) -> Dataset:
-    """The layout of tiny-imagenet-200.zip. Its test images have no labels, so its validation set is the test set."""
+    """The layout of tiny-imagenet-200.zip: 100,000 training images, which are all that a partition of merged sets deals.
+
+    Its test images have no labels, so where the splits are kept, its validation set is the test set.
+    """
     root = source(settings, "the folder tiny-imagenet-200, or the one that holds it")
     root = root / "tiny-imagenet-200" if (root / "tiny-imagenet-200").is_dir() else root
-    table = root / "val" / "val_annotations.txt"
+    table, remarks = label_table(root), Remarks(root)
     if not (root / "train").is_dir() or not table.is_file():
         raise UserError(f"{root} is not tiny-imagenet-200: train/ or val/val_annotations.txt is missing.")
-    wnids = [path.name for path in subfolders(root / "train")]
+    wnids = [path.name for path in subfolders(root / "train", remarks)]
     number = {wnid: label for label, wnid in enumerate(wnids)}
-    train = [(path, number[wnid]) for wnid in wnids for path in images_in(root / "train" / wnid / "images")]
+    train = [(path, number[wnid]) for wnid in wnids for path in images_in(root / "train" / wnid / "images", remarks)]
     test = []
-    for line in table.read_text().splitlines():
+    for line in () if settings.merge else lines(table):
         file, wnid = [*line.split("\t"), ""][:2]
         if wnid not in number:
-            raise UserError(f"{table} gives {file or 'an image'} the class '{wnid}', which train/ does not have.")
+            raise UserError(
+                f"{table} gives {printable(file, 60) or 'an image'} the class '{printable(wnid, 60)}', "
+                "which train/ does not have."
+            )
         test.append((root / "val" / "images" / file, number[wnid]))
     names = words(root / "words.txt")
-    return of_files([train, test], [names.get(wnid, wnid) for wnid in wnids], settings.image_size, root)
+    return of_files([train, test], [names.get(wnid, wnid) for wnid in wnids], settings, remarks)
+
+
+def label_table(root: Path) -> Path:
+    """The table that tiny-imagenet-200 has and no other layout."""
+    return root / "val" / "val_annotations.txt"
 
 
 def words(table: Path) -> dict[str, str]:
     """The first word for each WordNet id of a words.txt; none if there is no such file."""
     if not table.is_file():
         return {}
-    pairs = (line.partition("\t") for line in table.read_text().splitlines())
+    pairs = (line.partition("\t") for line in lines(table))
     return {wnid: text.split(",")[0] for wnid, _, text in pairs}
 
 
-def of_files(parts: list[list[tuple[Path, int]]], class_names: list[str], size: int, root: Path) -> Dataset:
+def lines(table: Path) -> list[str]:
+    return foreign.parsed(table, "a table", lambda raw: raw.decode().splitlines())
+
+
+def of_files(parts: list[Pairs], class_names: list[str], settings: Prepare, remarks: Remarks) -> Dataset:
     """A data set of (file, label) pairs: those of the training set first, then perhaps those of the test set."""
     pairs = [pair for part in parts for pair in part]
     labels = np.array([label for _, label in pairs], np.int64)
-    return Dataset(Files([path for path, _ in pairs], size), labels, len(parts[0]), class_names, str(root))
+    files = Files([path for path, _ in pairs], settings.image_size, settings.squeeze)
+    return Dataset(files, labels, len(parts[0]), class_names, str(remarks.root), notes=remarks.all())
 
 
-def subfolders(root: Path) -> list[Path]:
-    return [path for path in entries(root) if path.is_dir()]
+def subfolders(root: Path, remarks: Remarks) -> list[Path]:
+    """The folders in a folder of folders, where an image is of no class."""
+    found = entries(root)
+    inner = [path for path in found if path.is_dir()]
+    if loose := sum(map(is_image, found)) - sum(map(is_image, inner)):
+        remarks.loose[root] = loose
+    return inner
 
 
-def images_in(root: Path) -> list[Path]:
-    """The image files of a class; UserError if there is none."""
-    paths = [path for path in entries(root) if path.suffix.lower() in ENDINGS]
+def images_in(root: Path, remarks: Remarks) -> list[Path]:
+    """The image files of a class, also those in inner folders; UserError if there is none."""
+    paths: list[Path] = []
+    others: Counter[str] = Counter()
+    for path in walked(root, remarks, ()):
+        if is_image(path):
+            paths.append(path)
+        else:
+            others[printable(path.suffix.lower(), 20) or "without ending"] += 1
     if not paths:
-        raise UserError(f"{root} holds no images ({', '.join(ENDINGS)}); fill the class's folder or remove it.")
+        held = f" but {listed(f'{count} {ending}' for ending, count in others.items())}" if others else ""
+        raise UserError(f"{root} holds no images ({', '.join(ENDINGS)}){held}; fill the class's folder or remove it.")
+    remarks.others += others
     return paths
+
+
+def is_image(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS
+
+
+def walked(root: Path, remarks: Remarks, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Every file below a class's folder; a link to a folder above it is not followed."""
+    above = (*above, root.resolve())
+    for path in entries(root):
+        if not path.is_dir():
+            yield path
+        elif path.resolve() not in above:
+            remarks.inner.append(path)
+            yield from walked(path, remarks, above)
 
 
 def entries(root: Path) -> list[Path]:
@@ -107,4 +261,4 @@ def entries(root: Path) -> list[Path]:
     try:
         return sorted(path for path in root.iterdir() if not path.name.startswith((".", "__")))
     except OSError as error:
-        raise UserError(f"{root} can't be read as a folder ({error.strerror}).") from error
+        raise UserError(f"{printable(str(root))} can't be read as a folder ({error.strerror}).") from error

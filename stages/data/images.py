@@ -10,7 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from stages.errors import UserError
+from stages.errors import UserError, printable
+from stages.foreign import opened, reason
 
 
 class Images(Protocol):
@@ -31,17 +32,18 @@ class Pixels:
     values: np.ndarray
     size: int
     scale: float = 1.0
+    squeeze: bool = False
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         block = channels_first(self.values)[rows]
-        if block.dtype.kind == "f":
+        if block.dtype.kind == "f" or self.scale != 1:
             block = np.rint(block * self.scale)
         block = block.astype(np.uint8, copy=False)
         if block.shape[2:] != (self.size, self.size):
-            block = _resized(block, self.size)
+            block = _resized(block, self.size, self.squeeze)
         return np.broadcast_to(block, (len(block), 3, self.size, self.size))
 
 
@@ -51,6 +53,7 @@ class Files:
 
     paths: Sequence[Path]
     size: int
+    squeeze: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -58,7 +61,9 @@ class Files:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         block = np.empty((len(rows), self.size, self.size, 3), np.uint8)
         with ThreadPoolExecutor() as pool:
-            for at, pixels in enumerate(pool.map(lambda row: decoded(self.paths[row], self.size), rows.tolist())):
+            for at, pixels in enumerate(
+                pool.map(lambda row: decoded(self.paths[row], self.size, self.squeeze), rows.tolist())
+            ):
                 block[at] = pixels
         return np.moveaxis(block, -1, 1)
 
@@ -95,6 +100,7 @@ class Dataset:
     class_names: list[str]
     origin: str  # what an error calls it
     domains: Sequence[int] = ()  # images of each domain, one domain after the other; none if there are no domains
+    notes: Sequence[str] = ()  # what its reader left out, or took in a way that may surprise
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -112,37 +118,48 @@ class Dataset:
         return len(self.class_names)
 
 
-def channels_first(values: np.ndarray) -> np.ndarray:
+def channels_first(values: np.ndarray, what: str = "Images") -> np.ndarray:
     """A view [n, 1 or 3, h, w] of grey or colour images in any usual order of axes; UserError for another shape."""
+    view = values
     if values.ndim == 3:
-        values = values[:, None]
+        view = values[:, None]
     elif values.ndim == 4 and values.shape[1] not in (1, 3):
-        values = np.moveaxis(values, -1, 1)
-    if values.ndim != 4 or values.shape[1] not in (1, 3) or 0 in values.shape[2:]:
-        shape = list(values.shape)
-        raise UserError(f"Images of shape {shape} can't be used; they must be [n, h, w], [n, h, w, 1] or [n, h, w, 3].")
-    return values
+        view = np.moveaxis(values, -1, 1)
+    if view.ndim != 4 or view.shape[1] not in (1, 3) or 0 in view.shape[2:]:
+        raise UserError(
+            f"{what} of shape {list(values.shape)} can't be used; it must be [n, h, w], [n, h, w, 1] or [n, h, w, 3]."
+        )
+    return view
 
 
-def decoded(path: Path, size: int) -> np.ndarray:
-    """uint8 [size, size, 3] of an image file: short side brought to `size` (antialiased), centre-cropped."""
+def decoded(path: Path, size: int, squeeze: bool = False) -> np.ndarray:
+    """uint8 [size, size, 3] of an image file: short side brought to `size` (antialiased), centre-cropped; or squeezed."""
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder leave out detail nobody will see
+        with opened(path) as file, Image.open(file) as image:
+            if not squeeze:  # which is there to equal others' pixels
+                image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder leave out detail nobody will see
             if image.mode.startswith(("I", "F")):
                 raise ValueError("more than 8 bits a channel")
-            fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "it is not an image" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise UserError(f"{path} can't be read as an image ({reason}); repair or remove it.") from error
+            colours = image.convert("RGB")
+            if squeeze:
+                fitted = colours.resize((size, size), Image.Resampling.BILINEAR)
+            else:
+                fitted = ImageOps.fit(colours, (size, size), Image.Resampling.BILINEAR)
+    except Exception as error:  # a decoder may raise anything on bytes that may be anyone's
+        why = "it is not an image" if isinstance(error, Image.UnidentifiedImageError) else reason(error)
+        raise UserError(f"{printable(str(path))} can't be read as an image ({why}); repair or remove it.") from error
     return np.asarray(fitted)
 
 
-def _resized(block: np.ndarray, size: int) -> np.ndarray:
+def _resized(block: np.ndarray, size: int, squeeze: bool) -> np.ndarray:
     import torch
 
     from stages.generators.protocol import resized
 
-    return resized(torch.from_numpy(np.ascontiguousarray(block)), size).numpy()
+    images = torch.from_numpy(np.ascontiguousarray(block))
+    if not squeeze:
+        return resized(images, size).numpy()
+    scaled = torch.nn.functional.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
+    return scaled.round_().clamp_(0, 255).byte().numpy()

@@ -6,6 +6,7 @@ exceed them. `deal` then picks the images, so no image can be dealt twice.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,13 @@ def label_counts(settings: Prepare, totals: np.ndarray, rng: np.random.Generator
         return redrawn(lambda: dirichlet(totals, clients, settings.beta, rng), totals, settings)
     if settings.partition == "iid":
         return redrawn(lambda: iid(totals, clients, rng), totals, settings)
+    if settings.classes_per_client > len(totals):
+        raise UserError(
+            f"A client can't hold {settings.classes_per_client} classes of {len(totals)}; lower --classes-per-client."
+        )
+    if settings.partition == "pathological" and settings.class_holders == "consecutive":
+        holders = consecutive_holders(len(totals), clients, settings.classes_per_client)
+        return redrawn(lambda: consecutive(totals, holders, settings.min_samples, rng), totals, settings)
     holders = class_holders(len(totals), clients, settings.classes_per_client, rng)
     if settings.partition == "pathological":
         return redrawn(lambda: pathological(totals, holders, rng), totals, settings)
@@ -88,8 +96,6 @@ def class_holders(classes: int, clients: int, per_client: int, rng: np.random.Ge
 
     A client takes the classes that were taken least so far, so their numbers of holders differ by one at most.
     """
-    if per_client > classes:
-        raise UserError(f"A client can't hold {per_client} classes of {classes}; lower --classes-per-client.")
     holders = np.zeros((clients, classes), bool)
     for client in holders:
         order = np.lexsort((rng.random(classes), holders.sum(0)))
@@ -109,19 +115,51 @@ def pathological(totals: np.ndarray, holders: np.ndarray, rng: np.random.Generat
     return counts
 
 
+def consecutive_holders(classes: int, clients: int, per_client: int) -> np.ndarray:
+    """bool [clients, classes] by PFLlib's rule: class by class, the first few clients that lack classes hold it.
+
+    Few are so many as would make it come out even, so clients in a row share the same classes, and the last may be
+    left with fewer.
+    """
+    holders = np.zeros((clients, classes), bool)
+    few = math.ceil(clients / classes * per_client)  # in PFLlib's floats
+    for label in range(classes):
+        holders[np.flatnonzero(holders.sum(1) < per_client)[:few], label] = True
+    return holders
+
+
+def consecutive(totals: np.ndarray, holders: np.ndarray, enough: int, rng: np.random.Generator) -> np.ndarray:
+    """PFLlib's unequal parts: the last client with a class gets what the others leave, each of whom gets at least a
+    tenth of the mean, or its part of `enough` images, and less than the mean."""
+    counts = np.zeros(holders.shape, np.int64)
+    for label, total in enumerate(totals.tolist()):
+        clients = np.flatnonzero(holders[:, label])
+        if len(clients):
+            mean = total / len(clients)
+            low, high = int(max(mean / 10, enough / len(totals))), max(1, int(mean))
+            parts = rng.integers(min(low, high - 1), high, len(clients) - 1)
+            counts[clients, label] = [*parts, total - parts.sum()]
+    return counts
+
+
 def extended_dirichlet(
     totals: np.ndarray, holders: np.ndarray, beta: float, rng: np.random.Generator
 ) -> np.ndarray | None:
     """Li & Wu 2023 (Convergence Analysis of Sequential Federated Learning): Dir(beta) among the holders of a class.
 
+    As in PFLlib none goes to a holder that already has its N / clients images, and if all have, the last gets all.
     None if a share is not a number (at an extreme beta).
     """
     counts = np.zeros(holders.shape, np.int64)
+    cap = totals.sum() / len(holders)
     for label in np.flatnonzero(holders.any(0)):
         clients = np.flatnonzero(holders[:, label])
         weights = rng.dirichlet(np.full(len(clients), beta))
         if not weights.sum() > 0:
             return None
+        weights *= counts[clients].sum(1) < cap
+        if not weights.any():
+            weights[-1] = 1
         counts[clients, label] = shared_out(totals[label], weights)
     return counts
 

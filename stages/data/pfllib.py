@@ -12,10 +12,10 @@ import numpy as np
 
 from stages.artifacts.kinds import Data, Split
 from stages.data.archives import array, pickled, write_pickled
-from stages.data.counts import COUNTS_KEY, read_config
-from stages.data.folders import source
+from stages.data.counts import CONFIG_KEYS, COUNTS_KEY, read_config
+from stages.data.folders import listed, source
 from stages.data.images import Dataset, Joined, Pixels
-from stages.errors import UserError
+from stages.errors import UserError, printable
 from stages.settings import Prepare
 
 NAMES = {"dirichlet": "dir", "pathological": "pat", "extended-dirichlet": "exdir"}
@@ -28,11 +28,11 @@ def read(settings: Prepare) -> tuple[Dataset, Shares]:
     """All clients' images, and who holds which, client by client in the order of the files."""
     root = source(settings, "a folder with train/0.npz, test/0.npz, ... and config.json")
     config = read_config(root / "config.json")
-    clients, classes = (_count(config, root, name) for name in ("num_clients", "num_classes"))
+    clients = _count(config, root, "num_clients")
     parts, labels, darkest = [], [], 1.0
     for path in (root / split / f"{client}.npz" for split in ("train", "test") for client in range(clients)):
         pixels, its_labels, low = _client(path)
-        parts.append(Pixels(pixels, settings.image_size))
+        parts.append(Pixels(pixels, settings.image_size, squeeze=settings.squeeze))
         labels.append(its_labels)
         darkest = min(darkest, low)
     if darkest >= 0:
@@ -40,15 +40,23 @@ def read(settings: Prepare) -> tuple[Dataset, Shares]:
     ends = np.cumsum([len(part) for part in parts])
     rows = np.split(np.arange(ends[-1]), ends[:-1])
     together = np.concatenate(labels)
+    if config.get("num_classes") is None:  # as in the config.json of MNIST that PFLlib came with
+        classes = 1 + int(together.max(initial=0))
+    else:
+        classes = _count(config, root, "num_classes")
     names = [str(label) for label in range(classes)]
-    dataset = Dataset(Joined(parts), together, int(ends[clients - 1]), names, str(root))
+    more = [name for name in config if name not in CONFIG_KEYS]
+    notes = [f"config.json holds more than is used: {listed(printable(name, 40) for name in more)}."] if more else []
+    dataset = Dataset(Joined(parts), together, int(ends[clients - 1]), names, str(root), notes=notes)
     return dataset, list(zip(rows[:clients], rows[clients:], strict=True))
 
 
 def _count(config: dict, root: Path, name: str) -> int:
     value = config.get(name)
     if type(value) is not int or not 1 <= value <= 100_000:
-        raise UserError(f"{root / 'config.json'} has {name} {value!r}; it must be a whole number above 0.")
+        raise UserError(
+            f"{root / 'config.json'} has {name} {printable(repr(value), 40)}; it must be a whole number above 0."
+        )
     return value
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from stages.data.folders import of_files, source
+from stages.data.folders import Remarks, of_files, source
 from stages.data.images import Dataset, Joined, Pixels
 from stages.errors import UserError
+from stages.foreign import reason
 from stages.settings import Prepare
 
 Arguments = dict[str, Any]
@@ -61,7 +62,7 @@ SETS = {
 
 def read(settings: Prepare) -> Dataset:
     """The set of that name; a published validation set counts as training images. UserError if files are missing."""
-    known, size = SETS[settings.dataset], settings.image_size
+    known = SETS[settings.dataset]
     root = source(settings, f"the folder that holds (or, with --download, gets) {known.layout}")
     found = [_opened(settings.dataset, root, arguments, settings.download) for arguments in known.parts]
     taken = [known.take(part) for part in found]
@@ -69,12 +70,12 @@ def read(settings: Prepare) -> Dataset:
     if isinstance(taken[0], np.ndarray):
         labels = [np.asarray(part.labels if hasattr(part, "labels") else part.targets, np.int64) for part in found]
         class_names = class_names or _numbers(labels)
-        images = Joined([Pixels(values, size) for values in taken])
+        images = Joined([Pixels(values, settings.image_size, squeeze=settings.squeeze) for values in taken])
         return Dataset(images, np.concatenate(labels), len(labels[0]), class_names, settings.dataset)
     parts = [[(Path(path), int(label)) for path, label in pairs] for pairs in taken]
     class_names = class_names or _numbers([np.array([label for _, label in part]) for part in parts])
     training = [pair for part in parts[:-1] for pair in part]
-    return of_files([training, parts[-1]], class_names, size, root)
+    return of_files([training, parts[-1]], class_names, settings, Remarks(root))
 
 
 def _opened(name: str, root: Path, arguments: Arguments, download: bool) -> Any:
@@ -86,10 +87,10 @@ def _opened(name: str, root: Path, arguments: Arguments, download: bool) -> Any:
     try:
         with redirect_stdout(sys.stderr):  # standard output is for results
             return getattr(datasets, known.reader)(root, **arguments)
-    except (RuntimeError, OSError, ValueError, TypeError, AssertionError, EOFError, KeyError) as error:
+    except Exception as error:  # a reader may raise anything on bytes that may be anyone's
         help = " or add --download" if known.downloadable and not download else ""
-        reason = str(error).partition(". ")[0].rstrip(".")
-        raise UserError(f"{root} holds no usable {name} ({reason}); put {known.layout} there{help}.") from error
+        why = reason(error).partition(". ")[0].rstrip(".")
+        raise UserError(f"{root} holds no usable {name} ({why}); put {known.layout} there{help}.") from error
 
 
 def _numbers(labels: list[np.ndarray]) -> list[str]:

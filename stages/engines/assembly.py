@@ -177,6 +177,9 @@ def pair_source(plan: Plan, census: kinds.Census, device: torch.device) -> PairS
                 f"The generator of {plan.latents.ref} takes latents of {generator.latent_dim}, the bank holds "
                 f"{bank.latents.shape[1]}; generate the bank again."
             )
-        return LivePairs(generator, size, device)
+        settings = plan.settings
+        return LivePairs(
+            generator, size, device, settings.pair_pixels == "floats", settings.pair_resizing == "antialias"
+        )
     latents, images = (torch.from_numpy(values).to(device) for values in (bank.latents, bank.images))
     return BankPairs(latents, images, size, census.classes, plan.settings.pairs_per_class)

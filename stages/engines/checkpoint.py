@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stages.algorithms.contract import Algorithm, ClientState, rebuilt, tensors
 from stages.engines.federation import State
 from stages.engines.history import History
+from stages.foreign import understood
 
 
 def pack(state: State) -> dict[str, Tensor]:
@@ -27,6 +28,7 @@ def pack(state: State) -> dict[str, Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in packed.items()}
 
 
+@understood("The checkpoint")
 def unpack(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, device: torch.device) -> None:
     """Fill a freshly assembled state with what `pack` made of an earlier one."""
 
@@ -61,10 +63,16 @@ def write(state: State, path: Path) -> None:
     save_file(pack(state), path)
 
 
+@understood("The checkpoint")
 def read(path: Path) -> dict[str, Tensor]:
     return load_file(path)
 
 
 def client_weights(client: ClientState) -> bytes:
     """A client's model as the bytes of a safetensors file."""
-    return save({name: value.detach().cpu().contiguous() for name, value in client.model.state_dict().items()})
+    return packed(client.model.state_dict())
+
+
+def packed(values: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the bytes of a safetensors file."""
+    return save({name: value.detach().cpu().contiguous() for name, value in values.items()})

@@ -13,6 +13,8 @@ from stages import memory
 from stages.algorithms.contract import Batches, ClientState, eval_batch, normalised
 from stages.engines.federation import Diverged, Federation, Share
 
+EVALUATED = ("test", "validation")  # splits
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -42,18 +44,40 @@ def batches(federation: Federation, share: Share) -> Batches:
     )
 
 
+def evaluated(
+    federation: Federation, state: ClientState, shares: Mapping[str, Share], download: Any
+) -> dict[str, Tensor]:
+    """By split, how many images the client labels rightly, int64 []; `test_auc`, float64 []. On the device."""
+    measured = {}
+    for split in EVALUATED:
+        scores, labels = scored(federation, state, shares[split], download), shares[split].labels
+        measured[split] = (scores.argmax(1) == labels).sum()
+        if split == "test":
+            measured["test_auc"] = micro_auc(scores, labels)
+    return measured
+
+
 @torch.no_grad()
-def right(federation: Federation, state: ClientState, share: Share, download: Any) -> Tensor:
-    """How many images of a share its client labels rightly: int64 [], on the device."""
-    hits, size = torch.zeros((), dtype=torch.int64, device=federation.device), eval_batch(federation.device)
+def scored(federation: Federation, state: ClientState, share: Share, download: Any) -> Tensor:
+    """The client's scores of its images, float32 [n, C]."""
     if not len(share.labels):
-        return hits
-    model = state.model.eval()
-    for images, labels in zip(share.images.split(size), share.labels.split(size), strict=True):
-        scores = federation.algorithm.predict(federation.hyper, federation.shared, state, download, normalised(images))
-        hits += (scores.argmax(1) == labels).sum()
+        return torch.zeros(0, federation.classes, device=federation.device)
+    parts, model = share.images.split(eval_batch(federation.device)), state.model.eval()
+    predict, known = federation.algorithm.predict, (federation.hyper, federation.shared, state, download)
+    scores = torch.cat([predict(*known, normalised(images)) for images in parts])
     model.train()
-    return hits
+    return scores
+
+
+def micro_auc(scores: Tensor, labels: Tensor) -> Tensor:
+    """Area under the ROC curve of all scores [n, C] together, an image's own class against all others: float64 [].
+
+    The part of pairs of an own and another score in which the own is higher, ties counting half; NaN without images.
+    """
+    own = labels[:, None]
+    positives, others = scores.gather(1, own), scores.scatter(1, own, torch.inf).flatten().sort().values
+    lower = torch.searchsorted(others, positives) + torch.searchsorted(others, positives, right=True)
+    return lower.double().mean() / (2 * (scores.numel() - len(scores)))
 
 
 def scalars(metrics: Mapping[str, Tensor]) -> dict[str, float]:

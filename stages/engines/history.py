@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -24,6 +24,12 @@ class History:
             row = torch.tensor(row, dtype=kind)
         self._rows.setdefault(name, []).append(row)
 
+    def add_at(self, place: int, name: str, row: Tensor | list[float] | float) -> None:
+        """Append the row that belongs at `place`; for those before it that never came, rows of NaN."""
+        self.add(name, row)
+        rows = self._rows[name]
+        rows[-1:-1] = [torch.full_like(rows[-1], torch.nan)] * (place + 1 - len(rows))
+
     def __getitem__(self, name: str) -> Tensor:
         return torch.stack(self._rows[name])
 
@@ -32,6 +38,9 @@ class History:
 
     def __contains__(self, name: str) -> bool:
         return name in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
 
     def tensors(self) -> dict[str, Tensor]:
         return {name: torch.stack(rows) for name, rows in self._rows.items()}

@@ -51,13 +51,13 @@ class InProcess:
         return len(self.federation.shares["train"][client].labels) * len(list(self.states[client].model.parameters()))
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        def hits(client: int) -> list[Tensor]:
-            shares = [self.federation.shares[split][client] for split in ("test", "validation")]
+        def measured(client: int) -> dict[str, Tensor]:
+            shares = {split: self.federation.shares[split][client] for split in clients.EVALUATED}
             with self._present(client) as state:
-                return [clients.right(self.federation, state, share, download) for share in shares]
+                return clients.evaluated(self.federation, state, shares, download)
 
-        right = torch.stack([torch.stack(hits(client)) for client in range(len(self.states))]).cpu()
-        return dict(zip(("test", "validation"), right.T, strict=True))
+        found = [measured(client) for client in range(len(self.states))]
+        return {name: torch.stack([one[name] for one in found]).cpu() for name in found[0]}
 
     def traffic(self) -> dict[str, list[int]]:
         return {}

@@ -7,20 +7,23 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from stages import memory
-from stages.algorithms.contract import cost, sent
+from stages.algorithms.contract import cost, sent, tensors
 from stages.algorithms.graphs import refusals
 from stages.clock import Clock, collecting, phase
-from stages.engines.clients import Answer, check_finite, scalars
-from stages.engines.federation import Federation, Missing, State
+from stages.engines.clients import EVALUATED, Answer, check_finite, scalars
+from stages.engines.federation import Diverged, Federation, Missing, State
+from stages.means import over_clients
 from stages.observer import Observer
 from stages.randomness import Rng
 
 PHASES = ("local training", "prototypes", "alignment", "pairs", "evaluation", "checkpoint")
+SERVER = "server_metrics/"
 PICTURES = 8  # rounds whose pairs are kept as pictures, spread evenly over the run
 
 
@@ -35,9 +38,9 @@ class Fleet(Protocol):
         """
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        """By split (test, validation), how many images each client labels rightly after `rounds`.
+        """By split (test, validation), how many images each client labels rightly after `rounds`, and `test_auc`.
 
-        int64 [clients]; -1 for a client that is missing.
+        int64 [clients], -1 for a client that is missing; float64 [clients], NaN for one.
         """
 
     def traffic(self) -> Mapping[str, list[int]]:
@@ -103,17 +106,42 @@ def play_round(federation: Federation, state: State, fleet: Fleet) -> None:
     uploads = {client: sent(answers[client].upload, wire) for client in heard if client in answers}
     record_traffic(federation, state, joined, uploads)
     record_slowness(federation, state, joined)
-    state.server, download, metrics = federation.algorithm.server_update(
-        federation.hyper, federation.shared, state.server,
-        {client: upload for client, upload in uploads.items() if upload is not None},
-        federation.pairs, rng.at("server"),
-    )  # fmt: skip
-    state.download = sent(download, wire)
-    server_metrics = scalars(metrics)
-    check_finite(server_metrics, "The server", state.rounds)
+    server_metrics = serve(federation, state, {c: upload for c, upload in uploads.items() if upload is not None}, rng)
     record_metrics(federation, state, {client: answer.metrics for client, answer in answers.items()}, server_metrics)
     record_pairs(federation, state)
     state.rounds += 1
+
+
+def serve(federation: Federation, state: State, uploads: Mapping[int, Any], rng: Rng) -> dict[str, float]:
+    """The server learns from what arrived; its metrics. From nothing it learns nothing: what it sent last stands."""
+    if not uploads:
+        return {}
+    state.server, download, metrics = federation.algorithm.server_update(
+        federation.hyper, federation.shared, state.server, uploads, federation.pairs, rng.at("server")
+    )
+    state.download = sent(download, federation.settings.wire)
+    server_metrics = scalars(metrics)
+    check_server(server_metrics, download, uploads, state.rounds)
+    return server_metrics
+
+
+def check_server(metrics: Mapping[str, float], download: Any, uploads: Mapping[int, Any], rounds: int) -> None:
+    """Raises Diverged for a loss or a download that is not finite, and names the client that sent the largest number."""
+    floats = [tensor.isfinite().all() for tensor in tensors(download).values() if tensor.is_floating_point()]
+    sound = not floats or bool(torch.stack(floats).all())
+    try:
+        check_finite({**metrics, "download": 0.0 if sound else float("nan")}, "The server", rounds)
+    except Diverged as error:
+        if not uploads:
+            raise
+        number, client = max((largest(upload), client) for client, upload in uploads.items())
+        raise Diverged(f"{error}; the largest number it was sent, {number:.3g}, is client {client}'s") from None
+
+
+def largest(record: Any) -> float:
+    """The largest number in a record's floats."""
+    floats = [tensor for tensor in tensors(record).values() if tensor.is_floating_point() and tensor.numel()]
+    return max((float(tensor.abs().max()) for tensor in floats), default=0.0)
 
 
 def participants(federation: Federation, rng: Rng) -> tuple[list[int], list[int]]:
@@ -132,19 +160,16 @@ def at_least_one(number: float) -> int:
 
 
 def evaluate(federation: Federation, state: State, fleet: Fleet) -> None:
-    """Accuracy of every client on its own test and validation images."""
+    """Accuracy of every client on its own test and validation images, and AUC on the former."""
     with phase("evaluation"):
         state.history.add("rounds/evaluated", state.rounds)
-        for split, hits in fleet.evaluate(state.rounds, state.download).items():
-            right = hits.double().masked_fill(hits < 0, float("nan"))
+        measured = fleet.evaluate(state.rounds, state.download)
+        for split in EVALUATED:
+            right = measured[split].double().masked_fill(measured[split] < 0, float("nan"))
             state.history.add(f"rounds/{split}_accuracy", right / federation.sizes[split])  # no images: NaN
+        place = len(state.history["rounds/evaluated"]) - 1  # earlier ones may come from a run that had no AUC
+        state.history.add_at(place, "rounds/test_auc", measured["test_auc"])
         memory.give_back()
-
-
-def weighted(accuracy: Tensor, sizes: Tensor) -> float:
-    """Accuracy over all images of all clients that have one, in percent; NaN without images."""
-    counted = sizes * ~accuracy.isnan()
-    return float((accuracy.nan_to_num() * counted).sum() / counted.sum() * 100)
 
 
 def out_of_patience(federation: Federation, state: State) -> bool:
@@ -153,8 +178,8 @@ def out_of_patience(federation: Federation, state: State) -> bool:
     if not patience:
         return False
     judged = "validation" if federation.sizes["validation"].any() else "test"
-    curve = [weighted(row, federation.sizes[judged]) for row in state.history[f"rounds/{judged}_accuracy"]]
-    return len(curve) - 1 - curve.index(max(curve)) >= patience
+    curve = over_clients(state.history[f"rounds/{judged}_accuracy"].numpy(), federation.sizes[judged].numpy())
+    return len(curve) - 1 - int(np.nan_to_num(curve, nan=-1).argmax()) >= patience
 
 
 def record_traffic(federation: Federation, state: State, joined: list[int], uploads: Mapping[int, Any]) -> None:
@@ -181,11 +206,13 @@ def record_slowness(federation: Federation, state: State, joined: list[int]) -> 
 def record_metrics(
     federation: Federation, state: State, clients: Mapping[int, dict[str, float]], server: Mapping[str, float]
 ) -> None:
+    """A row a round of each metric that has ever come; the server has none in a round in which no upload arrived."""
     for name in next(iter(clients.values())):
         rows = [clients[c][name] if c in clients else float("nan") for c in range(federation.clients)]
         state.history.add(f"client_metrics/{name}", rows)
-    for name, value in server.items():
-        state.history.add(f"server_metrics/{name}", value)
+    known = {name.removeprefix(SERVER) for name in state.history if name.startswith(SERVER)}
+    for name in sorted(known | server.keys()):
+        state.history.add_at(state.rounds, f"{SERVER}{name}", server.get(name, float("nan")))
 
 
 def record_pairs(federation: Federation, state: State) -> None:
@@ -196,6 +223,7 @@ def record_pairs(federation: Federation, state: State) -> None:
         return
     first = download.labels.diff(prepend=download.labels.new_tensor([-1])) != 0  # the pairs of a class lie together
     labels, images = download.labels[first], download.images[first]
+    images = images.round().to(torch.uint8) if images.is_floating_point() else images
     missing = federation.classes - len(labels)
     state.history.add("pairs/rounds", state.rounds + 1)
     state.history.add("pairs/labels", F.pad(labels, (0, missing), value=-1).cpu())
@@ -205,11 +233,12 @@ def record_pairs(federation: Federation, state: State) -> None:
 def highlights(federation: Federation, state: State) -> dict[str, Any]:
     """What is worth showing of the round just done."""
     history = state.history
-    facts: dict[str, Any] = {"accuracy": weighted(history.last("rounds/test_accuracy"), federation.sizes["test"])}
+    accuracy = over_clients(history.last("rounds/test_accuracy").numpy(), federation.sizes["test"].numpy())
+    facts: dict[str, Any] = {"accuracy": float(accuracy)}
     facts["loss"] = float(history.last("client_metrics/loss").nanmean())
     for name in ("mmd", "mse"):
-        if f"server_metrics/{name}" in history:
-            facts[name] = float(history.last(f"server_metrics/{name}"))
+        if f"{SERVER}{name}" in history:
+            facts[name] = float(history.last(f"{SERVER}{name}"))
     facts["floats_up"] = int(history.last("rounds/upload_floats").sum())
     facts["floats_down"] = int(history.last("rounds/download_floats").sum())
     return facts

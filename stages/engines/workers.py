@@ -24,8 +24,6 @@ from stages.engines.clients import Answer
 from stages.engines.federation import Federation
 from stages.errors import UserError
 
-SPLITS = ("test", "validation")
-
 
 @dataclass(frozen=True)
 class Parcel:
@@ -55,7 +53,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    result: Any  # by split the images labelled rightly, or an Answer whose upload is a Parcel
+    result: Any  # what `clients.evaluated` measured, or an Answer whose upload is a Parcel
     private: dict[str, np.ndarray]
     seconds: dict[str, float]  # by phase
 
@@ -102,7 +100,8 @@ class Workers:
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
         parcel, states = Parcel.of(download), enumerate(self.states)
         done = self._all([Job(client, rounds, parcel, arrays_of(state.private), True) for client, state in states])
-        return {split: torch.tensor([done[client].result[split] for client in sorted(done)]) for split in SPLITS}
+        results = [done[client].result for client in sorted(done)]
+        return {name: torch.from_numpy(np.array([result[name] for result in results])) for name in results[0]}
 
     def traffic(self) -> dict[str, list[int]]:
         return {}
@@ -173,10 +172,9 @@ def do(federation: Federation, state: ClientState, job: Job) -> Done:
     clock = Clock()
     with collecting(clock), clock.phase(TURN):
         if job.evaluate:
-            shares = {split: federation.shares[split][job.client] for split in SPLITS}
-            result: Any = {
-                split: int(clients.right(federation, state, share, download)) for split, share in shares.items()
-            }
+            shares = {split: federation.shares[split][job.client] for split in clients.EVALUATED}
+            measured = clients.evaluated(federation, state, shares, download)
+            result: Any = {name: value.item() for name, value in measured.items()}
         else:
             share = federation.shares["train"][job.client]
             answer = clients.train(federation, job.client, state, share, job.rounds, download)

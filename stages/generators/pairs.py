@@ -34,9 +34,10 @@ class BankPairs:
 def match(distances: Tensor) -> Tensor:
     """Linear assignment: a column int64 [M] for each row of float32 [M, n], M <= n, no column twice.
 
-    Only each row's M nearest columns can be in a best assignment, so the solver sees no others.
+    Only each row's M nearest columns can be in a best assignment, so the solver sees no others. A distance that is no
+    number counts as the largest: whoever diverged is told so after the round, by a loss.
     """
-    count = len(distances)
+    distances, count = distances.nan_to_num(nan=torch.finfo(distances.dtype).max), len(distances)
     candidates = distances.topk(count, largest=False).indices.unique()
     _, chosen = linear_sum_assignment(distances[:, candidates].cpu().numpy())
     return candidates[torch.as_tensor(chosen, device=distances.device)]
@@ -45,12 +46,23 @@ def match(distances: Tensor) -> Tensor:
 class LivePairs:
     """The paper's loop: the generator renders the centroids themselves."""
 
-    def __init__(self, generator: Generator, size: int, device: torch.device):
+    def __init__(
+        self, generator: Generator, size: int, device: torch.device, floats: bool = False, antialias: bool = True
+    ):
+        """Pictures as bytes, or as the floats in 0..255 that the generator computes."""
         self._generator, self._size, self._device = generator, size, device
+        self._floats, self._antialias = floats, antialias
         self.latent_dim = generator.latent_dim
 
     def sample_latents(self, n: int, rng: torch.Generator) -> Tensor:
         return self._generator.sample_latents(n, rng).to(self._device)
 
     def pairs(self, centroids: Tensor) -> tuple[Tensor, Tensor]:
-        return resized(self._generator.render(centroids), self._size).to(self._device), centroids.clone()
+        images = resized(self._drawn(centroids), self._size, self._antialias)
+        return images.to(self._device), centroids.clone()
+
+    def _drawn(self, centroids: Tensor) -> Tensor:
+        if not self._floats:
+            return self._generator.render(centroids)
+        pixels = getattr(self._generator, "pixels", None)  # diffusion has none: there the reference, too, draws bytes
+        return pixels(centroids) if pixels else self._generator.render(centroids).float()

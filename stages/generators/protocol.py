@@ -19,7 +19,10 @@ class Generator(Protocol):
         """n latents float32 [n, H] from the generator's own distribution; `rng` is a CPU generator."""
 
     def render(self, latents: Tensor) -> Tensor:
-        """Images uint8 [n, 3, resolution, resolution] of latents float32 [n, H]."""
+        """Images uint8 [n, 3, resolution, resolution] of latents float32 [n, H].
+
+        A generator may also have `pixels`, which gives them as float32 in 0..255 before they become bytes.
+        """
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -27,16 +30,16 @@ def to_uint8(images: Tensor) -> Tensor:
     return images.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """uint8 [n, 3, h, w] with the short side brought to `size` (antialiased), centre-cropped to size x size."""
+def resized(images: Tensor, size: int, antialias: bool = True) -> Tensor:
+    """[n, 3, h, w] with the short side brought to `size`, centre-cropped to size x size; bytes stay bytes."""
     height, width = images.shape[-2:]
     if height == width == size:
         return images
     scale = size / min(height, width)
     shape = (max(size, round(height * scale)), max(size, round(width * scale)))
     scaled = torch.nn.functional.interpolate(
-        images.float(), size=shape, mode="bilinear", antialias=True, align_corners=False
+        images.float(), size=shape, mode="bilinear", antialias=antialias, align_corners=False
     )
     top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
     cropped = scaled[..., top : top + size, left : left + size]
-    return cropped.round_().clamp_(0, 255).to(torch.uint8)
+    return cropped if images.is_floating_point() else cropped.round_().clamp_(0, 255).to(torch.uint8)

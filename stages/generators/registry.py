@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stages import plugins
 from stages.errors import UserError, unknown
+from stages.generators.own import Own
 from stages.generators.protocol import Generator
 from stages.settings import Generate
 
@@ -46,14 +47,7 @@ def make(settings: Generate, device: torch.device, embeddings: Mapping[str, Tens
 
 def from_factory(path: str, device: torch.device) -> Generator:
     """A user's own: `package.module:factory`, called as factory(device)."""
-    generator = plugins.load(path)(device)
-    missing = [
-        part for part in ("latent_dim", "resolution", "sample_latents", "render") if not hasattr(generator, part)
-    ]
-    if missing:
-        raise UserError(f"'{path}' made no generator: it lacks {', '.join(missing)}.")
-    generator.descriptor = {**getattr(generator, "descriptor", {}), "family": "factory", "factory": path}
-    return generator
+    return Own(plugins.load(path, "generator")(device), path)
 
 
 def from_package(settings: Generate, device: torch.device) -> Generator:
@@ -77,11 +71,12 @@ def from_weights(
     if path.is_file():
         from stages.generators.stylegan.generator import load
 
-        no_prompt(settings)
-        return load(
+        made = load(
             path, device=device, truncation=settings.truncation, class_id=settings.class_id,
             precision=settings.precision, image_range=settings.image_range,
         )  # fmt: skip
+        no_prompt(settings)  # last: of a file that is no StyleGAN the user hears what it is
+        return made
     if path.suffix in (".pkl", ".safetensors") or (weights.startswith((".", "/", "~")) and not path.is_dir()):
         raise UserError(f"There are no weights at {weights}.")
     from stages.generators import diffusion
@@ -107,15 +102,11 @@ def again(
     User code that the bank names runs only if the user names it again in `allowed`; `weights` says where the weights
     lie now. UserError if what is found is another generator.
     """
-    if descriptor["family"] == "factory":
-        if allowed != descriptor["factory"]:
-            raise UserError(
-                f"This bank was made by '{descriptor['factory']}'; to run that code for live pairs, "
-                f"pass --generator {descriptor['factory']}."
-            )
-        return from_factory(descriptor["factory"], device)
+    if descriptor.get("family") == "factory":
+        with plugins.only(allowed):
+            return from_factory(str(descriptor.get("factory")), device)
     settings = Generate.make({name: value for name, value in recorded.items() if name != "device"})
-    settings = replace(settings, generator=descriptor["family"], weights=weights or settings.weights)
+    settings = replace(settings, generator=str(descriptor.get("family")), weights=weights or settings.weights)
     generator = make(settings, device, embeddings or None)
     if any(generator.descriptor.get(name) != descriptor.get(name) for name in SOURCE):
         if settings.weights is None:

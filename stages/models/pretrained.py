@@ -6,15 +6,19 @@ scale differs a little from the one they were trained on, and training on from h
 
 from __future__ import annotations
 
+import os
+import pickle
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stages.errors import UserError, unknown
+from stages.foreign import reason
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")  # heads of GoogLeNet and Inception that a client model lacks
 
@@ -40,26 +44,38 @@ def read(settings: Sequence[str], architectures: Iterable[str]) -> dict[str, Wei
             raise UserError(f"Pre-trained weights are given as ARCHITECTURE=FILE, not '{setting}'.")
         if name not in names:
             raise unknown("architecture in this run", name, names)
-        found[name] = opened(Path(file).expanduser())
+        found[name] = opened(Path(os.path.expanduser(file)))
     return found
 
 
 def opened(path: Path) -> Weights:
-    """The state dict in a .safetensors file, or in a .pth file read without running code from it."""
+    """The state dict in a .safetensors file, or in a .pth file (or its checkpoint) read without running code from it."""
     if not path.is_file():
         raise UserError(f"There is no file {path} with pre-trained weights.")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            tensors = load_file(path)
+            content: Any = load_file(path)
         else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} can't be read without running code from it; save a state dict, torch.save(model.state_dict(), ...)."
+        ) from error
     except Exception as error:  # a damaged file makes these readers raise nearly anything
-        raise UserError(f"{path} can't be read as weights ({str(error).partition(chr(10))[0]}).") from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise UserError(f"{path} can't be read as weights ({reason(error)}).") from error
+    within = list(content.values()) if isinstance(content, dict) else []  # a checkpoint has an epoch and the like, too
+    states = [each for each in (content, *within) if _is_state(each)]
+    if len(states) != 1:
         raise UserError(f"{path} holds no state dict; save one with torch.save(model.state_dict(), ...).")
-    return Weights(str(path), tensors)
+    return Weights(str(path), states[0])
+
+
+def _is_state(value: Any) -> bool:
+    if not isinstance(value, dict) or not value:
+        return False
+    return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
 
 
 def load(base: nn.Module, cut: str, weights: Weights) -> None:
@@ -83,9 +99,25 @@ def load(base: nn.Module, cut: str, weights: Weights) -> None:
         own[name].copy_(tensors[name])  # a state dict's tensors are the module's own
 
 
+def unwrapped(tensors: dict[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """The tensors without what wrappers put before every name (DataParallel `module.`, torch.compile `_orig_mod.`).
+
+    Of a client model of ours, which is `base.` and `head.`, those of the base.
+    """
+    ours = {name.partition(".")[0] for name in own}
+    while True:
+        first = {name.partition(".")[0] for name in tensors}
+        prefix = "base" if first == {"base", "head"} else first.pop() if len(first) == 1 else None
+        if prefix is None or prefix in ours:
+            return tensors
+        inside = f"{prefix}."
+        tensors = {name.removeprefix(inside): value for name, value in tensors.items() if name.startswith(inside)}
+
+
 def fitted(base: nn.Module, weights: Weights) -> dict[str, Tensor]:
     """The tensors under today's names (DenseNet's changed), a ViT's position embedding resampled to its image size."""
-    tensors = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", k): v for k, v in weights.tensors.items()}
+    tensors = unwrapped(weights.tensors, base.state_dict())
+    tensors = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", k): v for k, v in tensors.items()}
     if "encoder.pos_embedding" not in tensors or not hasattr(base, "patch_size"):
         return tensors
     from torchvision.models.vision_transformer import interpolate_embeddings

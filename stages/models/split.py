@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.errors import UserError
+from stages.errors import UserError, printable
 from stages.models import zoo
 from stages.models.pretrained import Weights, load
 from stages.randomness import seeded
 
+DIGITS = 6  # of the width of a hidden layer
 # What a model's code may raise when images or classes don't suit it.
 UNFIT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError)
 
@@ -89,8 +90,10 @@ def architectures(models: str, clients: int) -> list[str]:
 def parsed(architecture: str) -> tuple[str, list[int]]:
     """`resnet34+512+256` as its name and the widths of its head's hidden layers."""
     name, *widths = architecture.split("+")
-    if not all(width.isdecimal() and int(width) for width in widths):
-        raise UserError(f"In '{architecture}' each + is followed by the width of a hidden layer, as in {name}+256.")
+    if not all(width.isdecimal() and len(width) <= DIGITS and int(width) for width in widths):
+        raise UserError(
+            f"In '{printable(architecture)}' each + is followed by the width of a hidden layer, as in {printable(name)}+256."
+        )
     return name, [int(width) for width in widths]
 
 

@@ -74,6 +74,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "HtFE2": ("FedAvgCNN", "resnet18"),
     "HtFE3": ("resnet10", "resnet18", "resnet34"),
     "HtFE4": ("FedAvgCNN", "googlenet", "mobilenet_v2", "resnet18"),
+    "HtFE5": HTFE8[1:6],
     "HtFE8": HTFE8,
     "HtFE9": ("resnet4", "resnet6", "resnet8", "resnet10", *HTFE8[3:]),
     "HtM10": (*HTFE8, *VITS),
@@ -92,7 +93,7 @@ def factory(name: str) -> Factory:
             raise UserError(f"timm has no model named '{wanted}'; timm.list_models() lists what it has.")
         return partial(from_timm, wanted)
     if plugins.is_path(name):
-        return plugins.load(name)
+        return plugins.load(name, "models")
     from torchvision import models
 
     others = models.list_models(module=models)

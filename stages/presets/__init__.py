@@ -15,6 +15,8 @@ beats the defaults.
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -22,11 +24,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.errors import UserError, unknown
+from stages import foreign
+from stages.errors import UserError, printable, unknown
 
 FOLDER = Path(__file__).parent
 STAGES = ("prepare", "generate", "train")
 WORDS = ("title", "notes", "extends")
+LONGEST = 20  # presets, each extending the next
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,30 @@ def _natural(name: str) -> list[str | int]:
 
 
 def load(name: str | None) -> Preset:
-    """The preset of this name, or in this file; an empty one for None. UserError says what can't be read."""
-    return Preset() if name is None else Preset(**_resolved(_located(name, Path()), ()))
+    """The preset of this name, or in this file, on top of what it extends; an empty one for None.
+
+    A title is not passed on. UserError says what can't be read.
+    """
+    paths: list[Path] = []
+    contents: list[dict[str, Any]] = []
+    beside = Path()
+    while name is not None:
+        path = _located(name, beside)
+        if os.path.realpath(path) in map(os.path.realpath, paths):
+            circle = " -> ".join(child.stem for child in (*paths, path))
+            raise UserError(f"These presets extend each other in a circle: {circle}; one of them must not.")
+        if len(paths) == LONGEST:
+            raise UserError(
+                f"The preset {paths[0]} extends more than {LONGEST} others, one the next; put some together."
+            )
+        content = _read(path)
+        name, beside = content.pop("extends", None), path.parent
+        paths.append(path)
+        contents.append(content)
+    result: dict[str, Any] = {}
+    for content in reversed(contents):
+        result = _merged(result | {"title": ""}, content)
+    return Preset(**result)
 
 
 def _located(name: str, beside: Path) -> Path:
@@ -82,25 +108,9 @@ def _located(name: str, beside: Path) -> Path:
     return FOLDER / f"{name}.toml"
 
 
-def _resolved(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
-    """What the file says on top of what it extends; a title is not passed on."""
-    if path.resolve() in children:
-        circle = " -> ".join(child.stem for child in (*children, path))
-        raise UserError(f"These presets extend each other in a circle: {circle}; one of them must not.")
-    content = _read(path)
-    parent = content.pop("extends", None)
-    if parent is None:
-        return content
-    below = _resolved(_located(parent, path.parent), (*children, path.resolve()))
-    return _merged(below | {"title": ""}, content)
-
-
 def _read(path: Path) -> dict[str, Any]:
     """The content of one file, its settings spelled with underscores."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"The preset {path} can't be read ({error}).") from error
+    content = foreign.parsed(path, "a preset", lambda raw: tomllib.loads(raw.decode()))
     for name, value in content.items():
         if name not in (*WORDS, *STAGES, "algorithms"):
             raise unknown("table in a preset", name, (*STAGES, "algorithms"))
@@ -108,10 +118,22 @@ def _read(path: Path) -> dict[str, Any]:
         wanted, what = (str, "text") if name in WORDS else (dict, "a table")
         if not all(isinstance(one, wanted) for one in tables):
             raise UserError(f"In the preset {path}, '{name}' must be {what}.")
+        for key, setting in (pair for table in tables if isinstance(table, dict) for pair in table.items()):
+            if not all(map(_plain, setting if isinstance(setting, list) else [setting])):
+                raise UserError(
+                    f"In the preset {path}, '{printable(key, 40)}' must be text, a number, true or false, or a list of these."
+                )
     content |= {name: _spelled(content[name]) for name in STAGES if name in content}
     if "algorithms" in content:
         content["algorithms"] = {name: _spelled(values) for name, values in content["algorithms"].items()}
     return content
+
+
+def _plain(value: Any) -> bool:
+    """Whether every reader of JSON and TOML has such a value: no date, no infinity, no number beyond 64 bits."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, (str, bool)) or (isinstance(value, int) and abs(value) < 1 << 63)
 
 
 def _spelled(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "Validation-selected (%)": lambda row: accuracy(row["validation_selected"]),
     "Best on test (%)": lambda row: accuracy(row["best_on_test"]),
     "Worst client (%)": lambda row: f"{row['worst_client']:.2f}",
+    "AUC (%)": lambda row: accuracy(row["auc"]),
     "Floats up/round": lambda row: count(row["upload_floats_per_round"]),
     "Floats down/round": lambda row: count(row["download_floats_per_round"]),
     "Up in all": lambda row: size(row["upload_bytes_total"]),
@@ -82,7 +83,7 @@ def columns(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
 # An artifact keeps its attributes sorted by name; people read what was run first, then how good it is, then its cost.
 FIRST = (
     "algorithm", "variant", "data", "models", "runs", "seeds", "rounds", "last", "validation_selected", "best_on_test",
-    "worst_client", "spread",
+    "worst_client", "spread", "auc", "auc_spread",
 )  # fmt: skip
 
 

@@ -146,8 +146,9 @@ def _galleries(groups: list[Group], labels: Sequence[Labels]) -> list[dict[str, 
 
 
 def _settings(groups: list[Group]) -> list[dict[str, Any]]:
-    """Every setting but the algorithm with its value in each group; `shared` where that is one and the same."""
-    chosen = [configuration(group.runs[0]) for group in groups]
+    """Device and settings but the algorithm with their values in each group; `shared` where that is one and the same."""
+    devices = [sorted({run.facts["device"] for run in group.runs}) for group in groups]
+    chosen = [{**configuration(group.runs[0]), "device": device} for group, device in zip(groups, devices, strict=True)]
     names = dict.fromkeys(name for configured in chosen for name in configured if name != "algorithm")
     table = []
     for name in names:
@@ -168,7 +169,7 @@ def _value(value: Any) -> str:
 def _lineage(groups: list[Group], sources: Mapping[tuple[str, str], Artifact | None]) -> list[Source]:
     """Data and latents first, then the runs made from them."""
     runs = [run.artifact for group in groups for run in group.runs]
-    seals = {(role, made["ref"]): made["seal"] for run in runs for role, made in run.attributes["made_from"].items()}
+    seals = {(role, made["ref"]): made["seal"] for run in runs for role, made in run.sources.items()}
     found = []
     for (kind, ref), artifact in sources.items():
         if artifact is None:
@@ -177,7 +178,7 @@ def _lineage(groups: list[Group], sources: Mapping[tuple[str, str], Artifact | N
         seed, created = artifact.attributes["seed"], artifact.attributes["created"]
         found.append(Source(kind, ref, seals[kind, ref], _settings_line(artifact.settings), seed, created))
     for run in runs:
-        made_from = ", ".join(made["ref"] for made in run.attributes["made_from"].values())
+        made_from = ", ".join(made["ref"] for made in run.sources.values())
         seed, created = run.attributes["seed"], run.attributes["created"]
         found.append(Source("run", str(run.ref), run.attributes["seal"], made_from, seed, created))
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.artifacts.kinds import Run
+from stages.artifacts.kinds import Run, descriptor, read_facts
 from stages.artifacts.store import Artifact
 from stages.errors import unknown
 from stages.reporting import formats, scores
@@ -67,11 +67,11 @@ def recorded(run: Artifact, sources: Mapping[str, Artifact]) -> Recorded:
     """What there is to compare with a cell: of the run and of its data and latents; nothing without its data."""
     if "data" not in sources:
         return {}
-    facts, data = run.attributes["facts"], sources["data"].settings
+    facts, data = read_facts(run), sources["data"].settings
     own = {"dataset": _dataset(data), "algorithm": facts["algorithm"], "models": facts["models"]}
     own |= {"generator": None, "weights": ""}
     if "latents" in sources:
-        generator = sources["latents"].attributes["generator"]
+        generator = descriptor(sources["latents"])
         weights = f"{sources['latents'].settings.get('weights')} {generator.get('source')}"
         own |= {"generator": generator["family"], "weights": weights.lower()}
     return {**facts["hyper"], **run.settings, **data, **own}  # in this order, for FML too has a `beta`
@@ -80,7 +80,7 @@ def recorded(run: Artifact, sources: Mapping[str, Artifact]) -> Recorded:
 def _dataset(settings: Recorded) -> str | None:
     """The name of the data set; of one read from the user's own files, what these are called."""
     if settings.get("dataset") in ("npz", "folder"):
-        return Path(settings["source"]).stem.lower().replace("_", "-")
+        return Path(str(settings.get("source"))).stem.lower().replace("_", "-")
     return settings.get("dataset")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,17 +13,11 @@ import numpy as np
 from stages.artifacts.kinds import Run
 from stages.errors import UserError
 from stages.reporting import scores
+from stages.settings import Train, key
 
 TRAFFIC = ("upload_floats", "download_floats", "upload_bytes", "download_bytes")
 OWN = ("algorithm", "data", "latents", "models", "seeds")  # settings that the run's facts or seed say better
-WHERE = (
-    "federation",
-    "root_certificates",
-    "client_cpus",
-    "client_gpus",
-    "round_timeout",
-    "min_clients",
-)  # no choice of what to run
+IDLE = tuple(key(field) for field in dataclasses.fields(Train) if not field.metadata["affects"])
 
 
 @dataclass(frozen=True)
@@ -47,15 +42,10 @@ def label(algorithm: str, variant: str) -> str:
 
 
 def configuration(run: Run) -> dict[str, Any]:
-    """Everything chosen for a run but its seed: settings and hyperparameters, under the names a user writes."""
+    """What decides a run's result but its seed: settings and hyperparameters, under the names a user writes."""
     facts = run.facts
-    settings = {name: value for name, value in run.artifact.settings.items() if name not in (*OWN, *WHERE)}
-    return {
-        **{name: facts[name] for name in ("algorithm", "data", "models", "latents")},
-        **settings,
-        "device": facts["device"],
-        **facts["hyper"],
-    }
+    settings = {name: value for name, value in run.artifact.settings.items() if name not in (*OWN, *IDLE)}
+    return {name: facts[name] for name in ("algorithm", "data", "models", "latents")} | settings | facts["hyper"]
 
 
 def latest(runs: Iterable[Run]) -> list[Run]:
@@ -72,7 +62,7 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
     groups: dict[str, list[Run]] = {}
     seals: dict[str, tuple[str, Run]] = {}
     for run in runs:
-        data = run.artifact.attributes["made_from"]["data"]
+        data = run.artifact.sources["data"]
         seal, first = seals.setdefault(data["ref"], (data["seal"], run))
         if seal != data["seal"]:
             raise UserError(
@@ -100,7 +90,7 @@ def row(group: Group) -> dict[str, Any]:
     slowest client; peak memory is the highest of any seed.
     """
     facts, runs = group.facts, group.runs
-    selected = [scores.validation_selected(run) for run in runs]
+    selected, aucs = [scores.validation_selected(run) for run in runs], [scores.auc(run) for run in runs]
     return {
         **{name: facts[name] for name in ("algorithm", "data", "models")},
         "variant": group.variant,
@@ -112,6 +102,8 @@ def row(group: Group) -> dict[str, Any]:
         "best_on_test": over_seeds([scores.best_on_test(run) for run in runs]),
         "worst_client": _mean(runs, scores.worst_client),
         "spread": _mean(runs, scores.spread),
+        "auc": None if None in aucs else over_seeds(aucs),
+        "auc_spread": None if None in aucs else _mean(runs, scores.auc_spread),
         **{f"{name}_per_round": _mean(runs, lambda run, name=name: _sent(run, name).mean()) for name in TRAFFIC},
         **{f"{name}_total": _mean(runs, lambda run, name=name: _sent(run, name).sum()) for name in TRAFFIC},
         "seconds_per_round": _seconds(runs),
@@ -130,7 +122,7 @@ def over_seeds(values: list[Any]) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
 
 
-def _mean(runs: list[Run], measure: Callable[..., float]) -> float:
+def _mean(runs: list[Run], measure: Callable[..., Any]) -> float:
     return float(np.mean([measure(run) for run in runs]))
 
 

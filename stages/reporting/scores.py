@@ -6,18 +6,19 @@ import numpy as np
 
 from stages.artifacts.kinds import Run
 from stages.errors import UserError
+from stages.means import over_clients
 
 
 def accuracy(run: Run) -> np.ndarray:
-    """float64 [E]: correct over all test images of all clients, at each evaluated round."""
+    """float64 [E]: correct over all test images of the clients that were there, at each evaluated round."""
     if not run.test_samples.sum():
         raise UserError(f"Run {run.artifact.ref} has no test images, so no accuracy; leave it out of the report.")
-    return _weighted(run.test_accuracy, run.test_samples)
+    return over_clients(run.test_accuracy, run.test_samples)
 
 
 def validation_accuracy(run: Run) -> np.ndarray | None:
     """float64 [E], or None without validation images."""
-    return _weighted(run.validation_accuracy, run.validation_samples) if run.validation_samples.sum() else None
+    return over_clients(run.validation_accuracy, run.validation_samples) if run.validation_samples.sum() else None
 
 
 def last(run: Run) -> float:
@@ -27,12 +28,12 @@ def last(run: Run) -> float:
 def validation_selected(run: Run) -> float | None:
     """Test accuracy at the first round whose validation accuracy is the best; None without validation images."""
     validation = validation_accuracy(run)
-    return None if validation is None else float(accuracy(run)[validation.argmax()])
+    return None if validation is None else float(accuracy(run)[np.nanargmax(validation)])
 
 
 def best_on_test(run: Run) -> float:
     """The highest test accuracy of any round: what the paper's tables report, and no honest estimate."""
-    return float(accuracy(run).max())
+    return float(np.nanmax(accuracy(run)))
 
 
 def clients(run: Run) -> np.ndarray:
@@ -49,6 +50,17 @@ def spread(run: Run) -> float:
     return float(np.nanstd(clients(run)))
 
 
+def auc(run: Run) -> float | None:
+    """Micro-averaged area under the ROC curve at the last evaluated round, in percent; None where it was not measured."""
+    last = float(over_clients(run.test_auc[-1], run.test_samples))
+    return None if np.isnan(last) else last
+
+
+def auc_spread(run: Run) -> float | None:
+    """Its standard deviation over the clients, as `spread`."""
+    return None if auc(run) is None else float(100 * np.nanstd(run.test_auc[-1]))
+
+
 def seconds_per_round(run: Run) -> dict[str, float]:
     """Mean seconds of each phase; the phases do not overlap."""
     return {phase: float(seconds.mean()) for phase, seconds in run.seconds.items()}
@@ -57,13 +69,3 @@ def seconds_per_round(run: Run) -> dict[str, float]:
 def uploaded_floats(run: Run) -> np.ndarray:
     """int64 [E]: floats that all clients together had uploaded when each round was evaluated."""
     return np.concatenate([[0], run.upload_floats.sum(axis=1).cumsum()])[run.evaluated]
-
-
-def _weighted(accuracies: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """[E, K] in [0, 1] -> [E] in percent, over the clients with a number: one without samples, or missing, has NaN."""
-    some = samples > 0
-    known = ~np.isnan(accuracies[:, some])
-    if known.all():
-        return 100 * accuracies[:, some] @ (samples[some] / samples.sum())
-    counted = known * samples[some]
-    return 100 * (np.nan_to_num(accuracies[:, some]) * counted).sum(1) / counted.sum(1)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from stages.algorithms import assigned, fedgen, fedktl
+from stages.algorithms import NAMES, assigned, descent, fedgen, fedktl
 from stages.algorithms.contract import Batches, normalised, rebuilt, tensors
 from stages.errors import UserError
 from stages.randomness import Rng
+from tests.algorithms.messages import exchanged
 
 
 def batches(n, size, **how):
@@ -50,6 +51,8 @@ def test_some_of_the_images_make_the_same_steps():
 
 def test_pixels_become_minus_one_to_one():
     assert normalised(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+    floats = torch.tensor([0.0, 127.5, 255.0])
+    assert normalised(floats).tolist() == [-1.0, 0.0, 1.0] and floats[2] == 255  # they are used again
 
 
 def test_tensors_of_a_record_have_dotted_names():
@@ -61,9 +64,17 @@ def test_a_message_is_rebuilt_from_its_tensors():
     message = fedgen.Download(
         {"weight": torch.ones(2)}, {"0.weight": torch.ones(1), "0.bias": torch.zeros(1)}, torch.ones(3)
     )
-    assert rebuilt(fedgen.Download, tensors(message)) == message
+    assert vars(rebuilt(fedgen.Download, tensors(message))) == vars(message)  # the very same tensors
     nothing = fedgen.Download({}, {}, message.counts)
-    assert rebuilt(fedgen.Download, tensors(nothing)) == nothing
+    assert vars(rebuilt(fedgen.Download, tensors(nothing))) == vars(nothing)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "ktl"])
+def test_gradients_are_clipped_where_the_public_library_does(name, monkeypatch):
+    norms = []
+    monkeypatch.setattr(descent, "clip", lambda gradients, max_norm: norms.append(max_norm))
+    exchanged(name, **({"transfer": False} if name == "fedktl" else {}))
+    assert set(norms) == {"fedktl": {100}, "fedl2g": {100}, "fml": {10}, "fedkd": {10}}.get(name, set())
 
 
 def test_assignments_go_to_the_algorithms_that_know_them():

@@ -53,13 +53,21 @@ def test_the_average_counts_every_sender_alike():
 
 
 def test_a_client_learns_from_the_others_alone():
-    teachers, known = fd.others(TASK, client(kept(UPLOADS[1])), served())
+    teachers, known = fd.teachers_of(fd.Hyper(), TASK, client(kept(UPLOADS[1])), served())
     assert known.tolist() == [True, False, False]  # class 1 it had sent alone
     assert teachers[0].tolist() == [1.0, 0.0, 0.0]
 
 
+def test_the_own_part_is_left_in_where_wanted():
+    teachers, known = fd.teachers_of(fd.Hyper(own_part=True), TASK, client(kept(UPLOADS[1])), served())
+    assert known.tolist() == [True, True, False]
+    assert teachers[0].tolist() == [0.75, 0.125, 0.125]
+
+
 def test_a_client_whose_upload_was_lost_learns_from_all_that_arrived():
-    teachers, known = fd.others(TASK, client(kept(UPLOADS[1]) | {"receipt": torch.tensor(9)}), served())
+    teachers, known = fd.teachers_of(
+        fd.Hyper(), TASK, client(kept(UPLOADS[1]) | {"receipt": torch.tensor(9)}), served()
+    )
     assert known.tolist() == [True, True, False]
     assert teachers[0].tolist() == [0.75, 0.125, 0.125]
 

@@ -1,5 +1,7 @@
 """FedGen by hand."""
 
+from dataclasses import replace
+
 import torch
 from torch.nn import functional as F
 
@@ -16,9 +18,9 @@ HEADS = [
     {"weight": torch.eye(3, 4), "bias": torch.zeros(3)},
     {"weight": 3 * torch.eye(3, 4).roll(1, 1), "bias": torch.ones(3)},
 ]
-UPLOADS = {
-    1: fedgen.Upload(HEADS[1], torch.tensor([0, 10, 0])),
-    0: fedgen.Upload(HEADS[0], torch.tensor([20, 10, 0])),
+UPLOADS = {  # a third of each client's images was never trained on
+    1: fedgen.Upload(HEADS[1], torch.tensor([0, 10, 0]), torch.tensor(15)),
+    0: fedgen.Upload(HEADS[0], torch.tensor([20, 10, 0]), torch.tensor(45)),
 }
 
 
@@ -40,6 +42,8 @@ def test_labels_are_drawn_as_often_as_clients_have_them():
     assert set(labels.unique().tolist()) == {0, 1} and 400 < int(labels.sum()) < 600
     assert torch.equal(inputs[..., 2:], F.one_hot(labels, 3).float())
     assert inputs[..., :2].min() < -2 and abs(float(inputs[..., :2].std()) - 1) < 0.1  # Gaussian
+    _, inputs = fedgen.draws(replace(HYPER, noise="uniform"), torch.tensor([20, 20, 0]), 100, 10, Rng(0))
+    assert 0 <= inputs[..., :2].min() < 0.01 and 0.99 < inputs[..., :2].max() < 1
 
 
 def test_the_trained_generator_is_what_is_sent_and_the_head_knows_its_features():

@@ -66,6 +66,12 @@ def test_a_vector_moves_along_the_mean_gradient_of_those_who_have_its_class():
     assert int(download.rounds) == 1
 
 
+def test_the_vectors_gradient_is_clipped():
+    one = fedl2g.Upload(torch.tensor([0]), torch.tensor([[0.0, 1000.0, 0.0]]))
+    shared, _, download, _ = served(fedl2g.Hyper(server_lr=1.0), one)
+    torch.testing.assert_close((shared.start - download.vectors)[0], torch.tensor([0.0, 100.0, 0.0]), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(("variant", "lr"), [("logit", 0.1), ("feature", 100.0)])
 def test_each_variant_has_the_authors_learning_rate(variant, lr):
     width = 3 if variant == "logit" else 4
@@ -89,6 +95,12 @@ def test_the_quiz_is_held_out_and_stays_the_same():
     assert torch.equal(study.images, again[0].images) and torch.equal(quiz.images, again[1].images)
     both = torch.cat([study.images, quiz.images]).flatten(1)
     assert len(both.unique(dim=0)) == 12
+
+
+def test_where_training_keeps_one_order_the_quiz_is_the_first_batch():
+    one, batches = client()
+    study, quiz = fedl2g.divided(one, Batches(batches.images, batches.labels, 4, shuffle=False), Rng(0))
+    assert torch.equal(quiz.images, batches.images[:4]) and torch.equal(study.images, batches.images[4:])
 
 
 def test_a_client_of_few_images_is_quizzed_on_them():

@@ -1,5 +1,6 @@
 """FedProto by hand."""
 
+import pytest
 import torch
 
 from stages.algorithms import fedproto
@@ -34,13 +35,12 @@ def test_uniform_weighting_as_in_the_public_library():
     assert download.prototypes[0].tolist() == [2.0, 2.0]
 
 
-def test_a_class_nobody_sent_this_round_keeps_its_prototype():
+def test_a_class_that_nobody_sent_this_round_has_no_prototype():
     state, _, _ = served(fedproto.Hyper(), UPLOADS)
     _, download, _ = fedproto.server_update(
         fedproto.Hyper(), TASK, state, {0: upload([2], [[5.0, 5.0]], [1])}, None, Rng(0)
     )
-    assert download.labels.tolist() == [0, 1, 2]
-    assert download.prototypes.tolist() == [[3.0, 1.0], [1.0, 1.0], [5.0, 5.0]]
+    assert download.labels.tolist() == [2] and download.prototypes.tolist() == [[5.0, 5.0]]
 
 
 def test_messages_cost_a_feature_per_class():
@@ -63,13 +63,16 @@ def test_prediction_is_the_nearest_known_prototype():
     assert torch.equal(fedproto.predict(fedproto.Hyper(), TASK, one, None, x), one.model(x))
 
 
-def test_upload_is_the_mean_feature_after_training():
+@pytest.mark.parametrize("collected", ["training", "after"])
+def test_upload_is_the_mean_feature_during_training_or_after_it(collected):
     one = client()
     labels = torch.tensor([0, 0, 2, 2])
     images = torch.randint(0, 256, (4, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     batches = Batches(images, labels, 4, shuffle=False)
-    sent, _ = fedproto.client_update(fedproto.Hyper(), TASK, one, None, batches, Rng(0))
-    features = torch.cat([one.model.base(x) for x, _ in batches.once()]).detach()
+    before = torch.cat([one.model.base(x) for x, _ in batches.once()]).detach()  # the only batch, before its step
+    sent, _ = fedproto.client_update(fedproto.Hyper(collected=collected), TASK, one, None, batches, Rng(0))
+    after = torch.cat([one.model.base(x) for x, _ in batches.once()]).detach()
+    features = before if collected == "training" else after
     assert sent.labels.tolist() == [0, 2] and sent.counts.tolist() == [2, 2]
     torch.testing.assert_close(sent.prototypes, torch.stack([features[:2].mean(0), features[2:].mean(0)]))
 

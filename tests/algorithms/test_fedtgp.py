@@ -14,12 +14,19 @@ from tests.algorithms.messages import CLASSES, PAIRS, WIDTH, exchanged
 TASK = Task(clients=2, classes=4, feature_dim=2, latent_dim=0, lr=0.1, batch_size=4, device=torch.device("cpu"))
 
 
+def margin(uploaded, labels, **hyper):
+    return float(fedtgp.adaptive_margin(fedtgp.Hyper(**hyper), uploaded, labels, 4))
+
+
 def test_the_margin_is_the_largest_distance_between_class_centres():
     uploaded = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [3.0, 4.0], [0.0, 1.0]])  # centres (0, 0), (3, 4), (0, 1)
     labels = torch.tensor([0, 0, 1, 3])
-    assert float(fedtgp.adaptive_margin(uploaded, labels, 4, tau=100)) == pytest.approx(5)
-    assert float(fedtgp.adaptive_margin(uploaded, labels, 4, tau=4)) == 4
-    assert float(fedtgp.adaptive_margin(uploaded[:2], labels[:2], 4, tau=100)) == 0
+    assert margin(uploaded, labels) == pytest.approx(5)
+    assert margin(uploaded, labels, tau=4) == 4
+    assert margin(uploaded[:2], labels[:2]) == 0
+    # to their nearest: (0, 0) and (0, 1) 1, (3, 4) the square root of 18
+    assert margin(uploaded, labels, margin="nearest") == pytest.approx(18**0.5)
+    assert margin(uploaded[:2], labels[:2], margin="nearest") == 100  # there is none
 
 
 def test_the_margin_lengthens_the_distance_to_the_own_prototype():

@@ -1,6 +1,7 @@
 """Federated Mutual Learning by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,6 +25,16 @@ def test_no_gradient_reaches_a_teacher():
     loss, meme_loss = fml.mutual_losses(fml.Hyper(), own, meme, torch.tensor([0, 1, 2, 0]))
     assert torch.autograd.grad(loss, meme, allow_unused=True) == (None,)
     assert torch.autograd.grad(meme_loss, own, allow_unused=True) == (None,)
+
+
+def test_as_in_the_public_library_both_learn_from_both():
+    own, meme = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
+    labels, hyper = torch.tensor([0, 1, 2, 0]), fml.Hyper(alpha=0, beta=0)
+    loss, meme_loss = fml.mutual_losses(replace(hyper, divergence="mutual"), own, meme, labels)
+    given, meme_given = fml.mutual_losses(hyper, own, meme, labels)
+    torch.testing.assert_close((3 * loss, 3 * meme_loss), (given, meme_given))  # the mean over three classes, too
+    assert torch.autograd.grad(loss, meme, retain_graph=True)[0].abs().sum() > 0
+    assert torch.autograd.grad(meme_loss, own)[0].abs().sum() > 0
 
 
 def test_the_server_averages_all_clients_alike():

@@ -1,26 +1,20 @@
-"""Averages of weights, one head for all, auxiliary models."""
+"""Averages of weights, auxiliary models."""
 
 import pytest
 import torch
 from torch import nn
 
-from stages.algorithms.contract import ClientState, Task
-from stages.algorithms.lg_fedavg import Download
-from stages.algorithms.sharing import auxiliary, average, copied, linear_heads, predict_with_head
+from stages.algorithms.contract import Task
+from stages.algorithms.sharing import auxiliary, average, copied
 from stages.errors import UserError
-from stages.models.split import SplitModel, parameters
+from stages.models.split import parameters
 from stages.randomness import Rng, seeded
-from tests.toys import tiny
 
 TASK = Task(clients=2, classes=3, feature_dim=8, latent_dim=0, lr=0.1, batch_size=4, device=torch.device("cpu"))
 STATES = [
     {"w": torch.tensor([1.0, 2.0]), "steps": torch.tensor(4)},
     {"w": torch.tensor([5.0, 4.0]), "steps": torch.tensor(8)},
 ]
-
-
-def model():
-    return SplitModel(tiny(3, 32, 3), 8, 3)
 
 
 def test_average_by_images():
@@ -32,21 +26,6 @@ def test_average_by_images():
 def test_average_of_all_alike_leaves_its_inputs_alone():
     assert average(STATES)["w"].tolist() == [3.0, 3.0]
     assert STATES[0]["w"].tolist() == [1.0, 2.0]
-
-
-def test_equal_linear_heads_pass_and_any_other_is_refused_with_the_reason():
-    linear_heads("fedgh", TASK, [model(), model()])
-    odd = model()
-    odd.head = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
-    with pytest.raises(UserError, match=r"fedgh shares one head .* 8 -> 3, and client 1's is another"):
-        linear_heads("fedgh", TASK, [model(), odd])
-
-
-def test_prediction_uses_the_head_that_was_sent_last():
-    client, x = ClientState(model()), torch.randn(5, 3, 32, 32)
-    assert torch.equal(predict_with_head(None, TASK, client, None, x), client.model(x))
-    head = {"weight": torch.zeros(3, 8), "bias": torch.tensor([1.0, 2.0, 3.0])}
-    assert predict_with_head(None, TASK, client, Download(head), x).tolist() == [[1.0, 2.0, 3.0]] * 5
 
 
 def test_the_auxiliary_model_depends_on_the_seed_alone():

@@ -1,15 +1,26 @@
 """Artifacts for other programs."""
 
+import json
+
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file
+from torch.nn import functional as F
 
+from stages import algorithms, train
+from stages.artifacts import kinds
 from stages.artifacts.exporting import WRITERS, export
+from stages.artifacts.store import Store
 from stages.data import datasets
 from stages.errors import UserError
+from stages.models import split
 from stages.settings import Prepare
 from tests.artifacts.archive.write import CLASS_NAMES, ramp
 from tests.artifacts.test_seal import flip
+from tests.conftest import write_toy_data, write_toy_latents
+from tests.test_train import settings
 
 
 def test_data_as_npz(archived, tmp_path):
@@ -24,7 +35,7 @@ def test_data_as_npz(archived, tmp_path):
 def test_the_npz_is_read_as_a_data_set(archived, tmp_path):
     (path,) = export(archived["data"], "npz", tmp_path / "out")
     dataset = datasets.read(Prepare(dataset="npz", source=str(path), image_size=8))
-    assert dataset.labels.tolist() == [0, 0, 2, 2, 0, 1]
+    assert dataset.labels.tolist() == [0, 0, 2, 2, 1, 0, 1]  # validation images are not lost
 
 
 def test_data_as_pfllib(archived, tmp_path):
@@ -54,7 +65,56 @@ def test_the_models_of_a_run_as_safetensors(archived, tmp_path):
     assert [path.name for path in paths] == ["client-000.safetensors", "client-001.safetensors"]
     assert load_file(paths[1])["weight"].tolist() == [[1, 1, 1], [1, 1, 1]]
     (one,) = export(archived["run"], "safetensors", tmp_path / "one", client=1)
-    assert one.read_bytes() == paths[1].read_bytes() == archived["run"].array("clients/001").tobytes()
+    assert one.read_bytes() == paths[1].read_bytes()
+    with safe_open(one, "numpy") as file:
+        facts = json.loads(file.metadata()["fedktl"])
+        assert facts["algorithm"] == "fedktl" and "an earlier fedktl made it" in facts["label"]
+
+
+RULES = {  # labels, from a file's tensors t, its model's base and head, and images x
+    "largest of head(base(x))": lambda t, base, head, x: head(base(x)).argmax(1),
+    "cosine": lambda t, base, head, x: F.cosine_similarity(head(base(x))[:, None], t["etf"][None], dim=2).argmax(1),
+    "nearest": lambda t, base, head, x: t["labels"][torch.cdist(base(x), t["prototypes"]).argmin(1)],
+    "projection": lambda t, base, head, x: head(
+        torch.cat([auxiliary(t, base, x), base(x)], 1) @ t["projection.weight"].T + t["projection.bias"]
+    ).argmax(1),
+}
+
+
+def auxiliary(tensors, base, x):
+    model = split.build("tests.toys:tiny", (3, 16, 16), 5, 16, seed=9)
+    model.load_state_dict({k.removeprefix("auxiliary."): v for k, v in tensors.items() if k.startswith("auxiliary.")})
+    return model.base(x)
+
+
+KINDS = ("fedktl", "fedproto", "lg-fedavg", "fedmrl")  # the others label as one of these
+NAMES = [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in algorithms.NAMES]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exported_model_labels_images_as_its_run_did_by_the_rule_it_states(tmp_path, name):
+    """The labels come from what is in the file alone, and are right as often as the run recorded."""
+    store = Store(tmp_path / "store")
+    data = kinds.read(write_toy_data(store, clients=1 if name == "ktl" else 4))
+    write_toy_latents(store)
+    hyper = {
+        key: value
+        for key, value in {"server_epochs": 2, "auxiliary": "tests.toys:tiny", "sub_feature_dim": 16}.items()
+        if hasattr(algorithms.get(name).Hyper, key)
+    }
+    (run,) = train.train(store, "run", settings(algorithm=name, lr=0.1, rounds=1), {name: hyper})
+    recorded = run.array("rounds/test_accuracy")[-1]
+    for client, path in enumerate(export(run, "safetensors", tmp_path / "out")):
+        with safe_open(path, "pt") as file:
+            facts, tensors = json.loads(file.metadata()["fedktl"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        model = split.build(facts["architecture"], (3, 16, 16), 5, facts["feature_dim"], seed=8).eval()
+        model.load_state_dict({key: tensors[key] for key in model.state_dict()})
+        (rule,) = (rule for word, rule in RULES.items() if word in facts["label"])
+        rows = data.test.rows(client)
+        x = torch.from_numpy(data.test.images[rows]) / 127.5 - 1
+        with torch.no_grad():
+            labels = rule(tensors, model.base, model.head, x)
+        assert (labels.numpy() == data.test.labels[rows]).mean() == pytest.approx(recorded[client])
 
 
 @pytest.mark.parametrize(

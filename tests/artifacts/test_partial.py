@@ -1,6 +1,7 @@
 """Runs that go on: one process at a time, the newest whole checkpoint, facts that can't change unnoticed."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,3 +141,14 @@ def test_files_that_are_no_checkpoint_are_left_alone(partial):
         (partial.path / name).write_text("")
     save(partial, 1)
     assert partial.checkpoint().read_text() == "round 1" and progress(partial.path) == 1
+
+
+def test_pipes_in_the_place_of_files_are_not_waited_for(store, partial):
+    save(partial, 1)
+    os.mkfifo(partial.path / "checkpoint-000002-0123456789abcdef.safetensors")
+    assert progress(partial.path) == 1 and partial.checkpoint().read_text() == "round 1"
+    partial.close()
+    (partial.path / "run.json").unlink()
+    os.mkfifo(partial.path / "run.json")
+    with pytest.raises(UserError, match=r"run\.json is missing or damaged"):
+        Partial.reopen(partial.path)

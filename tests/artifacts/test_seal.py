@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -69,12 +70,48 @@ def test_a_file_that_is_not_as_written_is_found_by_name_on_opening(artifact, tmp
             path.symlink_to(tmp_path / "elsewhere")
         elif harm != "missing":
             path.write_bytes({"truncated": original[:-1], "emptied": b"", "grown": original + b"\0"}[harm])
-        if not (harm == "a link" and path == artifact.path / "zarr.json"):  # its content is checked in any case
-            with pytest.raises(UserError, match=f"^{path} (is missing|has|is damaged|is not a plain|can't be read)"):
-                seal.opened(artifact.path)
+        with pytest.raises(UserError, match=f"^{path} (is missing|has|is damaged|is not a plain|can't be read)"):
+            seal.opened(artifact.path)
         path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
         path.write_bytes(original)
     seal.opened(artifact.path, thorough=True)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "latents/zarr.json", "latents/c/0/0", "latents/c/9/9"])
+def test_what_would_wait_or_never_end_is_refused_before_it_is_opened(artifact, name):
+    path = artifact.path / name
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=f"^{path} is not a plain file"):
+        seal.opened(artifact.path)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=f"^{path} is not a plain file"):
+        seal.opened(artifact.path)
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "latents/zarr.json"])
+def test_an_endless_description_is_not_read(artifact, name):
+    os.truncate(artifact.path / name, 20 << 30)  # a hole: it takes no room
+    forged = artifact.attributes["manifest"] | {"latents/zarr.json": [20 << 30, ""]}
+    if name != "zarr.json":
+        forge(artifact.path, manifest=forged)
+    with pytest.raises(UserError, match=f"{name} has 21474836480 bytes, more than any description"):
+        seal.opened(artifact.path)
+
+
+STRAYS = [".DS_Store", "latents/._zarr.json", "latents/c/0/.nfs0000000000a1b2c300000001", ".smbdeleteAAA4", "Thumbs.db"]
+
+
+@pytest.mark.parametrize("name", STRAYS)
+def test_what_file_systems_and_desktops_leave_behind_is_nobodys(artifact, tmp_path, name):
+    (artifact.path / name).write_text("?")
+    seal.opened(artifact.path, thorough=True)
+    store = Store(tmp_path / "other")
+    with store.write("report", "a", {}, 0, {}) as writer:
+        (writer.path / ".DS_Store").write_text("?")
+    assert ".DS_Store" not in store.open(writer.ref).attributes["manifest"]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "latents/c/0/1", ".hidden", "inner/zarr.json"])
@@ -154,11 +191,12 @@ def test_a_root_in_another_order_or_spacing_is_damage(artifact):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"shape": [10**12, 10**6]}, "latents can't be read"),
+        ({"shape": [10**12, 10**6]}, "latents has 1 chunks instead of"),
         ({"codecs": [{"name": "python", "configuration": {"code": "print()"}}]}, "latents can't be read|no array"),
         ({"data_type": "object"}, "latents can't be read"),
         ({"node_type": "group"}, "no array 'latents'|latents can't be read"),
-        ({"shape": [4, 2]}, r"'images' is uint8 \(3, 3, 4, 4\), which is not"),
+        ({"shape": [4, 2]}, "latents has 1 chunks instead of 2"),
+        ({"shape": [2, 2]}, r"'images' is uint8 \(3, 3, 4, 4\), which is not"),
         ({"data_type": "float64"}, "latents can't be read"),
         ({"zarr_format": 2}, "latents can't be read|no array 'latents'"),
     ],
@@ -171,6 +209,17 @@ def test_an_array_described_wrongly_by_someone_who_can_seal(tmp_path, change, se
     manifest = json.loads((path / "zarr.json").read_text())["attributes"]["manifest"]
     forge(path, manifest=manifest | {"latents/zarr.json": [inner.stat().st_size, seal.sha256(inner)]})
     with pytest.raises(UserError, match=sentence):
+        kinds.read(store.open("bank"))
+
+
+def test_a_chunk_that_someone_who_can_seal_left_out_is_missed(tmp_path):
+    store = Store(tmp_path)
+    artifact = write_latents(store)
+    (artifact.path / "latents/c/0/0").unlink()
+    manifest = artifact.attributes["manifest"]
+    del manifest["latents/c/0/0"]
+    forge(artifact.path, manifest=manifest)
+    with pytest.raises(UserError, match="latents has 0 chunks instead of 1"):  # Zarr would fill in zeros
         kinds.read(store.open("bank"))
 
 

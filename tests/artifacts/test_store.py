@@ -1,17 +1,21 @@
 """The store: versions, what may be refused and how, removal, what killed writers leave."""
 
+import errno
 import os
 import shutil
+import stat
 import subprocess
 import sys
+import tempfile
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
-from stages.artifacts import store as stores
+from stages.artifacts import folders
 from stages.artifacts.partial import Partial, unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
@@ -149,8 +153,10 @@ def test_what_somebody_else_put_into_the_store_is_left_alone(store):
         ({"schema": 10**30}, "install a newer one"),
         *(({"schema": schema}, "has no schema version") for schema in (0, -1, True, 1.0, "1", None, [1])),
         *(({"kind": kind}, "folder of another kind") for kind in ("run", "picture", None, 1, ["report"], {"a": 1})),
-        ({"settings": []}, "lacks its settings"),
-        ({"made_from": "a@v1"}, "lacks its settings or what it was made from"),
+        *(
+            ({name: 1.5}, f"does not tell its {name}")
+            for name in ("settings", "made_from", "seed", "software", "created")
+        ),
     ],
 )
 def test_a_root_that_says_something_else_is_refused(store, attributes, sentence):
@@ -214,13 +220,74 @@ except UserError as error:
     assert everything(Store(tmp_path)) == ["reports", "reports/a"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_store_without_permission_is_refused_in_a_sentence(store):
-    write(store)
-    (store.root / "reports" / "a").chmod(0o500)
-    with pytest.raises(UserError, match="Permission denied"):
+@pytest.fixture
+def shared():
+    """A store where others may look, for a test may take a stranger's rights (see `as_nobody`)."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Store(Path(folder) / "store")
+
+
+@contextmanager
+def as_nobody():
+    """With the rights of a user who owns nothing, for root may do everything."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_store_without_permission_is_refused_in_a_sentence(shared):
+    write(shared)
+    (shared.root / "reports" / "a").chmod(0o555)
+    with as_nobody():
+        with pytest.raises(UserError, match="Permission denied"):
+            write(shared)
+        assert shared.open("a").array("values").sum() == 0
+
+
+@pytest.mark.parametrize("folder", ["reports", "reports/a"])
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(shared, folder):
+    write(shared)
+    (shared.root / folder).chmod(0o000)
+    for look in (lambda: list(shared.refs("report")), lambda: shared.resolve("a"), shared.leftovers):
+        with as_nobody(), pytest.raises(UserError, match=rf"{folder}.* can't be read \(Permission denied\)"):
+            look()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_that_locks_no_files_is_refused_in_a_sentence(store, monkeypatch, number):
+    def flock(handle, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(UserError, match=r"can't lock files .* keep the store on another disk"):
         write(store)
-    assert store.open("a").array("values").sum() == 0
+    with pytest.raises(UserError, match="can't lock files"):
+        Partial.begin(store, "run", "a", {})
+    assert everything(store) == ["reports", "reports/a", "runs", "runs/a"]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_disk_that_syncs_no_folders_is_good_enough(store, monkeypatch, number):
+    def fsync(handle, real=os.fsync):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(handle)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    assert store.open(write(store), thorough=True)
+
+
+def test_a_store_whose_path_is_too_long(tmp_path):
+    for root in (tmp_path / ("x" * 300), tmp_path.joinpath(*["x" * 200] * 25)):
+        with pytest.raises(UserError, match="File name too long"):
+            Store(root).resolve("a")
+        with pytest.raises(UserError, match="File name too long"):
+            write(Store(root))
 
 
 def test_removal_takes_one_version_and_what_lies_beside_it(store):
@@ -244,12 +311,25 @@ def test_a_removed_run_does_not_come_back_as_an_unfinished_one(store):
 
 def test_a_removal_that_is_cut_short_leaves_nothing_that_looks_finished(store, monkeypatch):
     ref = write(store)
-    monkeypatch.setattr(stores.shutil, "rmtree", lambda path: 1 / 0)
+    monkeypatch.setattr(folders.shutil, "rmtree", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         store.remove(ref)
     assert list(store.refs("report")) == []
     (left,) = store.leftovers()
     assert left.name.startswith(".removed-")
+
+
+def test_a_lock_that_nfs_keeps_while_it_is_held_fails_no_finished_work(store, monkeypatch):
+    def unlink(path, *, dir_fd=None, real=os.unlink):
+        if "lock" in os.fspath(path) and dir_fd is not None:
+            os.rename(path, ".nfs00000001", src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+        else:
+            real(path, dir_fd=dir_fd)
+
+    partial = Partial.begin(store, "run", "a", {})
+    monkeypatch.setattr("os.unlink", unlink)
+    partial.discard()
+    assert unfinished(store) == [] and [path.name[:9] for path in store.leftovers()] == [".removed-"]
 
 
 def test_left_overs_are_what_killed_writers_left_and_nothing_else(store):
@@ -275,8 +355,8 @@ def test_a_version_is_numbered_and_a_hidden_folder_made_under_the_lock_of_the_na
     def watched(real, start):
         def call(path, *args, **kwargs):
             if path.name.startswith(start):
-                with pytest.raises(stores.Timeout):
-                    stores.name_lock(store.root / "reports" / "a").acquire(timeout=0)
+                with pytest.raises(folders.Timeout):
+                    folders.name_lock(store.root / "reports" / "a").acquire(timeout=0)
                 seen.add(real.__name__)
             return real(path, *args, **kwargs)
 

@@ -23,6 +23,7 @@ from stages.artifacts.kinds import read
 from stages.artifacts.store import Store
 from stages.generate import generate
 from stages.observer import Observer
+from stages.reporting.scores import accuracy
 from stages.settings import Generate, Train
 
 REFERENCE = (
@@ -91,7 +92,7 @@ def main():
         (artifact,) = stage.train(store, None, settings, hyper, Print())
         seconds = time.monotonic() - begun
         run = read(artifact)
-        curve = run.test_accuracy @ run.test_samples / run.test_samples.sum() * 100
+        curve = accuracy(run)
     print("ours     ", " ".join(f"{value:.2f}" for value in curve))
     print("reference", " ".join(f"{value:.2f}" for value in REFERENCE[: len(curve)]))
     print(f"rounds 5..: ours {curve[5:].mean():.2f}, reference {np.mean(REFERENCE[5 : len(curve)]):.2f}")

@@ -28,7 +28,7 @@ from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
 from stages.generate import generate
 from stages.prepare import prepare
-from stages.reporting import formats
+from stages.reporting import formats, scores
 from stages.reporting.rows import over_seeds
 from stages.settings import Generate, Prepare, Train
 from tests.benchmarks.anchor import write_data
@@ -155,15 +155,17 @@ def pool(store: Store, partition: Path) -> Path:
 def run(store: Store, name: str, part: Part, row: Row, rounds: int, seed: int) -> None:
     if store.versions("run", name):
         return
+    code = {}
+    if row.pairs == "live" and row.bank != "trained":  # code that is not fedktl's must be named to be run
+        code = {"generator": BANKS[row.bank][0]}
     if find_unfinished(store, Ref(name)):
-        stage.resume(store, name, {})
+        stage.resume(store, name, code)
     else:
         base = presets.load(part.preset) if part.preset else None
         given = part.given | {"data": part.data, "rounds": rounds, "patience": 0, "checkpoint_every": 5}
         own: dict[str, Any] = {"algorithm": (row.algorithm,), "latents": row.bank, "pairs": row.pairs, "seeds": (seed,)}
         own["pairs_per_class"] = row.per_class
-        if row.pairs == "live" and row.bank != "trained":  # code that is not fedktl's must be named to be run
-            own["generator"] = BANKS[row.bank][0]
+        own |= code
         hyper = [f"{key}={value}" for key, value in row.hyper.items()]
         assigned = algorithms.assigned([row.algorithm], hyper, base.algorithms if base else {})
         stage.train(store, name, Train.make(base.train if base else {}, given, own), assigned)
@@ -173,7 +175,7 @@ def run(store: Store, name: str, part: Part, row: Row, rounds: int, seed: int) -
 def accuracy(store: Store, name: str) -> tuple[float, float]:
     """Percent of all test images: mean of the last evaluations, and the best."""
     found = read(store.open(name, "run"))
-    curve = found.test_accuracy @ found.test_samples / found.test_samples.sum() * 100
+    curve = scores.accuracy(found)
     return float(curve[-LAST:].mean()), float(curve.max())
 
 

@@ -75,6 +75,18 @@ def test_what_people_see(store):
     assert "local-toy-s0" not in run(store, "artifacts", "list").stdout
 
 
+def test_names_that_an_artifact_brings_are_not_obeyed_by_the_terminal(store):
+    evil = "\x1b]0;mine\x07\u202e[red]"
+    with Store(store).write("data", "evil", {"dataset": evil}, 0, {}) as writer:
+        writer.array("counts", np.zeros((1, 1), np.int64))
+        writer.array(evil.replace("/", ""), np.zeros(1))
+        writer.attributes |= {"class_names": [evil], "created": evil, "made_from": {evil: {"ref": evil}}}
+    for arguments in (["list"], ["show", "evil"], ["lineage", "evil"]):
+        told = run(store, "artifacts", *arguments).stdout
+        assert "\x1b" not in told and "\u202e" not in told and "[red]" in told
+    assert "\x1b" not in run(store, "artifacts", "show", evil, code=2).stderr
+
+
 def test_a_dry_run_prints_settings_shapes_and_floats_and_writes_nothing(store):
     text = run(store, "train", "--dry-run", *TINY).stdout
     assert "tests.toys:tiny" in text and "Floats per round" in text and "server_epochs=2" in text
@@ -116,6 +128,11 @@ BAD = [
     (["train", "--models", "resnet5"], "did you mean"),
     (["train", "--preset", "referense"], "did you mean reference"),
     (["train", "--resume", "nothing"], "no run artifact"),
+    *((["train", option, ""], f"{option} must not be empty") for option in ("--resume", "--name", "--preset")),
+    (["train", "--data", ""], "data must not be empty"),
+    (["generate", "--weights", ""], "weights must not be empty"),
+    (["generate", "--samples", "1" + "0" * 30], "samples must be at most 10000000"),
+    (["models", "show", "CNN", "--image-size", "1" + "0" * 30], "1024"),
     (["train", "--resume", "x", "--name", "y"], "--resume"),
     (["train", "--name", "../escape"], "can't name"),
     (["train", "--device", "abacus", *TINY], "not to be had"),
@@ -225,10 +242,11 @@ def test_interrupted_leaves_a_resumable_run_and_exit_code_130(tmp_path):
     assert "1/100000" in child.stderr.readline()
     child.send_signal(signal.SIGINT)
     assert child.wait(timeout=30) == 130
-    assert "--resume long@v1" in child.stderr.read()
+    assert "--resume long@v1 --models tests.toys:tiny" in child.stderr.read()
     listed = run(tmp_path, "artifacts", "list").stdout
     done = int(re.search(r"unfinished, (\d+) rounds", listed)[1])
-    finished = json.loads(run(tmp_path, "train", "--resume", "long", "--rounds", str(done + 2), "--json").stdout)
+    resumed = ["train", "--resume", "long", "--models", "tests.toys:tiny", "--rounds", str(done + 2), "--json"]
+    finished = json.loads(run(tmp_path, *resumed).stdout)
     assert len(finished["runs"][0]["accuracy"]) == done + 3
 
 
@@ -250,3 +268,18 @@ def test_latents_from_a_user_file_through_the_command_line(store, tmp_path):
     np.save(tmp_path / "w.npy", np.zeros((2, 64), np.float32))
     found = json.loads(run(store, "generate", "--from-latents", str(tmp_path / "w.npy"), "--json").stdout)
     assert found["samples"] == 2
+
+
+def test_verify_says_when_there_is_nothing_to_verify(tmp_path):
+    assert "There is no artifact in" in run(tmp_path / "none", "artifacts", "verify", code=2).stderr
+
+
+def test_gc_lays_down_the_page_that_a_killed_report_did_not(store):
+    run(store, "train", *TINY[:4], "--algorithm", "local", "--rounds", "1", "--name", "paged")
+    run(store, "report", "paged", "--name", "paged")
+    page = store / "reports" / "paged" / "v1.html"
+    written = page.read_text()
+    page.rename(page.with_suffix(".draft"))  # killed between publishing and the page's rename
+    assert str(page) in run(store, "artifacts", "gc").stdout.replace("\n", "")
+    assert page.read_text() == written and not page.with_suffix(".draft").exists()
+    assert "v1.html" not in run(store, "artifacts", "gc").stdout

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from stages.artifacts.kinds import read
 from stages.artifacts.store import Store
@@ -84,6 +86,38 @@ def test_weights_that_do_not_fit(toy_store, arguments, sentence):
     assert Store(toy_store.root).names("latents") == ["bank"]
 
 
+CHECKPOINT = {
+    "model.diffusion_model.input_blocks.0.0.weight": [4, 4],
+    "first_stage_model.decoder.conv_in.weight": [4, 4],
+    "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight": [77, 4],
+}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "sentence"),
+    [
+        (CHECKPOINT, "single-file diffusion checkpoint; save it as a folder with diffusers"),
+        (
+            {"conv_in.bias": [3], "conv_in.weight": [3, 3]},
+            "It holds 2 tensors (conv_in.bias [3], conv_in.weight [3, 3])",
+        ),
+        ({"\x1b[2J" * 900: [3]}, r"It holds 1 tensors (\x1b[2J\x1b[2J"),
+    ],
+)
+def test_safetensors_of_others_are_told_for_what_they_are_whatever_is_asked_of_them(tmp_path, tensors, sentence):
+    file = str(tmp_path / "v1-5.safetensors")
+    save_file({name: torch.zeros(shape) for name, shape in tensors.items()}, file)
+    for asked in (
+        ["generate", "--weights", file, "--prompt", "a cat"],
+        ["generate", "--weights", file],
+        ["generator", "show", file],
+        ["generator", "convert", file, str(tmp_path / "out.safetensors")],
+    ):
+        told = run(tmp_path, *asked, code=2).stderr
+        assert sentence in told and "\x1b" not in told
+    assert not (tmp_path / "out.safetensors").exists()
+
+
 def test_a_prompt_makes_a_bank_and_is_not_needed_again(toy_store, tmp_path):
     pytest.importorskip("diffusers")
     from tests.generators import tiny_pipelines
@@ -105,6 +139,11 @@ def test_a_prompt_makes_a_bank_and_is_not_needed_again(toy_store, tmp_path):
     ]
     made = json.loads(run(toy_store.root, *arguments, "--json").stdout)
     assert made["generator"]["prompt"] == "a cat" and made["latent_dim"] == 256
+    assert made["generator"]["negative_prompt"] is None
+    long = [*arguments, "--prompt", "ab " * 40 + "red bird", "--negative-prompt", "", "--name", "long", "--json"]
+    told = run(toy_store.root, *long)
+    assert "truncated" in told.stderr and "red bird" in told.stderr
+    assert json.loads(told.stdout)["generator"]["negative_prompt"] == ""
     for encoder in ("text_encoder", "tokenizer"):
         shutil.rmtree(tmp_path / "sd" / encoder)
     run(toy_store.root, "train", "--latents", "cat", "--pairs", "live", "--rounds", "1", *TINY)

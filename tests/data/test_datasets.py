@@ -80,6 +80,33 @@ def test_files_are_resized_and_cropped_as_arrays_are(tmp_path, shape):
     assert np.abs(apart).max() <= 1
 
 
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_squeezed_files_are_those_of_torchvision(tmp_path, ending):
+    """PFLlib resizes to (64, 64), which keeps every column and row, whatever the shape."""
+    from torchvision.transforms import Resize
+
+    noise = np.random.default_rng(0).integers(0, 256, (90, 140, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"a.{ending}")
+    found = Files([tmp_path / f"a.{ending}"], 8, squeeze=True)[np.array([0])][0]
+    with Image.open(tmp_path / f"a.{ending}") as image:
+        assert (found.transpose(1, 2, 0) == np.asarray(Resize((8, 8))(image.convert("RGB")))).all()
+    arrays = Pixels(noise[None], 8, squeeze=True)[np.array([0])][0]
+    if ending == "png":
+        assert np.abs(arrays.astype(int) - found).max() <= 1
+
+
+def test_squeezing_is_a_setting_of_every_reader(tmp_path):
+    halves = np.zeros((6, 8, 16, 3), np.uint8)
+    halves[:, :, :4] = 200  # cut off, or the left quarter
+    np.savez(tmp_path / "a.npz", x_train=halves, y_train=np.arange(6) % 2)
+    for label, name in enumerate("ab"):
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        Image.fromarray(halves[label]).save(tmp_path / "folder" / name / "1.png")
+    for dataset, source in (("npz", "a.npz"), ("folder", "folder")):
+        cropped, squeezed = (everything(read(dataset, tmp_path / source, squeeze=how)) for how in (False, True))
+        assert cropped.max() == 0 and squeezed[0, 0, 0].tolist()[0] == 200 and squeezed[..., 4:].max() == 0
+
+
 def test_an_unreadable_image_is_named(tmp_path):
     good = io.BytesIO()
     Image.effect_noise((40, 40), 50).save(good, "PNG")
@@ -100,124 +127,6 @@ def test_digits():
     assert len(found.images) == len(found.labels) == found.train == 1797 and found.classes == 10
     first = found.images[np.array([0])][0, 0]
     assert first[0].tolist() == [0, 0, 80, 207, 143, 16, 0, 0]  # 5, 13, 9, 1 of 16, times 255 / 16
-
-
-# npz
-
-
-def keras(tmp_path, **changes):
-    """A valid file of 6 + 4 images of two classes, with what `changes` says put in or, if None, left out."""
-    arrays = {
-        "x_train": np.full((6, 8, 8, 3), 7, np.uint8), "y_train": np.array([0, 1] * 3),
-        "x_test": np.full((4, 8, 8, 3), 9, np.uint8), "y_test": np.array([0, 1] * 2),
-    }  # fmt: skip
-    path = tmp_path / "own.npz"
-    np.savez(path, **{name: values for name, values in {**arrays, **changes}.items() if values is not None})
-    return path
-
-
-def test_npz(tmp_path):
-    found = read("npz", keras(tmp_path, y_train=np.array([[0], [1]] * 3, np.uint8)))
-    assert found.train == 6 and found.labels.dtype == np.int64 and found.labels.tolist() == [0, 1] * 5
-    assert everything(found)[:, 0, 0, 0].tolist() == [7] * 6 + [9] * 4
-
-
-def test_npz_without_test(tmp_path):
-    found = read("npz", keras(tmp_path, x_test=None, y_test=None))
-    assert found.train == len(found.labels) == 6
-
-
-def test_npz_of_floats(tmp_path):
-    unit = np.linspace(0, 1, 6 * 64).reshape(6, 8, 8)
-    for values in (unit, unit.astype(np.float32), unit * 255):
-        found = read("npz", keras(tmp_path, x_train=values))
-        assert (everything(found)[:6, 0] == np.rint(unit * 255)).all()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (dict(y_train=np.array([0, 1])), "y_train of .* holds 2 labels for 6 images"),
-        (dict(y_train=None), "has x_train but no y_train"),
-        (dict(x_train=None), "has no x_train"),
-        (dict(y_train=np.array([1, 2] * 3), y_test=np.array([1, 2] * 2)), "2 numbers from 1 to 2; they must be 0..1"),
-        (dict(y_train=np.array([-1, 0] * 3)), "from -1 to 1"),
-        (dict(y_test=np.array([0, 3] * 2)), "3 numbers from 0 to 3; they must be 0..2, without a gap"),
-        (dict(y_train=np.zeros(6, int), y_test=np.zeros(4, int)), "images of 1 class; a classifier needs at least 2"),
-        (dict(y_train=np.array([0.0, 1.0] * 3)), "labels must be whole numbers"),
-        (dict(x_train=np.full((6, 8, 8), np.nan)), "holds NaN or infinity"),
-        (dict(x_train=np.full((6, 8, 8), 3.0)), "goes from 3 to 3; pixels must be uint8, or floats that fill"),
-        (dict(x_train=np.linspace(-1, 1, 6 * 64).reshape(6, 8, 8)), "goes from -1 to 1"),
-        (dict(x_train=np.full((6, 8, 8), 300)), "goes from 300 to 300"),
-        (dict(x_train=np.zeros((6, 8, 8, 4), np.uint8)), r"Images of shape \[6, 4, 8, 8\]|shape \[6, 8, 8, 4\]"),
-        (dict(x_train=np.zeros((6, 0, 8), np.uint8)), "images must be numbers"),
-        (dict(x_train=np.array([object()] * 6)), "can't be read as an .npz of plain arrays"),
-    ],
-)
-def test_npz_that_can_not_be_used(tmp_path, changes, message):
-    with pytest.raises(UserError, match=message):
-        read("npz", keras(tmp_path, **changes))
-
-
-def test_damaged_npz(tmp_path):
-    path = keras(tmp_path)
-    whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], whole[:-30], b"", b"no archive", whole[:300] + b"\xff" + whole[301:]):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=r"can't be read as an \.npz"):
-            read("npz", path)
-
-
-# Folders
-
-
-def test_folder_of_classes(tmp_path):
-    for label, name in enumerate(("cat", "dog")):
-        picture(tmp_path / name / "1.png", (label, 0, 0))
-        picture(tmp_path / name / "2.JPG", (label, 0, 0))
-    (tmp_path / "cat" / "notes.txt").write_text("not an image")
-    (tmp_path / ".cache").mkdir()
-    found = read("folder", tmp_path)
-    assert found.class_names == ["cat", "dog"] and found.labels.tolist() == [0, 0, 1, 1] and found.train == 4
-    assert everything(found)[[0, 2], 0, 0, 0].tolist() == [0, 1]
-
-
-def test_folder_with_train_and_test(tmp_path):
-    for part, names in (("train", "ab"), ("test", "b")):
-        for name in names:
-            picture(tmp_path / part / name / "1.png", (1, 2, 3))
-    found = read("folder", tmp_path)
-    assert found.class_names == ["a", "b"] and found.labels.tolist() == [0, 1, 1] and found.train == 2
-
-
-def test_folders_that_can_not_be_used(tmp_path):
-    with pytest.raises(UserError, match="has no subfolders"):
-        read("folder", tmp_path)
-    picture(tmp_path / "cat" / "1.png", (1, 2, 3))
-    with pytest.raises(UserError, match="images of 1 class"):
-        read("folder", tmp_path)
-    (tmp_path / "dog").mkdir()
-    with pytest.raises(UserError, match="dog holds no images"):
-        read("folder", tmp_path)
-    with pytest.raises(UserError, match="can't be read as a folder"):
-        read("folder", tmp_path / "cat" / "1.png")
-
-
-def test_tiny_imagenet(tmp_path):
-    root = tmp_path / "tiny-imagenet-200"
-    for label, wnid in enumerate(("n01", "n02")):
-        picture(root / "train" / wnid / "images" / f"{wnid}_0.JPEG", (label * 100,) * 3, (64, 64))
-        picture(root / "val" / "images" / f"val_{label}.JPEG", (label * 100 + 50,) * 3, (64, 64))
-    (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn01\t0\t0\t9\t9\nval_1.JPEG\tn02\t0\t0\t9\t9\n")
-    (root / "words.txt").write_text("n01\tgoldfish, Carassius auratus\n")
-    found = read("tiny-imagenet", tmp_path)
-    assert found.class_names == ["goldfish", "n02"] and found.labels.tolist() == [0, 1, 0, 1] and found.train == 2
-    assert np.abs(everything(found)[:, 0, 4, 4].astype(int) - [0, 100, 50, 150]).max() <= 2
-    (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn09\t0\t0\t9\t9\n")
-    with pytest.raises(UserError, match=r"gives val_0\.JPEG the class 'n09', which train/ does not have"):
-        read("tiny-imagenet", root)
-    with pytest.raises(UserError, match="is not tiny-imagenet-200"):
-        read("tiny-imagenet", root / "train")
 
 
 # torchvision

@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 
 from stages.data.partitions import (
     class_holders,
+    consecutive,
+    consecutive_holders,
     deal,
     dirichlet,
+    extended_dirichlet,
     iid,
     label_counts,
     pathological,
@@ -73,6 +76,59 @@ def test_pathological_parts_are_unequal_and_bounded():
     *parts, rest = sorted(counts)
     assert sum(counts) == 1000 and len(set(counts)) == 4
     assert all(25 <= part < 250 for part in parts) and rest >= 250  # 0.1 to 1 times the mean, and the rest
+
+
+def test_pathological_as_in_pfllib():
+    """Its published CIFAR-10 partition: 20 clients, 2 of 10 classes each, so four in a row share two classes."""
+    chosen = Prepare(partition="pathological", class_holders="consecutive", classes_per_client=2)
+    counts = label_counts(chosen, np.full(10, 6000), rng())
+    held = [np.flatnonzero(row).tolist() for row in counts]
+    assert held == [[2 * block, 2 * block + 1] for block in range(5) for _ in range(4)]
+    assert (counts.sum(0) == 6000).all()
+    for block in range(5):
+        parts = counts[4 * block : 4 * block + 4, 2 * block]
+        assert (parts[:3] >= 150).all() and (parts[:3] < 1500).all() and parts[3] == 6000 - parts[:3].sum() > 1500
+
+
+@pytest.mark.parametrize(
+    ("classes", "clients", "each", "holders"),
+    [
+        (3, 2, 2, [[0, 1], [0, 1]]),  # ceil(4 / 3) = 2 hold class 0, two class 1, nobody is left for class 2
+        (3, 4, 1, [[0], [0], [1], [1]]),
+        (4, 3, 2, [[0, 1], [0, 1], [2, 3]]),
+        (2, 3, 1, [[0], [0], [1]]),
+    ],
+)
+def test_consecutive_holders(classes, clients, each, holders):
+    assert [np.flatnonzero(row).tolist() for row in consecutive_holders(classes, clients, each)] == holders
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(1, 6), st.integers(1, 90), st.integers(0, 9))
+def test_consecutive_parts_are_whole_and_all(totals, clients, enough, seed):
+    holders = np.ones((clients, len(totals)), bool)
+    counts = consecutive(np.array(totals), holders, enough, rng(seed))
+    assert (counts >= 0).all() and counts.sum(0).tolist() == totals
+
+
+def test_extended_dirichlet_gives_nothing_more_to_a_full_holder():
+    # Three clients, 30 images, so a holder is full at 10. Class 0: 12 to client 0; then it gets none of class 1.
+    holders = np.array([[1, 1, 1], [1, 1, 0], [0, 1, 1]], bool)
+    draws = OneByOne([1, 0], [0.8, 0.1, 0.1], [0.5, 0.5])
+    counts = extended_dirichlet(np.array([12, 10, 8]), holders, 0.1, draws)
+    assert counts.tolist() == [[12, 0, 0], [0, 5, 0], [0, 5, 8]]
+    full = extended_dirichlet(np.array([12, 8, 0]), np.array([[1, 1, 0], [0, 0, 0]], bool), 0.1, OneByOne([1], [1]))
+    assert full.tolist() == [[12, 8, 0], [0, 0, 0]]  # nobody else may have it
+
+
+class OneByOne:
+    """A generator whose Dirichlet draws are these, one after the other."""
+
+    def __init__(self, *draws):
+        self.draws = [np.array(draw, float) for draw in draws]
+
+    def dirichlet(self, alpha):
+        assert len(self.draws[0]) == len(alpha)
+        return self.draws.pop(0)
 
 
 def test_test_images_follow_the_training_shares():
@@ -162,7 +218,9 @@ def test_counts_of_a_config_and_of_a_table(tmp_path):
         ("a.csv", "", "is empty"),
         ("a.json", "{", "can't be read as a PFLlib config.json"),
         ("a.json", "[1]", "holds no table of names and values"),
-        ("a.json", {"num_client": 2}, "no PFLlib config entry .* named 'num_client'; did you mean num_clients"),
+        ("a.json", "[" * 100_000, "it is nested too deeply"),
+        ("a.csv", "\xff", "can't be read as a table of whole numbers"),
+        ("a.json", "9" * 5000, "can't be read as a PFLlib config.json"),
         ("a.json", {"num_clients": 2}, "has no list 'Size of samples for labels in clients'"),
         ("a.json", {"Size of samples for labels in clients": [[[0, 1]], [[2, 1]]]}, "entry of client 1"),
         ("a.json", {"Size of samples for labels in clients": [[[0, 1.5]]]}, "entry of client 0"),

@@ -224,9 +224,9 @@ def test_files_that_are_damaged_or_missing(tmp_path, partition):
     ("config", "message"),
     [
         (None, r"config\.json can't be read"),
-        ({"num_clients": 2}, "has num_classes None; it must be a whole number above 0"),
+        ({"num_classes": 2}, "has num_clients None; it must be a whole number above 0"),
+        ({"num_clients": 2, "num_classes": [0] * 999}, r"has num_classes \[0, 0.*\.\.\.; it must"),
         ({"num_clients": "2", "num_classes": 2}, "has num_clients '2'"),
-        ({"num_clients": 2, "num_classes": 2, "num_class": 2}, "named 'num_class'; did you mean num_classes"),
     ],
 )
 def test_configs_that_can_not_be_used(tmp_path, partition, config, message):
@@ -234,3 +234,33 @@ def test_configs_that_can_not_be_used(tmp_path, partition, config, message):
     path.unlink() if config is None else path.write_text(json.dumps(config))
     with pytest.raises(UserError, match=message):
         prepared(tmp_path, partition[0])
+
+
+def test_configs_of_forks_and_of_old(tmp_path, partition):
+    path = partition[0] / "config.json"
+    path.write_text(json.dumps({"num_clients": 2, "class_subset_ratio": 0.5, "D_alpha": 1}))
+    found, shares = pfllib.read(Prepare(dataset="pfllib", source=str(partition[0])))
+    assert found.class_names == ["0", "1"] and len(shares) == 2
+    assert found.notes == ["config.json holds more than is used: class_subset_ratio, D_alpha."]
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8])
+def test_labels_in_a_list(tmp_path, partition, kind):
+    root, files = partition
+    images, labels = files["train/0"]
+    write_client(root / "train" / "0.npz", normalised(images), [kind(label) for label in labels])
+    data = prepared(tmp_path, root)
+    assert (data.train.labels[data.train.rows(0)] == labels).all()
+    write_client(root / "train" / "0.npz", normalised(images), ["a"] * len(labels))
+    with pytest.raises(UserError, match=r"'y' in .* is not an array of numbers"):
+        prepared(tmp_path, root)
+
+
+def test_a_pipe_in_the_place_of_a_file(tmp_path, partition):
+    for name in ("config.json", "train/1.npz"):
+        path = partition[0] / name
+        path.rename(tmp_path / "aside")
+        os.mkfifo(path)
+        with pytest.raises(UserError, match="it is not a plain file"):
+            prepared(tmp_path, partition[0])
+        (tmp_path / "aside").rename(path)

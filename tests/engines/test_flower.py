@@ -27,11 +27,12 @@ from stages.engines.flower.link import GridLink, RelayLink, relay
 from stages.engines.flower.node import Home
 from stages.engines.flower.payload import from_records, to_records
 from stages.errors import UserError
+from stages.means import over_clients
 from stages.observer import SILENT
 from stages.settings import Train
 from tests.conftest import CLIENTS, write_toy_data
 from tests.engines.flower_nodes import RUN, Grid, Notes, gathered, mustered
-from tests.engines.test_local import QUICK, planned, played
+from tests.engines.test_local import CODE, QUICK, planned, played
 
 TIMED = ("history/seconds", "history/rounds/peak_memory", "history/rounds/wire")
 
@@ -141,7 +142,32 @@ def test_a_client_that_left_is_missing_and_taken_back_with_its_model(toy_store, 
     accuracy = state.history["rounds/test_accuracy"][0]
     assert accuracy.isnan().tolist() == [False, False, True, False]
     assert list(Disk(tmp_path / "disks", RUN, 2).states()) == [1, 3]
-    assert rounds.weighted(accuracy, federation.sizes["test"]) == pytest.approx(float(accuracy[[0, 1, 3]].mean()) * 100)
+    together = over_clients(accuracy.numpy(), federation.sizes["test"].numpy())
+    assert float(together) == pytest.approx(float(accuracy[[0, 1, 3]].mean()) * 100)
+
+
+def evaluation(**changes):
+    """Changes what an answer to `evaluate` says was measured."""
+
+    def change(kind, reply):
+        if kind == "evaluate":
+            arrays, facts = from_records(reply.content)
+            facts["measured"] |= changes
+            reply.content = to_records(arrays, facts)
+        return reply
+
+    return change
+
+
+def test_a_measurement_that_can_not_be_is_refused_by_name(toy_store, homes):
+    grid, notes = Grid(homes), Notes()
+    *_, federation, state, fleet = over_flower(toy_store, homes, "local", grid=grid, notes=notes)
+    grid.spoil = {0: evaluation(test=11), 1: evaluation(test_auc=1.5), 2: evaluation(test_auc=None)}
+    rounds.evaluate(federation, state, fleet)
+    assert state.history["rounds/test_accuracy"][0].isnan().tolist() == [True, True, True, False]
+    assert torch.equal(state.history["rounds/test_accuracy"].isnan(), state.history["rounds/test_auc"].isnan())
+    for said, sentence in zip(notes.said, ("labels 11 of its 10", "AUC is 1.5", "AUC is None"), strict=True):
+        assert sentence in said
 
 
 def test_a_late_client_is_not_waited_for_and_one_that_fails_is_told_from_it(toy_store, homes, monkeypatch):
@@ -163,7 +189,7 @@ def test_fewer_than_min_clients_end_the_run_with_what_to_do(toy_store, homes):
 
 
 def test_a_diverging_client_is_missing_and_keeps_its_model(toy_store, homes, tmp_path):
-    *_, federation, state, fleet = over_flower(toy_store, homes, "local", lr=1e30)
+    *_, federation, state, fleet = over_flower(toy_store, homes, "local", models="tests.toys:wild")
     with pytest.raises(UserError, match="0 of 4 clients answered"):
         for _ in range(5):
             rounds.play_round(federation, state, fleet)
@@ -261,7 +287,7 @@ def test_a_federation_of_shares_runs_without_the_data_and_publishes_without_the_
     (run,) = stage.train(server, "far", settings, {"fedktl": {"server_epochs": 2}})
     assert run.attributes["facts"]["data"] == "toy@v1" and run.attributes["facts"]["federation"]["weights"]
     assert not run.names("clients") and run.attributes["made_from"]["data"] == toy_store.open("toy").identity
-    longer = read(stage.resume(server, "far", {"rounds": 3}))
+    longer = read(stage.resume(server, "far", {**CODE, "rounds": 3}))
     near = read(local)
     assert np.array_equal(longer.test_accuracy, near.test_accuracy) and longer.wire["upload_bytes"].all()
     assert longer.facts["parameters"] == near.facts["parameters"]

@@ -1,7 +1,9 @@
 """Clients simulated over Ray give the run that clients in this process give."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,15 +31,23 @@ def test_the_artifact_equals_the_local_engines(toy_store, names):
             np.testing.assert_array_equal(one[series], other[series], err_msg=f"{name}: {series}")
 
 
-def test_nothing_is_left_running(toy_store):
+def test_nothing_is_left_running(toy_store, tmp_path):
+    """Nor does it matter where the environment wants Ray's sockets, and which cluster it names."""
+    temporary = tmp_path / ("x" * 90)
+    temporary.mkdir()
+    steered = {"TMPDIR": str(temporary), "RAY_ADDRESS": "127.0.0.1:6399"}
     code = (
         "import sys; from pathlib import Path; from stages import train; from stages.artifacts.store import Store\n"
         "from tests.test_train import settings\n"
         "train.train(Store(Path(sys.argv[1])), 'x', settings(algorithm='local', rounds=1, data='toy', engine='flower'), {})"
     )
     before = others()
-    subprocess.run([sys.executable, "-c", code, str(toy_store.root)], check=True, timeout=300, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", code, str(toy_store.root)], check=True, timeout=300, capture_output=True,
+        env={**os.environ, **steered},
+    )  # fmt: skip
     assert others() <= before
+    assert not list(temporary.glob("fedktl-*")) and not list(Path("/tmp").glob("fedktl-*/session_*"))
 
 
 def others() -> set[str]:

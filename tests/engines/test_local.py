@@ -4,19 +4,23 @@ import dataclasses
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F
 
 from stages import algorithms
 from stages.algorithms import fedktl
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import Plan, assemble
-from stages.engines.federation import Diverged
+from stages.engines.clients import micro_auc
+from stages.engines.federation import Diverged, Missing
 from stages.engines.local import InProcess
 from stages.errors import UserError
 from stages.observer import SILENT
 from stages.settings import Train
 from tests.conftest import CLIENTS, write_toy_data
 
-QUICK = {"models": "tests.toys:tiny,tests.toys:narrow", "feature_dim": 16, "rounds": 3, "batch_size": 8}
+CODE = {"models": "tests.toys:tiny,tests.toys:narrow"}  # what a resumed run needs to be told again
+QUICK = {**CODE, "feature_dim": 16, "rounds": 3, "batch_size": 8}
 
 
 def planned(store, algorithm="fedktl", seed=0, hyper=None, **settings) -> Plan:
@@ -97,6 +101,36 @@ def test_joining_and_dropping_out(toy_store):
     assert torch.equal(losses.isnan(), ~joined)
 
 
+class Deaf(InProcess):
+    """In some rounds nothing comes from any client whose upload would have arrived."""
+
+    def __init__(self, federation, states, deaf):
+        super().__init__(federation, states)
+        self.deaf = deaf
+
+    def train(self, done, joined, download):
+        answers = super().train(done, joined, download)
+        _, heard = rounds.participants(self.federation, self.federation.rng.at("round", done))
+        return answers | dict.fromkeys(heard, Missing.LATE) if done in self.deaf else answers
+
+
+@pytest.mark.parametrize("algorithm", [name for name in algorithms.NAMES if name != "ktl"])
+@pytest.mark.parametrize("deaf", [{0}, {1}])
+def test_a_round_in_which_no_upload_arrives_leaves_the_server_as_it_was(toy_store, algorithm, deaf):
+    federation, state = assemble(planned(toy_store, algorithm, rounds=3, drop_rate=0.5))
+    fleet, sent = Deaf(federation, state.clients, deaf), []
+    for _ in range(3):
+        rounds.play_round(federation, state, fleet)
+        sent.append(state.download)
+    if deaf == {0}:
+        assert sent[0] is None
+    else:
+        assert sent[1] is sent[0]
+    for name in state.history:
+        if name.startswith("server_metrics/"):
+            assert state.history[name].isnan().nonzero().flatten().tolist() == list(deaf)
+
+
 @pytest.mark.parametrize(("number", "count"), [(0.29 * 100, 29), (0.2, 1), (2.9, 2), ((1 - 0.9) * 10, 1), (4.0, 4)])
 def test_parts_of_the_clients_are_rounded_down_to_at_least_one(number, count):
     assert rounds.at_least_one(number) == count
@@ -135,6 +169,17 @@ def test_accuracy_is_what_predict_says(toy_store):
     assert float(state.history["rounds/test_accuracy"][-1][1]) == expected
 
 
+def test_auc_is_scikit_learns_over_all_scores(toy_store):
+    scores = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).round(decimals=1)  # with ties
+    labels = torch.arange(40) % 4
+    expected = roc_auc_score(F.one_hot(labels, 5).numpy(), scores.numpy(), average="micro")
+    assert float(micro_auc(scores, labels)) == pytest.approx(expected)
+    assert micro_auc(scores[:0], labels[:0]).isnan()
+    _, state = played(planned(toy_store, "fedproto", rounds=2))  # which has classes of score minus infinity
+    aucs = state.history["rounds/test_auc"]
+    assert aucs.shape == (3, CLIENTS) and ((aucs >= 0) & (aucs <= 1)).all() and aucs.dtype == torch.float64
+
+
 def test_evaluation_every_few_rounds_and_after_the_last(toy_store):
     _, state = played(planned(toy_store, "local", rounds=5, eval_every=2))
     assert state.history["rounds/evaluated"].tolist() == [0, 2, 4, 5]
@@ -153,6 +198,17 @@ def test_both_kinds_of_pairs(toy_store, pairs):
     assert (state.download.latents == state.server.centroids).all() == (pairs == "live")
 
 
+def test_live_pairs_of_floats_travel_as_such_and_are_kept_as_pictures(toy_store):
+    live = {"pairs": "live", "generator": "tests.toys:linear"}
+    (_, floats), (_, pictures) = (
+        played(planned(toy_store, rounds=2, pair_pixels=kind, **live)) for kind in ("floats", "bytes")
+    )
+    assert floats.download.images.dtype == torch.float32 and pictures.download.images.dtype == torch.uint8
+    assert torch.equal(floats.history["pairs/images"], pictures.history["pairs/images"])
+    assert torch.equal(floats.history["rounds/download_floats"], pictures.history["rounds/download_floats"])
+    assert (floats.history["rounds/download_bytes"] >= pictures.history["rounds/download_bytes"]).all()
+
+
 def test_several_pairs_a_class_are_downloaded_and_one_is_kept_as_a_picture(toy_store):
     _, one = played(planned(toy_store))
     _, three = played(planned(toy_store, pairs_per_class=3))
@@ -164,7 +220,7 @@ def test_several_pairs_a_class_are_downloaded_and_one_is_kept_as_a_picture(toy_s
 
 def test_a_loss_that_is_no_number_names_client_and_round(toy_store):
     with pytest.raises(Diverged, match=r"Client \d diverged in round \d"):
-        played(planned(toy_store, "local", lr=1e30, rounds=5))
+        played(planned(toy_store, "local", models="tests.toys:wild", rounds=5))
 
 
 def test_phases_add_up_to_the_round(toy_store):

@@ -18,7 +18,7 @@ from stages.engines.engine import Local
 from stages.engines.federation import Diverged
 from stages.errors import UserError
 from stages.observer import SILENT, Observer
-from tests.engines.test_local import planned, same, weights
+from tests.engines.test_local import CODE, planned, same, weights
 
 
 def played(plan):
@@ -36,7 +36,7 @@ def test_two_workers_compute_what_one_does(toy_store, algorithm):
     """Four clients of two architectures, one with dropout; state kept between rounds travels with its client."""
     one, two = (played(planned(toy_store, algorithm, join_ratio=0.75, workers=count))[1] for count in (1, 2))
     assert same(weights(one), weights(two))
-    for name in ("rounds/test_accuracy", "client_metrics/loss", "rounds/upload_bytes"):
+    for name in ("rounds/test_accuracy", "rounds/test_auc", "client_metrics/loss", "rounds/upload_bytes"):
         assert torch.equal(one.history[name].nan_to_num(), two.history[name].nan_to_num())
     assert not multiprocessing.active_children()
     assert (two.history["seconds/local training"] > 0).all()
@@ -46,7 +46,7 @@ def test_two_workers_compute_what_one_does(toy_store, algorithm):
 
 def test_divergence_in_a_worker_names_client_and_round(toy_store):
     with pytest.raises(Diverged, match=r"Client 0 diverged in round 1"):
-        played(planned(toy_store, "local", lr=1e30, rounds=5, workers=2))
+        played(planned(toy_store, "local", models="tests.toys:wild", rounds=5, workers=2))
     assert not multiprocessing.active_children()
 
 
@@ -64,7 +64,7 @@ def test_a_killed_worker_ends_the_run_with_a_sentence_and_the_run_goes_on(toy_st
     with pytest.raises(UserError, match=r"The worker process of client \d was killed in round 3"):
         stage.train(toy_store, "cut", replace(settings, algorithm=("local",)), {}, KillOne())
     assert not multiprocessing.active_children()
-    went_on = kinds.read(stage.resume(toy_store, "cut", {}))
+    went_on = kinds.read(stage.resume(toy_store, "cut", CODE))
     whole = kinds.read(stage.train(toy_store, "whole", replace(settings, algorithm=("local",), workers=1), {})[0])
     assert (went_on.test_accuracy == whole.test_accuracy).all() and len(went_on.evaluated) == 5
 

@@ -34,23 +34,9 @@ NOISY = ("ddpm", "euler-a", "lcm")
 
 
 @pytest.fixture(scope="session")
-def pipelines(tmp_path_factory):
-    """A folder of folders, not to be written to."""
-    folder = tmp_path_factory.mktemp("pipelines")
-    tiny_pipelines.build(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def cat(pipelines):
     """Stable Diffusion as `drawn` loads it, not to be changed."""
     return drawn(pipelines / "sd")
-
-
-@pytest.fixture
-def copied(pipelines, tmp_path):
-    """A pipeline of one's own to spoil, by name."""
-    return lambda name: shutil.copytree(pipelines / name, tmp_path / name)
 
 
 def drawn(folder, **more):
@@ -227,10 +213,92 @@ def test_loading_is_silent_offline_and_leaves_no_trace(pipelines, monkeypatch, c
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     monkeypatch.setattr(socket.socket, "connect", no_network)
     before = logging.getLogger("diffusers").level, logging.getLogger("transformers").level
-    drawn(pipelines / "xl", prompt="a cat " * 50).render(some_latents())
+    drawn(pipelines / "xl").render(some_latents())
     assert capfd.readouterr() == ("", "") and not recwarn.list
     assert before == (logging.getLogger("diffusers").level, logging.getLogger("transformers").level)
     assert diffusers.utils.logging.is_progress_bar_enabled() and transformers.utils.logging.is_progress_bar_enabled()
+
+
+@pytest.mark.parametrize("name", TEXT)
+def test_what_is_cut_off_a_long_prompt_is_told(pipelines, name):
+    beginning = "ab " * 40
+    with pytest.warns(UserWarning, match="truncated because CLIP can only handle sequences up to 77 tokens.*red bird"):
+        one = drawn(pipelines / name, prompt=beginning + "red bird")
+    with pytest.warns(UserWarning, match="blue house"):
+        other = drawn(pipelines / name, prompt=beginning + "blue house")
+    same_text = all(torch.equal(one.embeddings[part], other.embeddings[part]) for part in one.embeddings)
+    assert same_text == (name != "sd3")  # whose third encoder reads on
+
+
+@pytest.mark.parametrize("name", TEXT)
+@pytest.mark.parametrize("negative", [None, ""])
+def test_no_negative_prompt_and_an_empty_one_are_the_librarys_too(pipelines, name, negative):
+    steps = 1 if name == "lcm" else 4
+    found = drawn(pipelines / name, negative_prompt=negative, steps=steps).render(some_latents())
+    assert same(found, library_call(pipelines / name, some_latents(), steps=steps, negative=negative))
+
+
+def test_for_sdxl_no_negative_prompt_is_not_an_empty_one(pipelines, copied):
+    told = {n: drawn(pipelines / "xl", negative_prompt=n).embeddings["negative_prompt_embeds"] for n in (None, "")}
+    assert not told[None].any() and told[""].any()
+    folder = copied("xl")
+    edited(folder, "model_index.json", force_zeros_for_empty_prompt=False)
+    one, other = (drawn(folder, negative_prompt=n) for n in (None, ""))
+    assert torch.equal(one.embeddings["negative_prompt_embeds"], other.embeddings["negative_prompt_embeds"])
+
+
+@pytest.mark.parametrize("variant", ["bf16", "fp16", "ema"])
+@pytest.mark.parametrize("pattern", ["{stem}.{variant}.safetensors", "{stem}-00001-of-00001.{variant}.safetensors"])
+def test_other_variants_of_the_weights(copied, cat, variant, pattern):
+    folder = copied("sd")
+    for part in ("unet", "vae", "text_encoder"):
+        (file,) = (folder / part).glob("*.safetensors")
+        named = file.with_name(pattern.format(stem=file.stem, variant=variant))
+        file.rename(named)
+        if "-of-" in pattern:
+            tensors = dict.fromkeys(load_file(named), named.name)
+            index = {"metadata": {"total_size": 1}, "weight_map": tensors}
+            file.with_name(f"{file.name}.index.{variant}.json").write_text(json.dumps(index))
+    assert torch.equal(drawn(folder).render(some_latents()), cat.render(some_latents()))
+    assert diffusion.describe(folder)["parameters"]["unet"] > 0
+
+
+def test_full_precision_is_read_where_it_is_there(copied, cat):
+    folder = copied("sd")
+    (file,) = (folder / "unet").glob("*.safetensors")
+    for variant in ("fp16", "non_ema"):
+        shutil.copy(folder / "vae/diffusion_pytorch_model.safetensors", file.with_suffix(f".{variant}.safetensors"))
+    assert torch.equal(drawn(folder).render(some_latents()), cat.render(some_latents()))
+
+
+def test_stable_diffusion_3_without_its_third_text_encoder(copied):
+    folder = copied("sd3")
+    for part in ("text_encoder_3", "tokenizer_3"):
+        shutil.rmtree(folder / part)
+    with pytest.raises(UserError, match=r"text_encoder_3/config\.json is missing.*\[null, null\]"):
+        drawn(folder)
+    edited(folder, "model_index.json", text_encoder_3=[None, None], tokenizer_3=[None, None])
+    wanted = library_call(folder, some_latents(), text_encoder_3=None, tokenizer_3=None)
+    assert same(drawn(folder).render(some_latents()), wanted)
+
+
+def test_a_refiner_is_refused_before_anything_is_drawn(tmp_path):
+    tiny_pipelines.refiner().save_pretrained(tmp_path / "refiner")
+    for look in (drawn, diffusion.describe):
+        with pytest.raises(UserError, match="holds a refiner"):
+            look(tmp_path / "refiner")
+    edited(tmp_path / "refiner", "model_index.json", requires_aesthetics_score=False)
+    for look in (drawn, diffusion.describe):
+        with pytest.raises(UserError, match="names no text_encoder"):
+            look(tmp_path / "refiner")
+
+
+def test_what_the_library_raises_while_it_draws_is_a_sentence(copied):
+    folder = copied("xl")
+    edited(folder, "unet/config.json", addition_time_embed_dim=4)  # no weight depends on it
+    generator = drawn(folder)
+    with pytest.raises(UserError, match=r"^The pipeline in xl can't draw \(.*added time embedding.*\)\.$"):
+        generator.render(some_latents(1))
 
 
 def pickled(folder):
@@ -244,21 +312,49 @@ def without_a_tensor(folder):
     save_file(tensors, path)
 
 
+def half_and_an_adapter(folder):
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    save_file(
+        {"lora": torch.zeros(sum(value.numel() for value in tensors.values()))}, path.with_name("lora.safetensors")
+    )
+    save_file(dict(list(tensors.items())[: len(tensors) // 2]), path)
+
+
+def an_adapter_alone(folder):
+    (folder / "unet/diffusion_pytorch_model.safetensors").rename(folder / "unet/pytorch_lora_weights.safetensors")
+
+
 SPOILED = {  # what is done to a Stable Diffusion folder, and what the sentence must say
     "no index": (lambda f: (f / "model_index.json").unlink(), "has no model_index.json"),
     "no JSON": (lambda f: (f / "model_index.json").write_text("{"), "can't be read as JSON"),
     "no class": (lambda f: edited(f, "model_index.json", _class_name=None), "names no pipeline"),
     "custom pipeline": (lambda f: edited(f, "model_index.json", _class_name=["mine", "Mine"]), "code from a folder"),
     "other pipeline": (lambda f: edited(f, "model_index.json", _class_name="WanPipeline"), "no pipeline for fedktl"),
-    "custom part": (lambda f: edited(f, "model_index.json", unet=["mine", "Mine"]), "takes its unet from 'mine'"),
+    "custom part": (lambda f: edited(f, "model_index.json", unet=["mine", "Mine"]), 'its unet from ["mine", "Mine"]'),
+    "a part of its own": (lambda f: edited(f, "model_index.json", extra=["diffusers", "VQModel"]), "its extra from"),
+    "a pipeline as part": (
+        lambda f: edited(f, "model_index.json", unet=["diffusers", "DiffusionPipeline"]),
+        "its unet from",
+    ),
+    "code": (lambda f: (f / "None.py").write_text(""), "holds None.py: code"),
+    "code of a part": (lambda f: (f / "unet/unet.PY").write_text(""), "holds unet/unet.PY: code"),
+    "a pipeline in it": (lambda f: (f / "unet/model_index.json").write_text("{}"), "holds unet/model_index.json"),
+    "endless layers": (lambda f: edited(f, "unet/config.json", layers_per_block=10**6), "layers_per_block 1000000"),
+    "endless width": (lambda f: edited(f, "unet/config.json", block_out_channels=[8, 2**70]), "block_out_channels"),
+    "huge": (lambda f: edited(f, "unet/config.json", sample_size=10**6), "a multiple of 8 pixels up to 4096"),
+    "long index": (lambda f: (f / "model_index.json").write_text(" " * 2**21 + "{}"), "longer than"),
+    "an escape": (lambda f: edited(f, "model_index.json", unet=["\x1b[2J", "x" * 10**5]), "its unet from"),
     "unnamed part": (lambda f: edited(f, "model_index.json", vae=[None, None]), "names no vae"),
-    "no such class": (lambda f: edited(f, "model_index.json", unet=["diffusers", "Nothing"]), "can't be read as a St"),
+    "no such class": (lambda f: edited(f, "model_index.json", unet=["diffusers", "Nothing"]), "its unet from"),
     "no unet": (lambda f: shutil.rmtree(f / "unet"), "unet/config.json is missing"),
     "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), "scheduler/scheduler_config.json is missing"),
     "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer/tokenizer_config.json is missing"),
     "pickle": (pickled, "as pickle (diffusion_pytorch_model.bin)"),
     "no weights": (lambda f: (f / "text_encoder/model.safetensors").unlink(), "text_encoder has no .safetensors"),
-    "a tensor less": (without_a_tensor, "unet lacks some of its"),
+    "a tensor less": (without_a_tensor, "unet lacks 1 of its tensors, first conv_in.bias"),
+    "half and an adapter": (half_and_an_adapter, "unet lacks "),
+    "an adapter alone": (an_adapter_alone, "unet has no .safetensors weights but pytorch_lora_weights.safetensors"),
     "cut weights": (lambda f: (f / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"x"), "can't be read as a"),
     "wrong shape": (lambda f: edited(f, "unet/config.json", block_out_channels=[8, 8]), "can't be read as a"),
     "no size": (lambda f: edited(f, "unet/config.json", sample_size="8"), "sample_size '8'"),
@@ -273,7 +369,8 @@ def test_a_spoiled_folder_gets_a_sentence(copied, spoil, sentence):
     spoil(folder)
     with pytest.raises(UserError) as raised:
         drawn(folder)
-    assert sentence in str(raised.value) and "\n" not in str(raised.value) and str(folder) in str(raised.value)
+    message = str(raised.value)
+    assert sentence in message and message.isprintable() and str(folder) in message and len(message) < 600
 
 
 @pytest.mark.parametrize(

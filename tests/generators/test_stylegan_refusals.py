@@ -83,7 +83,7 @@ TENSORS = {
     "many surplus tensors": (lambda t: t.update({f"x{i}": torch.zeros(1) for i in range(9)}), "x0, x1, x2, ..."),
     "an unfit shape": (lambda t: t.update({"mapping.w_avg": torch.zeros(31)}), "unfit shape mapping.w_avg"),
     "NaN": (lambda t: t["mapping.fc0.bias"].fill_(float("nan")), "not finite in mapping.fc0.bias"),
-    "a name to trick the terminal": (lambda t: t.update({"\x1b[31mred": torch.zeros(1)}), "?[31mred"),
+    "a name to trick the terminal": (lambda t: t.update({"\x1b[31mred": torch.zeros(1)}), r"\x1b[31mred"),
 }
 
 

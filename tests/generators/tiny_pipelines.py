@@ -32,14 +32,22 @@ def some_latents(count: int = 3, width: int = 256) -> torch.Tensor:
 
 
 def library_call(
-    folder: Path, latents: torch.Tensor, scheduler: str = "", size: int = 16, steps: int = 4
+    folder: Path,
+    latents: torch.Tensor,
+    scheduler: str = "",
+    size: int = 16,
+    steps: int = 4,
+    negative: str | None = "a dog",
+    **parts,
 ) -> torch.Tensor:
     """What diffusers draws from latents [n, H] for 'a cat' and against 'a dog': uint8 [n, 3, size, size]."""
-    pipe = diffusers.AutoPipelineForText2Image.from_pretrained(folder, local_files_only=True, safety_checker=None)
+    pipe = diffusers.AutoPipelineForText2Image.from_pretrained(
+        folder, local_files_only=True, safety_checker=None, **parts
+    )
     if scheduler:
         pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
     count = len(latents)
-    against = {} if folder.name == "lcm" else dict(negative_prompt=["a dog"] * count)
+    against = {} if folder.name == "lcm" or negative is None else dict(negative_prompt=[negative] * count)
     images = pipe(
         ["a cat"] * count, **against, latents=latents.view(count, 4, size // 2, size // 2), height=size, width=size,
         num_inference_steps=steps, guidance_scale=7.5, output_type="pt",
@@ -51,6 +59,19 @@ def sd():
     return diffusers.StableDiffusionPipeline(
         unet=unet(32), scheduler=diffusers.DDIMScheduler(**NOISE), **text(1), vae=vae(), **UNWATCHED
     )
+
+
+def refiner():
+    """Changes pictures: it has one text encoder, and its network is told how beautiful they shall be."""
+    added = dict(addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=72)
+    own = {
+        f"{part}_2": value
+        for part, value in zip(("text_encoder", "tokenizer"), list(text(2).values())[2:], strict=True)
+    }
+    return diffusers.StableDiffusionXLImg2ImgPipeline(
+        unet=unet(32, **added), scheduler=diffusers.EulerDiscreteScheduler(), vae=vae(), text_encoder=None,
+        tokenizer=None, **own, requires_aesthetics_score=True,
+    )  # fmt: skip
 
 
 def xl():

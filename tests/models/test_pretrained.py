@@ -141,3 +141,32 @@ def test_a_run_starts_from_the_weights(tmp_path, shufflenet):
     assert dry_run(store, Train.make(settings), {})
     with pytest.raises(UserError, match=r"Client 1's .* conv1.0.weight has shape \[1\]"):
         dry_run(store, Train.make(settings, {"pretrained": f"shufflenet_v2_x0_5={file}"}), {})
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "model."])
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"epoch": 3, "state_dict": state, "best": 0.5}])
+def test_wrappers_names_and_checkpoints(tmp_path, shufflenet, prefix, wrap):
+    path = tmp_path / "weights.pth"
+    torch.save(wrap({f"{prefix}{name}": value for name, value in shufflenet.items()}), path)
+    found = pretrained.read([f"shufflenet_v2_x0_5={path}"], ["shufflenet_v2_x0_5"])
+    model = split.build("shufflenet_v2_x0_5", SHAPE, 10, 512, 0, found)
+    assert all(torch.equal(tensor, shufflenet[name]) for name, tensor in model.base.state_dict().items())
+
+
+def test_a_client_model_of_an_earlier_run(tmp_path):
+    """As `fedktl artifacts export RUN --format safetensors` writes it: the base goes on, the head starts anew."""
+    earlier, path = split.build("resnet4", SHAPE, 7, 512, 1), tmp_path / "client-000.safetensors"
+    save_file(earlier.state_dict(), path)
+    model = split.build("resnet4", SHAPE, 10, 512, 0, pretrained.read([f"resnet4={path}"], ["resnet4"]))
+    assert all(torch.equal(tensor, earlier.base.state_dict()[name]) for name, tensor in model.base.state_dict().items())
+    assert model.head.out_features == 10
+
+
+def test_a_pickled_model_is_answered_with_what_to_save(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "whole.pth")
+    with pytest.raises(UserError, match=r"can't be read without running code from it; save a state dict") as refused:
+        pretrained.opened(tmp_path / "whole.pth")
+    assert "\x1b" not in str(refused.value)
+    torch.save({"generator": {"a": torch.ones(1)}, "critic": {"a": torch.ones(1)}}, tmp_path / "two.pth")
+    with pytest.raises(UserError, match="holds no state dict"):
+        pretrained.opened(tmp_path / "two.pth")

@@ -71,7 +71,17 @@ def test_the_vits_of_htm10_have_a_head_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet4+", "resnet4+x", "resnet4+0", "resnet4+-1", "resnet4+8+", "tests.toys:tiny+²"]
+    "name",
+    [
+        "resnet4+",
+        "resnet4+x",
+        "resnet4+0",
+        "resnet4+-1",
+        "resnet4+8+",
+        "tests.toys:tiny+²",
+        "resnet4+1000000",
+        "resnet4+" + "9" * 5000,
+    ],
 )
 def test_the_width_of_a_hidden_layer_is_a_whole_number(name):
     with pytest.raises(UserError, match="followed by the width"):

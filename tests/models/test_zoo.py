@@ -15,6 +15,7 @@ from tests.conftest import write_toy_data
 
 def test_the_groups_of_the_library():
     assert [len(zoo.GROUPS[f"HtFE{count}"]) for count in (2, 3, 4, 8, 9)] == [2, 3, 4, 8, 9]
+    assert zoo.GROUPS["HtFE5"] == ("googlenet", "mobilenet_v2", "resnet18", "resnet34", "resnet50")
     assert zoo.GROUPS["HtFE9"][2:6] == ("resnet8", "resnet10", "resnet18", "resnet34")
     assert zoo.GROUPS["HtM10"] == (*zoo.GROUPS["HtFE8"], "vit_b_16", "vit_b_32")
     assert zoo.GROUPS["Res34-HtC4"] == ("resnet34", "resnet34+512", "resnet34+256", "resnet34+128")

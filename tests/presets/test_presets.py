@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import tomllib
 from functools import cache
 
@@ -21,7 +22,7 @@ from stages.settings import Generate, Prepare, Train
 from tests.conftest import write_toy_data, write_toy_latents
 
 CLASS_SIZES = {  # training and test images together
-    "digits": [180] * 10, "cifar10": [6000] * 10, "cifar100": [600] * 100, "tiny-imagenet": [550] * 200,
+    "digits": [180] * 10, "cifar10": [6000] * 10, "cifar100": [600] * 100, "tiny-imagenet": [500] * 200,
     "flowers102": [80] * 101 + [109],
 }  # fmt: skip
 TOYS = {"models": "tests.toys:tiny", "feature_dim": 16, "generator": "tests.toys:linear", "seeds": 0, "device": "cpu"}
@@ -103,6 +104,17 @@ def test_the_numbers_of_the_paper():
     assert presets.load("table2-200-clients").prepare["clients"] == 200
 
 
+def test_pathological_partitions_are_those_of_the_library():
+    for name in (name for name in presets.names() if name.endswith("-pathological")):
+        settings = Prepare.make(presets.load(name).prepare)
+        assert settings.partition == "pathological" and settings.class_holders == "consecutive" and settings.squeeze
+    totals = np.array(CLASS_SIZES["cifar10"])
+    counts = label_counts(
+        Prepare.make(presets.load("table1-cifar10-pathological").prepare), totals, np.random.default_rng(0)
+    )
+    assert len({tuple(np.flatnonzero(row)) for row in counts}) == 5
+
+
 def test_numbers_in_names_are_sorted_as_numbers():
     names = presets.names()
     assert names.index("table2-50-clients") < names.index("table2-100-clients") < names.index("table2-200-clients")
@@ -147,11 +159,31 @@ def test_a_file_may_extend_a_shipped_preset(tmp_path):
         ("[algorithms]\nfedktl = 3", "'algorithms' must be a table"),
         ("[trian]\nlr = 1", "did you mean train"),
         ("lr = ", "can't be read"),
+        ("[train]\nlr = " + "[" * 9000, "it is nested too deeply"),
+        ("[train]\nlr = " + "9" * 5000, "can't be read as a preset"),
+        ("a." * 9000 + "b = 1", "can't be read as a preset|no table in a preset"),
+        ("[train]\ndata = 2026-01-01", "'data' must be text, a number, true or false"),
+        ("[train]\nlr = inf", "'lr' must be text, a number"),
+        ("[train]\nrounds = 9223372036854775808", "'rounds' must be text, a number"),
+        ("[algorithms.fedktl]\nmu = [2026-01-01T00:00:00Z]", "'mu' must be text, a number"),
+        ("[train]\nlr = {a = 1}", "'lr' must be text, a number"),
     ],
 )
 def test_a_preset_that_can_not_be_used(tmp_path, content, sentence):
     written(tmp_path, own=content, other='extends = "own.toml"')
     with pytest.raises(UserError, match=sentence):
+        presets.load(str(tmp_path / "own.toml"))
+
+
+def test_a_long_chain_of_presets_is_refused(tmp_path):
+    written(tmp_path, **{f"p{n}": f'extends = "p{n + 1}.toml"' for n in range(1200)})
+    with pytest.raises(UserError, match="extends more than 20 others"):
+        presets.load(str(tmp_path / "p0.toml"))
+
+
+def test_a_preset_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "own.toml")
+    with pytest.raises(UserError, match="it is not a plain file"):
         presets.load(str(tmp_path / "own.toml"))
 
 

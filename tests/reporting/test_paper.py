@@ -102,7 +102,9 @@ def test_a_run_of_other_choices_measures_no_cell(prepare, train):
 
 def test_where_a_run_belongs_follows_from_its_data(store):
     pathological = {**CIFAR10, "dataset": "cifar100", "partition": "pathological", "classes_per_client": 10}
-    run_of(store, "a", "fd", data=made_data(store, "p", **pathological))
+    run_of(store, "other", "fd", data=made_data(store, "o", **pathological))  # it has another partition
+    of_library = pathological | {"class_holders": "consecutive"}
+    run_of(store, "a", "fd", data=made_data(store, "p", **of_library))
     many = {**CIFAR10, "dataset": "cifar100", "clients": 100}
     run_of(store, "b", "fml", hyper={"beta": 0.5}, data=made_data(store, "m", **many), train={"join_ratio": 0.5})
     assert list(measured(store, "table1")) == [("Cifar100, pathological", "FedDistill")]

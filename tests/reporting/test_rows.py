@@ -32,6 +32,18 @@ def test_scores_of_one_run(store):
     assert scores.seconds_per_round(run) == {"train": 1.5, "server": 0.5}
 
 
+def test_auc_is_told_where_it_was_measured(store):
+    data = made_data(store)
+    measured = {"rounds/test_auc": np.array([[0.5, 0.5], [1.0, 1.0], [0.6, 0.8]])}
+    found = row(grouped([kinds.read(made_run(store, "a", data, **measured))])[0])
+    assert found["auc"] == {"mean": pytest.approx(75), "std": None}  # (0.6 + 3 * 0.8) / 4
+    assert found["auc_spread"] == pytest.approx(10)
+    old = row(grouped([kinds.read(made_run(store, "b", data))])[0])
+    assert old["auc"] is None and old["auc_spread"] is None
+    missing = {"rounds/test_auc": np.array([[0.5, 0.5], [1.0, 1.0], [np.nan, 0.8]])}
+    assert row(grouped([kinds.read(made_run(store, "c", data, **missing))])[0])["auc"]["mean"] == pytest.approx(80)
+
+
 def test_uploaded_floats_follow_the_evaluated_rounds(store):
     few = {name: default_arrays()[name][::2] for name in ("rounds/evaluated", *ACCURACIES)}
     run = kinds.read(made_run(store, "a", made_data(store), **few))
@@ -112,6 +124,18 @@ def test_groups_differ_in_anything_but_the_seed(store):
     assert [group.label for group in groups] == [
         "fedktl (lr=0.01, mu=1)", "local", "fedktl (lr=0.01, mu=10)", "fedktl (lr=0.1, mu=1)", "fedktl",
     ]  # fmt: skip
+
+
+def test_what_changes_no_result_sets_no_runs_apart(store):
+    data = made_data(store)
+    one = {"workers": 1, "checkpoint_every": 10, "device": "cpu", "client_cpus": 1.0, "engine": "local"}
+    other = {"workers": 2, "checkpoint_every": 5, "device": "cuda", "client_cpus": 2.0, "engine": "flower"}
+    runs = [kinds.read(made_run(store, name, data, seed=seed, settings=chosen)) for name, seed, chosen in (
+        ("a", 0, one), ("b", 1, other), ("c", 1, one),
+    )]  # fmt: skip
+    assert [[run.artifact.ref.name for run in group.runs] for group in grouped(runs)] == [["a", "b", "c"]]
+    assert [str(run.artifact.ref) for run in latest(runs)] == ["a@v1", "c@v1"]
+    assert grouped(runs)[0].variant == ""
 
 
 def test_latest_keeps_one_run_of_each_seed(store):

@@ -16,11 +16,16 @@ import os
 
 from stages.errors import UserError
 
-QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+SET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` it would install the project again for every client
+}
 
 
 def require() -> None:
     """Call before Flower is imported: it says nothing to the outside. UserError if it is not installed."""
     if importlib.util.find_spec("flwr") is None:
         raise UserError("The flower engine needs Flower, which is not installed: pip install 'fedktl[flower]'")
-    os.environ.update(QUIET)
+    os.environ.update(SET)

@@ -7,7 +7,8 @@ types and shapes, but that a record with `labels` has a row for each class that 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from stages.algorithms.contract import ClientState, rebuilt, tensors
 from stages.artifacts import kinds
+from stages.artifacts.refs import Ref
 from stages.engines import clients
 from stages.engines.clients import Answer
 from stages.engines.federation import Federation, Share
@@ -24,6 +26,11 @@ from stages.engines.flower.link import Reply
 from stages.engines.flower.node import arrived
 from stages.engines.flower.payload import Facts
 from stages.errors import UserError
+
+CLIENTS, CLASSES, IMAGES, SIDE = 10_000, 100_000, 10**9, 4096  # the most that a node can say it has
+SEAL = re.compile("[0-9a-f]{64}")
+LARGEST = 1e15  # number in an upload: of larger ones a sum of squares would not be finite
+ROUNDING = 0.01  # of rows that were rounded to half precision on the way
 
 
 @dataclass(frozen=True)
@@ -65,13 +72,16 @@ def described(reply: Reply, alike: Facts) -> None:
         raise UserError(reply.error or str(reply.facts["error"]))
     facts = reply.facts
     sizes, shape, data = (facts.get(name) for name in ("sizes", "shape", "data"))
-    numbers = [facts.get("client"), facts.get("clients"), facts.get("classes")]
-    numbers += list(sizes.values()) if isinstance(sizes, dict) and set(sizes) == set(kinds.SPLITS) else [None]
-    numbers += shape if isinstance(shape, list) and len(shape) == 3 else [None]
-    counted = all(type(number) is int and number >= 0 for number in numbers)
-    named = isinstance(data, dict) and all(isinstance(data.get(name), str) for name in ("kind", "ref", "seal"))
-    if not (counted and named):
+    own = sizes.values() if isinstance(sizes, dict) and set(sizes) == set(kinds.SPLITS) else [None]
+    sides = shape if isinstance(shape, list) and len(shape) == 3 else [None]
+    numbers = [(facts.get("client"), CLIENTS), (facts.get("clients"), CLIENTS), (facts.get("classes"), CLASSES)]
+    numbers += [(size, IMAGES) for size in own] + [(side, SIDE) for side in sides]
+    counted = all(type(number) is int and 0 <= number <= most for number, most in numbers)
+    named = isinstance(data, dict) and data.keys() == {"kind", "ref", "seal"} and data["kind"] == "data"
+    texts = named and all(isinstance(text, str) for text in facts["data"].values())
+    if not (counted and texts and SEAL.fullmatch(facts["data"]["seal"])):
         raise UserError("it does not say which client it is and what it holds")
+    Ref.parse(facts["data"]["ref"])
     if not facts["client"] < facts["clients"]:
         raise UserError(f"it says it is client {facts['client']} of {facts['clients']}")
     for name, value in alike.items():
@@ -79,8 +89,8 @@ def described(reply: Reply, alike: Facts) -> None:
             raise UserError(f"client {facts['client']} says its {name} is {facts[name]}, in this run it is {value}")
 
 
-def trained(reply: Reply, wanted: Form, federation: Federation) -> Answer:
-    """The answer of a client that trained. Raises UserError with what is wrong."""
+def trained(reply: Reply, wanted: Form, federation: Federation, images: int) -> Answer:
+    """The answer of a client that trained on so many images. Raises UserError with what is wrong."""
     metrics = reply.facts.get("metrics")
     if not isinstance(metrics, dict) or metrics.keys() != wanted.metrics:
         raise UserError(f"its metrics are not {', '.join(sorted(wanted.metrics))}")
@@ -91,16 +101,17 @@ def trained(reply: Reply, wanted: Form, federation: Federation) -> Answer:
         if wanted.kind is not None or reply.arrays:
             raise UserError("it sent an upload where there is none" if reply.arrays else "it sent no upload")
         return Answer(None, metrics)
-    values = {name: arrived(value) for name, value in reply.arrays.items()}
     try:
+        values = {name: arrived(value) for name, value in reply.arrays.items()}
         upload = rebuilt(wanted.kind, values)
         outline = federation.algorithm.outline(upload)
         whole = tensors(upload).keys() == values.keys()
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # names and shapes may be anything
         raise UserError(f"its upload is no {wanted.kind.__name__} ({type(error).__name__}: {error})") from error
     if not whole:
         raise UserError(f"its upload is no {wanted.kind.__name__}")
     check_form(outline, wanted)
+    check_numbers(outline, federation.algorithm.unit_rows, images)
     placed = {name: value.to(federation.device) for name, value in values.items()}
     return Answer(rebuilt(wanted.kind, placed), metrics)
 
@@ -115,24 +126,42 @@ def check_form(outline: Mapping[str, Tensor], wanted: Form) -> None:
             shape = (len(labels) if labels.ndim else 0, *shape[1:])
         if value.dtype != dtype or tuple(value.shape) != shape:
             raise UserError(f"its {name} is {kindly(value.dtype, value.shape)}, not {kindly(dtype, shape)}")
-        if value.is_floating_point() and not value.isfinite().all():
-            raise UserError(f"its {name} is not finite")
     if labels is not None and not set(labels.tolist()) <= set(range(wanted.classes)):
         raise UserError(f"its labels are not all in 0..{wanted.classes - 1}")
     if labels is not None and len(labels.unique()) != len(labels):
         raise UserError("it sends a class twice")
 
 
+def check_numbers(outline: Mapping[str, Tensor], unit_rows: Collection[str], images: int) -> None:
+    """No number that the server, or a client after it, could not square and add up."""
+    for name, value in outline.items():
+        if not value.numel():
+            continue
+        if not value.isfinite().all():
+            raise UserError(f"its {name} is not finite")
+        if value.is_floating_point() and (largest := float(value.abs().max())) > LARGEST:
+            raise UserError(f"its {name} reaches {largest:.3g}, where nothing above {LARGEST:g} is taken")
+        if name in unit_rows and (longest := float(value.norm(dim=-1).max())) > 1 + ROUNDING:
+            raise UserError(f"its {name} has a row of length {longest:.3g}, where the method has none above 1")
+        if value.dtype == torch.int64 and value.min() < 0:
+            raise UserError(f"its {name} is negative")
+        if name in ("count", "counts") and (value.max() > images or value.sum() > images):
+            raise UserError(f"its {name} is of more than its {images} training images")
+
+
 def kindly(dtype: torch.dtype, shape: Any) -> str:
     return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
 
 
-def evaluated(reply: Reply, sizes: Mapping[str, int]) -> dict[str, int]:
-    """By split, how many images a client labels rightly. Raises UserError for what can't be."""
-    right = reply.facts.get("right")
-    if not isinstance(right, dict) or right.keys() != sizes.keys():
-        raise UserError("it does not say how many images of each split it labels rightly")
-    for split, number in right.items():
-        if type(number) is not int or not 0 <= number <= sizes[split]:
-            raise UserError(f"it says it labels {number} of its {sizes[split]} {split} images rightly")
-    return right
+def evaluated(reply: Reply, sizes: Mapping[str, int]) -> dict[str, float]:
+    """By split, how many images a client labels rightly, and `test_auc`. Raises UserError for what can't be."""
+    measured = reply.facts.get("measured")
+    if not isinstance(measured, dict) or measured.keys() != {*sizes, "test_auc"}:
+        raise UserError("it does not say how many images of each split it labels rightly, and its AUC")
+    auc = measured["test_auc"]
+    for split, size in sizes.items():
+        if type(measured[split]) is not int or not 0 <= measured[split] <= size:
+            raise UserError(f"it says it labels {measured[split]} of its {size} {split} images rightly")
+    if not (isinstance(auc, float) and 0 <= auc <= 1 if sizes["test"] else auc is None):
+        raise UserError(f"it says its AUC is {auc}")
+    return measured | {"test_auc": math.nan if auc is None else auc}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.engines.flower.link import RelayLink
+from stages.environment import socket_folder
 from stages.errors import UserError
 
 APP = """\
@@ -39,8 +40,7 @@ START = 60.0  # seconds for the SuperLink to run the relay
 @contextmanager
 def deployed(address: str, root_certificates: str | None) -> Iterator[RelayLink]:
     """A link to the nodes of the SuperLink at `address`, until the block ends. UserError if it can't be had."""
-    with tempfile.TemporaryDirectory(prefix="fedktl-") as scratch, socket.socket(socket.AF_UNIX) as listener:
-        folder = Path(scratch)
+    with socket_folder() as folder, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "relay"))  # only this user may enter the folder
         listener.listen(1)
         listener.settimeout(START)
@@ -60,7 +60,7 @@ def deployed(address: str, root_certificates: str | None) -> Iterator[RelayLink]
 def submit(folder: Path, address: str, root_certificates: str | None) -> None:
     """Have the SuperLink run the relay."""
     (folder / "app").mkdir()
-    (folder / "app" / "pyproject.toml").write_text(APP)
+    (folder / "app" / "pyproject.toml").write_text(APP, encoding="utf-8")
     told = flwr(
         folder, address, root_certificates, "run", str(folder / "app"), "fedktl", "-c", f'socket="{folder}/relay"'
     )
@@ -71,10 +71,15 @@ def submit(folder: Path, address: str, root_certificates: str | None) -> None:
 
 def flwr(folder: Path, address: str, root_certificates: str | None, *arguments: str) -> Mapping[str, Any]:
     """What Flower's own command says, as JSON, with a connection to `address` called fedktl; `folder` is its home."""
-    (folder / "config.toml").write_text(connection(address, root_certificates))
+    (folder / "config.toml").write_text(connection(address, root_certificates), encoding="utf-8")
     command = [sys.executable, "-m", "flwr.cli.app", *arguments, "--format", "json"]
     done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "FLWR_HOME": str(folder)}, check=False
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        env={**os.environ, "FLWR_HOME": str(folder), "PYTHONIOENCODING": "utf-8"},
     )
     try:
         told = json.loads(done.stdout)

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from stages.engines.assembly import Plan, census_of
-from stages.engines.clients import Answer
+from stages.engines.clients import EVALUATED, Answer
 from stages.engines.federation import Federation, Missing
 from stages.engines.flower import checks
 from stages.engines.flower.link import Link, Reply
 from stages.engines.flower.node import packed
 from stages.engines.flower.payload import Facts
-from stages.errors import UserError
+from stages.errors import UserError, printable
 from stages.observer import Observer
 
 POLL = 0.05  # seconds between looks for replies
+LONGEST = 300  # characters that a node can have said of why it is missing or refused
 ASK = 3600.0  # seconds for which a question who a node is stays open
 
 
@@ -69,7 +70,7 @@ class Roll:
             checks.described(reply, self.alike)
         except UserError as error:
             self.refused.add(node)
-            self.observer.note(f"A node was refused: {error}")
+            self.observer.note(f"A node was refused: {printable(str(error), LONGEST)}")
             return
         if reply.facts["client"] in self.nodes:
             self.observer.note(f"Two nodes say they are client {reply.facts['client']}; the first is asked.")
@@ -110,14 +111,15 @@ class Nodes:
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
         everyone = list(range(self.federation.clients))
         replies = self.exchange("evaluate", rounds, everyone, download)
-        hits = {split: torch.full((len(everyone),), -1, dtype=torch.int64) for split in ("test", "validation")}
+        measured = {split: torch.full((len(everyone),), -1, dtype=torch.int64) for split in EVALUATED}
+        measured["test_auc"] = torch.full((len(everyone),), torch.nan, dtype=torch.float64)
         found = [self.judged(client, replies, self.evaluated) for client in everyone]
         self.check_enough(found, f"To the evaluation after round {rounds}")
-        for client, right in enumerate(found):
-            if not isinstance(right, Missing):
-                for split, number in right.items():
-                    hits[split][client] = number
-        return hits
+        for client, its in enumerate(found):
+            if not isinstance(its, Missing):
+                for name, number in its.items():
+                    measured[name][client] = number
+        return measured
 
     def check_enough(self, answers: list[Any], when: str) -> None:
         count, least = sum(not isinstance(a, Missing) for a in answers), self.federation.settings.min_clients
@@ -128,10 +130,10 @@ class Nodes:
             )
 
     def trained(self, client: int, reply: Reply) -> Answer:
-        return checks.trained(reply, self.form, self.federation)
+        return checks.trained(reply, self.form, self.federation, int(self.federation.sizes["train"][client]))
 
-    def evaluated(self, client: int, reply: Reply) -> dict[str, int]:
-        sizes = {split: int(self.federation.sizes[split][client]) for split in ("test", "validation")}
+    def evaluated(self, client: int, reply: Reply) -> dict[str, float]:
+        sizes = {split: int(self.federation.sizes[split][client]) for split in EVALUATED}
         return checks.evaluated(reply, sizes)
 
     def judged(self, client: int, replies: Mapping[int, Reply], read: Callable[[int, Reply], Any]) -> Any:
@@ -148,7 +150,7 @@ class Nodes:
                 missing, why = Missing.FAILED if failed else Missing.REFUSED, str(error)
         if reply is None or reply.error:
             self.roll.lost(client)
-        self.roll.observer.note(f"Client {client} is missing after round {self.done}: {why}")
+        self.roll.observer.note(f"Client {client} is missing after round {self.done}: {printable(why, LONGEST)}")
         return missing
 
     def exchange(self, kind: str, rounds: int, wanted: list[int], download: Any) -> dict[int, Reply]:
@@ -203,7 +205,7 @@ def called(roll: Roll, timeout: float, clients: int | None = None) -> list[Facts
     """
     absent = awaited(roll, timeout, clients)
     if absent or not roll.claims:
-        whom = f"clients {', '.join(map(str, absent))}" if absent else "any client"
+        whom = f"clients {printable(', '.join(map(str, absent)), 100)}" if absent else "any client"
         raise UserError(f"No node came for {whom} in {timeout:g} seconds; start them with fedktl federation join.")
     return [roll.claims[node] for _, node in sorted(roll.nodes.items())]
 

@@ -17,7 +17,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from stages.engines.flower.payload import Arrays, Facts, from_records, size, to_records
-from stages.errors import UserError
+from stages.errors import UserError, printable
 
 if TYPE_CHECKING:
     from flwr.app import Context
@@ -75,7 +75,8 @@ class GridLink:
 
 def reply(message: Any) -> Reply:
     if message.has_error():
-        return Reply({}, {}, error=f"Flower's error {message.error.code}: {message.error.reason or 'no reason'}")
+        reason = printable(message.error.reason or "no reason", 1000)
+        return Reply({}, {}, error=f"Flower's error {message.error.code}: {reason}")
     try:
         arrays, facts = from_records(message.content)
     except UserError as error:

@@ -26,7 +26,7 @@ from stages.engines.assembly import Elsewhere, Plan, model_of, task_of
 from stages.engines.federation import Federation, Share
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.payload import Arrays, Facts, from_records, to_records
-from stages.errors import UserError
+from stages.errors import UserError, printable
 from stages.models import pretrained, split
 from stages.randomness import Rng
 from stages.settings import Train
@@ -79,8 +79,8 @@ def answer(kind: str, arrays: Arrays, facts: Facts, home: Home) -> Answered:
     disk.load(state, rounds, federation.device)
     download = unpacked(federation.algorithm.Download, arrays, facts["sent"], federation.device)
     if kind == "evaluate":
-        hits = {name: int(clients.right(federation, state, shares[name], download)) for name in ("test", "validation")}
-        return {}, {"client": home.client, "right": hits}
+        measured = {name: v.item() for name, v in clients.evaluated(federation, state, shares, download).items()}
+        return {}, {"client": home.client, "measured": {k: None if v != v else v for k, v in measured.items()}}
     disk.forget(rounds, facts["kept"])
     done = clients.train(federation, home.client, state, shares["train"], rounds, download)
     clients.check_finite(done.metrics, f"Client {home.client}", rounds)  # it stays as it was
@@ -150,7 +150,7 @@ def client_app(home_of: Callable[[Context], Home]) -> ClientApp:
             arrays, facts = from_records(message.content)
             records = to_records(*answer(message.metadata.message_type, arrays, facts, home_of(context)))
         except UserError as error:
-            records = to_records({}, {"error": str(error)})
+            records = to_records({}, {"error": printable(str(error), 1000)})
         return Message(records, reply_to=message)
 
     for register in (app.query(), app.train(), app.evaluate()):

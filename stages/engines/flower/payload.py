@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.errors import UserError
+from stages import npy
+from stages.errors import UserError, printable
 
 if TYPE_CHECKING:
     from flwr.app import RecordDict
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, np.ndarray]
 Facts = Mapping[str, Any]
 TYPES = ("float32", "float16", "float64", "int64", "uint8", "bool")
+FACTS_LENGTH = 1 << 20  # characters of JSON
+FACTS_DEPTH = 5
 
 
 def to_records(arrays: Arrays, facts: Facts) -> RecordDict:
@@ -29,17 +32,27 @@ def to_records(arrays: Arrays, facts: Facts) -> RecordDict:
 def from_records(content: RecordDict) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Raises UserError for anything that `to_records` could not have made."""
     try:
-        facts = json.loads(content.config_records["facts"]["json"])  # type: ignore[arg-type]
-        if not isinstance(facts, dict):
-            raise ValueError("facts are no object")
+        text = content.config_records["facts"]["json"]
+        if not isinstance(text, str) or len(text) > FACTS_LENGTH:
+            raise ValueError("its facts are too long, or no text")
+        facts = json.loads(text)
+        if not isinstance(facts, dict) or not shallow(facts, FACTS_DEPTH):
+            raise ValueError("its facts are no object, or nested too deeply")
         return {name: decoded(array) for name, array in content.array_records["arrays"].items()}, facts
-    except (KeyError, ValueError, TypeError, EOFError, RecursionError) as error:
-        raise UserError(f"The message can't be read ({error}).") from error
+    except Exception as error:  # whoever sent it may have written anything
+        why = printable(f"{type(error).__name__}: {error}")
+        raise UserError(f"The message can't be read ({why}).") from error
+
+
+def shallow(value: Any, depth: int) -> bool:
+    """Whether JSON is nested no deeper than `depth`."""
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth >= 0 and all(shallow(one, depth - 1) for one in inside)
 
 
 def decoded(array: Any) -> np.ndarray:
     """An array as its own bytes say, if that is what its label says."""
-    value = np.load(io.BytesIO(array.data), allow_pickle=False)
+    value = npy.read(io.BytesIO(array.data), len(array.data))
     if value.dtype.name not in TYPES or (value.dtype.name, value.shape) != (array.dtype, tuple(array.shape)):
         raise ValueError(f"an array labelled {array.dtype} {tuple(array.shape)} is {value.dtype} {value.shape}")
     return value

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from stages.artifacts.store import Artifact
 from stages.engines.flower.link import GridLink, Reply
 from stages.engines.flower.node import Home, client_app
+from stages.environment import socket_folder
 from stages.errors import UserError
 from stages.settings import Train
 
@@ -90,12 +91,15 @@ def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path)
     def home(context: Context) -> Home:
         return Home(int(context.node_config["partition-id"]), data, folder)
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), socket_folder() as sockets:
         warnings.simplefilter("ignore")  # that run_simulation will go; what is to replace it leaves a daemon
         run_simulation(
             server, client_app(home), clients,
             backend_config={
-                "init_args": {"num_cpus": os.cpu_count() or 1, "include_dashboard": False, "log_to_driver": False},
+                "init_args": {
+                    "address": "local", "_temp_dir": str(sockets), "num_cpus": os.cpu_count() or 1,
+                    "include_dashboard": False, "log_to_driver": False,
+                },
                 "client_resources": {"num_cpus": settings.client_cpus, "num_gpus": settings.client_gpus},
             },
         )  # fmt: skip

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor
 
-from stages.errors import UserError
+from stages.errors import UserError, printable
 from stages.generators.builtin.network import LATENT_DIM, Network
 from stages.generators.protocol import to_uint8
 
@@ -37,9 +37,15 @@ class Builtin:
     def render(self, latents: Tensor) -> Tensor:
         return to_uint8(self._network.synthesis(latents.to(self._device)))
 
+    @torch.no_grad()
+    def pixels(self, latents: Tensor) -> Tensor:
+        return self._network.synthesis(latents.to(self._device)).mul(127.5).add_(127.5).clamp_(0, 255)
+
 
 def facts(path: Path) -> dict[str, str]:
     """What `train` wrote about the weights in a file; empty if it holds no weights of this network."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        return {}
     try:
         with safe_open(path, framework="pt") as file:
             found = file.metadata() or {}
@@ -58,5 +64,7 @@ def pretrained(device: torch.device, path: Path = WEIGHTS) -> Builtin:
         network.load_state_dict(load(content))
         training = "{steps} steps on {images} images".format_map(facts(path))
     except (SafetensorError, RuntimeError, KeyError) as error:
-        raise UserError(f"{path} holds no weights of the built-in generator ({str(error).splitlines()[0]}).") from error
+        raise UserError(f"{path} holds no weights of the built-in generator ({printable(str(error))}).") from error
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        raise UserError(f"{path} holds weights of the built-in generator that are not finite.")
     return Builtin(device, network, {"training": training, "sha256": hashlib.sha256(content).hexdigest()})

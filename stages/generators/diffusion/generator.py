@@ -45,14 +45,17 @@ class Diffusion:
         """As the protocol says; a picture depends on its own latent alone, also under a scheduler that adds noise."""
         if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
             raise UserError(f"Latents are {list(latents.shape)}, where this pipeline takes [n, {self.latent_dim}].")
-        with library.quiet():
+        with library.calling(f"The pipeline in {self.descriptor['source']} can't draw"):
             return torch.cat([self._render(some) for some in latents.float().split(self._at_once)])
 
     def _render(self, latents: Tensor) -> Tensor:
         shape = (len(latents), self._geometry.channels, self._geometry.side, self._geometry.side)
         images = self._draw(latents.to(self._device).view(shape), _noise(latents)).float()
         if not images.isfinite().all():
-            raise UserError("The pipeline drew values that are no finite numbers; with fp16, try bf16 or fp32.")
+            raise UserError(
+                f"The pipeline in {self.descriptor['source']} drew values that are no finite numbers; with fp16, try bf16 "
+                "or fp32."
+            )
         return images.expand(-1, 3, -1, -1).mul(255).round_().clamp_(0, 255).to(torch.uint8)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,7 +15,7 @@ from typing import Any
 
 import torch
 
-from stages.errors import UserError, unknown
+from stages.errors import UserError, printable, unknown
 from stages.generators.diffusion.folder import CARD, UNUSED, Folder, read
 
 SCHEDULERS = {
@@ -24,19 +27,32 @@ SCHEDULERS = {
     "dpm++": "DPMSolverMultistepScheduler",
     "lcm": "LCMScheduler",
 }
+NOISE = (  # what the libraries warn of that is no concern of whoever draws
+    "Token indices sequence length is longer than",  # the next warning says what is left out
+    "LOAD REPORT",  # of weights: what is missing is an error of ours
+    "Some weights of",
+)
+OF_DEVELOPERS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, ResourceWarning)
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def diffusers() -> ModuleType:
     """The library itself, or UserError that says how to install it."""
+    return _imported("diffusers")
+
+
+def transformers() -> ModuleType:
+    """The library of the text encoders, likewise."""
+    return _imported("transformers")
+
+
+def _imported(name: str) -> ModuleType:
     try:
-        import diffusers
-        import transformers  # noqa: F401  (the text encoders)
+        return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"This generator needs the diffusers library ({error}); pip install 'fedktl[diffusion]'."
+            f"This generator needs the {name} library ({error}); pip install 'fedktl[diffusion]'."
         ) from None
-    return diffusers
 
 
 def opened(weights: str | Path) -> Folder:
@@ -51,7 +67,7 @@ def opened(weights: str | Path) -> Folder:
     from huggingface_hub.errors import GatedRepoError
 
     try:
-        with quiet():
+        with _Said().listening():
             found = library.DiffusionPipeline.download(name, use_safetensors=True, **dict.fromkeys(UNUSED))
             with suppress(Exception):  # a pipeline without a model card will do
                 hf_hub_download(name, CARD)
@@ -63,30 +79,45 @@ def opened(weights: str | Path) -> Folder:
     return read(Path(found), name)
 
 
-def pipeline(kind: str, folder: Folder, parts: Sequence[str], dtype: torch.dtype, device: torch.device) -> Any:
-    """diffusers' pipeline with these parts of the folder only; `kind` is the class that reads it."""
+def pipeline(folder: Folder, parts: Sequence[str], dtype: torch.dtype, device: torch.device) -> Any:
+    """diffusers' pipeline with these parts of the folder only.
+
+    Each part is read by its own class, so that the library never sees an index or what else is in the folder.
+    """
     folder.check(parts)
-    absent = dict.fromkeys({*folder.components, *UNUSED} - set(parts))
-    library = diffusers()
-    try:
-        with quiet():
-            built = getattr(library, kind).from_pretrained(
-                str(folder.path),
-                local_files_only=True,
-                use_safetensors=True,
-                variant=folder.variant(parts),
-                torch_dtype=dtype,  # later versions say dtype, and take this too
-                **absent,
-            )
-            built.set_progress_bar_config(disable=True)
-    except Exception as error:  # a damaged folder fails anywhere in the library
-        raise UserError(f"{folder.path} can't be read as a {folder.pipeline} ({_reason(error)}).") from error
-    for part in filter(folder.weights, parts):
-        # Names differ between versions, so parameters are counted; the library would fill gaps with random numbers.
-        wanted = sum(parameter.numel() for parameter in getattr(built, part).parameters())
-        if folder.parameters(part) < wanted:
-            raise UserError(f"{folder.path} is incomplete: {part} lacks some of its {wanted} parameters.")
-    return built.to(device)
+    kind = getattr(diffusers(), folder.pipeline)
+    taken = inspect.signature(kind.__init__).parameters
+    options = {**folder.flags, "requires_safety_checker": False, "add_watermarker": False}
+    made: dict[str, Any] = {name: options[name] for name in taken if name in options}
+    made |= {
+        name: None for name, value in taken.items() if value.default is value.empty and name not in ("self", *made)
+    }
+    with calling(f"{folder.path} can't be read as a {folder.pipeline}"):
+        built = kind(**made | {part: _read(folder, part, dtype) for part in parts})
+        built.set_progress_bar_config(disable=True)
+        return built.to(device)
+
+
+def _read(folder: Folder, part: str, dtype: torch.dtype) -> Any:
+    """A part, read by the class that the index names, which is one of folder.PARTS."""
+    kind = getattr(
+        transformers() if part.startswith(("text_encoder", "tokenizer")) else diffusers(), folder.components[part]
+    )
+    if not folder.weights(part):
+        return kind.from_pretrained(folder.place(part), local_files_only=True)
+    found, told = kind.from_pretrained(
+        folder.place(part),
+        local_files_only=True,
+        use_safetensors=True,
+        variant=folder.variant(part) or None,
+        torch_dtype=dtype,  # later versions say dtype, and take this too
+        output_loading_info=True,
+    )
+    if missing := sorted(told["missing_keys"]):  # the library would fill the gaps with random numbers
+        raise UserError(
+            f"{folder.path} is incomplete: {part} lacks {len(missing)} of its tensors, first {printable(missing[0])}."
+        )
+    return found
 
 
 def scheduler_class(folder: Folder, name: str | None) -> str:
@@ -102,37 +133,63 @@ def scheduler_class(folder: Folder, name: str | None) -> str:
 
 def with_scheduler(built: Any, kind: str, steps: int) -> Any:
     """The pipeline `built`, with a scheduler of class `kind` made from its own one's configuration."""
-    try:
-        with quiet():
-            if type(built.scheduler).__name__ != kind:
-                built.scheduler = getattr(diffusers(), kind).from_config(built.scheduler.config)
-            built.scheduler.set_timesteps(steps)
-    except ValueError as error:
-        raise UserError(f"{kind} can't take {steps} steps ({_reason(error)}).") from None
+    with calling(f"{kind} can't take {steps} steps"):
+        if type(built.scheduler).__name__ != kind:
+            built.scheduler = getattr(diffusers(), kind).from_config(built.scheduler.config)
+        built.scheduler.set_timesteps(steps)
     return built
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Within, neither library writes to the terminal; afterwards their settings are what they were."""
-    diffusers()
-    from diffusers.utils import logging as ours
-    from transformers.utils import logging as theirs
+def calling(sentence: str) -> Iterator[None]:
+    """Within, the libraries are called: what they raise becomes a UserError of this sentence and their reason.
 
-    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in (ours, theirs)]
-    for log, _, _ in before:
-        log.set_verbosity_error()
-        log.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    They write nothing to the terminal. What they warn of, but for NOISE, is a warning of ours.
+    """
+    said = _Said()
+    with warnings.catch_warnings(record=True) as warned, said.listening():
+        warnings.simplefilter("always")
+        try:
             yield
-    finally:
-        for log, verbosity, bars in before:
-            log.set_verbosity(verbosity)
-            if bars:
-                log.enable_progress_bar()
+        except UserError:
+            raise
+        except Exception as error:  # a damaged folder fails anywhere in the libraries
+            raise UserError(f"{sentence} ({_reason(error)}).") from error
+    said.messages += [str(one.message) for one in warned if not issubclass(one.category, OF_DEVELOPERS)]
+    for message in dict.fromkeys(said.messages):
+        if not any(words in message for words in NOISE):
+            warnings.warn(printable(message, 500), stacklevel=3)
+
+
+class _Said(logging.Handler):
+    """The warnings that both libraries log, in place of their way to the terminal."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Afterwards the libraries' settings are what they were."""
+        before = []
+        for log in (diffusers().utils.logging, transformers().utils.logging):
+            root = logging.getLogger(log.__name__.partition(".")[0])
+            before.append((log, root, root.handlers, root.level, root.propagate, log.is_progress_bar_enabled()))
+            root.handlers, root.propagate = [self], False
+            root.setLevel(logging.WARNING)
+            log.disable_progress_bar()
+        try:
+            yield
+        finally:
+            for log, root, root.handlers, level, root.propagate, bars in before:
+                root.setLevel(level)
+                if bars:
+                    log.enable_progress_bar()
 
 
 def _reason(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return printable(line or type(error).__name__)

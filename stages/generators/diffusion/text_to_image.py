@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -12,10 +13,11 @@ from torch import Tensor
 from stages.errors import UserError
 from stages.generators import precision as precisions
 from stages.generators.diffusion import library
-from stages.generators.diffusion.folder import Folder, Geometry
+from stages.generators.diffusion.folder import INDEX, Folder, Geometry
 from stages.generators.diffusion.generator import Diffusion
 
 FAMILY = "stable-diffusion"
+LARGEST = 4096  # side of a picture, in pixels
 PAIR = ("prompt_embeds", "negative_prompt_embeds")
 POOLED = (*PAIR, "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
 EMBEDDINGS = {  # pipeline -> what its encode_prompt returns, as its call names it
@@ -31,7 +33,7 @@ class Text:
     """What to draw."""
 
     prompt: str
-    negative_prompt: str
+    negative_prompt: str | None  # None: whatever the pipeline takes for no text, which for SDXL is not ""
     guidance: float
     embeddings: Mapping[str, Tensor] | None  # of this very text, if they are at hand
 
@@ -48,14 +50,17 @@ def parts(folder: Folder) -> list[str]:
 
 def geometry(folder: Folder, size: int | None = None) -> Geometry:
     """Of pictures of `size` pixels, by default the size that the network was trained for."""
+    _check_text_is_enough(folder)
     network, scale = _network(folder), folder.vae_scale()
     channels = folder.number(network, "in_channels")
     if channels != folder.number("vae", "latent_channels"):
         raise UserError(f"{folder.path} needs a picture beside the prompt; text alone must be enough.")
     step = max(8, scale * (folder.number(network, "patch_size") if network == "transformer" else 1))
     resolution = folder.number(network, "sample_size") * scale if size is None else size
-    if resolution < step or resolution % step:
-        raise UserError(f"The size must be a multiple of {step} pixels for this pipeline, not {resolution}.")
+    if resolution % step or not step <= resolution <= LARGEST:
+        raise UserError(
+            f"{folder.path} draws pictures whose side is a multiple of {step} pixels up to {LARGEST}, not {resolution}."
+        )
     return Geometry(channels, resolution // scale, resolution)
 
 
@@ -79,10 +84,7 @@ def load(
             f"The embeddings are {', '.join(embeddings)}; a {folder.pipeline} with guidance {text.guidance:g} takes "
             f"{', '.join(text.names(folder))}."
         )
-    pipeline = library.with_scheduler(
-        library.pipeline("AutoPipelineForText2Image", folder, parts(folder), dtype, device), kind, steps
-    )
-    pipeline.watermark = None  # SDXL writes one into the pixels wherever a certain package is installed
+    pipeline = library.with_scheduler(library.pipeline(folder, parts(folder), dtype, device), kind, steps)
     placed = {name: value.to(device, dtype) for name, value in embeddings.items()}
 
     def draw(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
@@ -118,9 +120,12 @@ def load(
 def encoded(folder: Folder, text: Text, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     """The prompt's embeddings float32 [1, ...] on the CPU, by the names that the pipeline's call has for them."""
     encoders = [part for part in folder.components if part.startswith(("text_encoder", "tokenizer"))]
-    pipeline = library.pipeline("AutoPipelineForText2Image", folder, [*encoders, "scheduler"], dtype, device)
+    pipeline = library.pipeline(folder, [*encoders, "scheduler"], dtype, device)
     more_encoders = {"prompt_2", "prompt_3"} & inspect.signature(pipeline.encode_prompt).parameters.keys()
-    with library.quiet():
+    if "prompt_3" in more_encoders and "text_encoder_3" not in encoders:  # left out, it counts as zeros of this width
+        width = folder.number("transformer", "joint_attention_dim")
+        pipeline.transformer = SimpleNamespace(config=SimpleNamespace(joint_attention_dim=width))
+    with library.calling(f"{folder.path} can't encode the prompt"):
         values = pipeline.encode_prompt(
             prompt=text.prompt,
             negative_prompt=text.negative_prompt,
@@ -131,6 +136,17 @@ def encoded(folder: Folder, text: Text, dtype: torch.dtype, device: torch.device
         )
     found = dict(zip(EMBEDDINGS[folder.pipeline], values, strict=False))
     return {name: found[name].float().cpu() for name in text.names(folder)}
+
+
+def _check_text_is_enough(folder: Folder) -> None:
+    if folder.flags.get("requires_aesthetics_score"):
+        raise UserError(
+            f"{folder.path} holds a refiner, which only changes pictures; give the base model that draws them."
+        )
+    suffixes = ("", "_2") if EMBEDDINGS[folder.pipeline] is POOLED else ("",)
+    for part in (name + suffix for suffix in suffixes for name in ("text_encoder", "tokenizer")):
+        if part not in folder.components:
+            raise UserError(f"{folder.path} can't read a prompt: its {INDEX} names no {part}.")
 
 
 def _network(folder: Folder) -> str:

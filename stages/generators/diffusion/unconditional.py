@@ -35,9 +35,7 @@ def load(folder: Folder, steps: int, scheduler: str | None, device: torch.device
     precision = precisions.resolved(precision, device, on_gpu="bf16")
     shape, dtype = geometry(folder), precisions.dtype(precision, device)
     kind = library.scheduler_class(folder, scheduler or "ddim")
-    pipeline = library.with_scheduler(
-        library.pipeline("DiffusionPipeline", folder, parts(folder), dtype, device), kind, steps
-    )
+    pipeline = library.with_scheduler(library.pipeline(folder, parts(folder), dtype, device), kind, steps)
     unet, schedule = pipeline.unet, pipeline.scheduler
     takes_noise = "generator" in inspect.signature(schedule.step).parameters
 

@@ -6,6 +6,7 @@ import mmap
 from pathlib import Path
 
 from stages.errors import UserError
+from stages.foreign import opened
 from stages.generators.snapshots import pickles
 from stages.generators.snapshots.modules import Interpreter, Module
 from stages.generators.snapshots.pickles import Pairs, Refused
@@ -20,7 +21,7 @@ def read(path: Path) -> Module:
     refer to any library of networks, are passed over.
     """
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         return Interpreter(len(data)).module(_generator(data))
     except (OSError, ValueError) as error:  # an empty file can't be mapped, which is a ValueError
@@ -32,6 +33,8 @@ def read(path: Path) -> Module:
 
 
 def _generator(data: memoryview) -> object:
+    if data[:2] == b"PK":
+        raise Refused("it is a zip file, as checkpoints of PyTorch are")
     if data[:1] != b"\x80":
         raise Refused("it is no pickle")
     content, _ = pickles.read(data)

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stages.errors import UserError, unknown
+from stages.errors import UserError, printable, unknown
+from stages.foreign import reason
 from stages.generators import snapshots
 from stages.generators.stylegan import official, stylegan2, stylegan3, styleganxl
 from stages.generators.stylegan.configs import decoded
@@ -25,6 +26,12 @@ from stages.generators.stylegan.mapping import Network
 FAMILIES: dict[str, ModuleType] = {"stylegan2": stylegan2, "stylegan3": stylegan3, "stylegan-xl": styleganxl}
 FORMAT = 1  # of the header; a later one is refused
 KEY = "fedktl"  # under which the header is found in the metadata of a safetensors file
+SINGLE_FILE = (
+    "model.diffusion_model.",
+    "first_stage_model.",
+    "cond_stage_model.",
+    "conditioner.",
+)  # Stable Diffusion's
 LICENCE = "non-commercial: networks of this family come under the NVIDIA Source Code License"
 
 
@@ -49,14 +56,15 @@ class Checkpoint:
 
 def read(path: Path) -> Checkpoint:
     """A snapshot, or a converted `.safetensors`; UserError if it is neither or does not fit together."""
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise UserError(f"{path} can't be read as a generator: there is no such file.")
     generator = None if path.suffix == ".safetensors" else snapshots.read(path)
     try:
         header, tensors = _converted(path) if generator is None else _official(path, generator)
         config = decoded(FAMILIES[header.family].Config, header.config)
         return Checkpoint(header, config, _network(header.family, config, tensors))
     except UserError as error:
-        reason = "".join(letter if letter.isprintable() else "?" for letter in str(error))
-        raise UserError(f"{path} is no generator that can be used. {reason}") from None
+        raise UserError(f"{path} is no generator that can be used. {printable(str(error), 300)}") from None
 
 
 def convert(snapshot: Path, out: Path) -> None:
@@ -104,10 +112,25 @@ def _converted(path: Path) -> tuple[Header, dict[str, Tensor]]:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get(KEY)
             if text is None:
-                raise UserError("It has no fedktl header; make it with `fedktl generator convert`.")
+                raise UserError(_foreign(file))
             return _header(text), {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise UserError(f"It can't be read as safetensors ({error}).") from None
+        raise UserError(f"It can't be read as safetensors ({reason(error)}).") from None
+
+
+def _foreign(file: Any) -> str:
+    """What a safetensors file that was not converted by fedktl holds, and what to do with it."""
+    names = sorted(file.keys())
+    if any(name.startswith(SINGLE_FILE) for name in names):
+        return (
+            "It is a single-file diffusion checkpoint; save it as a folder with diffusers, by the pipeline's "
+            "from_single_file and save_pretrained, and give that folder."
+        )
+    told = ", ".join(f"{name} {file.get_slice(name).get_shape()}" for name in names[:2])
+    return (
+        f"It holds {len(names)} tensors ({printable(told)}) and no fedktl header; `fedktl generator convert` makes such "
+        "files from official .pkl snapshots."
+    )
 
 
 def _header(text: str) -> Header:

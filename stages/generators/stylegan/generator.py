@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from stages.errors import UserError, unknown
 from stages.generators.precision import dtype, resolved
-from stages.generators.protocol import to_uint8
 from stages.generators.stylegan import checkpoint
 from stages.generators.stylegan.checkpoint import Checkpoint
 
@@ -79,17 +78,21 @@ class StyleGAN:
 
     @torch.inference_mode()
     def render(self, latents: Tensor) -> Tensor:
-        latents = latents.to(self._device, torch.float32)
-        with _exact_float32(self._device):
-            return torch.cat([self._render(some) for some in latents.split(self._images_at_once)])
+        """The pixels rounded, or truncated, as the references do."""
+        parts = self._drawn(latents)
+        return torch.cat([(part if self._reference else part.round_()).to(torch.uint8) for part in parts])
 
-    def _render(self, w: Tensor) -> Tensor:
-        ws = w[:, None].expand(-1, self._network.synthesis.num_ws, -1)
-        images = self._network.synthesis(ws, self._precision)
-        if not self._reference:
-            return to_uint8(images)
-        offset = 127.5 if self._family == "stylegan-xl" else 128
-        return (images * 127.5 + offset).clamp_(0, 255).to(torch.uint8)  # truncated, as the references do
+    @torch.no_grad()
+    def pixels(self, latents: Tensor) -> Tensor:
+        return torch.cat(list(self._drawn(latents)))
+
+    def _drawn(self, latents: Tensor) -> Iterator[Tensor]:
+        """Pixels float32 in 0..255, a few images at a time."""
+        offset = 128 if self._reference and self._family != "stylegan-xl" else 127.5
+        with _exact_float32(self._device):
+            for w in latents.to(self._device, torch.float32).split(self._images_at_once):
+                ws = w[:, None].expand(-1, self._network.synthesis.num_ws, -1)
+                yield self._network.synthesis(ws, self._precision).mul(127.5).add_(offset).clamp_(0, 255)
 
 
 def load(

@@ -1,0 +1,150 @@
+"""Fields of settings: each with its default, range and meaning, and checked the same wherever its value comes from.
+
+Standard library only: `fedktl --help` imports this module and nothing heavy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Self, TypeVar
+
+from stages.errors import UserError, printable, unknown
+
+T = TypeVar("T")
+MOST = 1_000_000  # what a number may be whose field says nothing else; a slip of the hand is larger
+WIDEST = 65_536  # of a layer
+LARGEST_SEED = 2**63 - 1
+
+
+def setting(
+    default: T,
+    help: str,
+    *,
+    panel: str = "Settings",
+    choices: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float = MOST,
+    above: float | None = None,
+    off: str | None = None,
+    also: tuple[str, ...] = (),
+    none: str | None = None,
+    empty: bool = False,
+    affects: bool = True,
+    source: str = "",
+) -> T:
+    """A dataclass field with its meaning.
+
+    `low`/`high` are inclusive bounds, `above` an exclusive one; `off` is the name of the option that
+    switches a flag off, `also` are other spellings of the option; `none` is the word for None, which an empty text, where
+    `empty` allows it, is not; `affects` says whether a result depends on it, but for the last digits that another device
+    computes; `source` where the default comes from.
+    """
+    metadata = dict(
+        help=help, panel=panel, choices=choices, low=low, high=high, above=above, off=off, also=also, none=none,
+        empty=empty, affects=affects, source=source,
+    )  # fmt: skip
+    return dataclasses.field(default=default, metadata=metadata)  # type: ignore[return-value]
+
+
+def key(field: dataclasses.Field[Any]) -> str:
+    """The name a user writes for a field: `lambda_` is lambda."""
+    return field.name.rstrip("_")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checks every field against its own metadata and reports all mistakes at once."""
+
+    def __post_init__(self) -> None:
+        wrong = [sentence for field in dataclasses.fields(self) if (sentence := self._mistake(field))]
+        if wrong:
+            raise UserError("; ".join(wrong) + ".")
+
+    def _mistake(self, field: dataclasses.Field[Any]) -> str:
+        value, meta = getattr(self, field.name), field.metadata
+        if value == () and field.default:
+            return f"{key(field)} must name at least one"
+        for one in value if isinstance(value, tuple) else (value,):
+            if meta["choices"] and one is not None and one not in meta["choices"]:
+                return str(unknown(f"value of {key(field)}", str(one), meta["choices"])).rstrip(".?")
+            if one == "" and not meta["empty"]:
+                return f"{key(field)} must not be empty"
+            if isinstance(one, bool) or not isinstance(one, (int, float)):
+                continue
+            if isinstance(one, float) and not math.isfinite(one):
+                return f"{key(field)} must be a finite number, not {one}"
+            if meta["low"] is not None and one < meta["low"]:
+                return f"{key(field)} must be at least {said(meta['low'])}, not {said(one)}"
+            if meta["above"] is not None and one <= meta["above"]:
+                return f"{key(field)} must be above {said(meta['above'])}, not {said(one)}"
+            if one > meta["high"]:
+                return f"{key(field)} must be at most {said(meta['high'])}, not {said(one)}"
+        return ""
+
+    @classmethod
+    def make(cls, *layers: Mapping[str, Any]) -> Self:
+        """Settings from layers of {name: value}, the later ones winning; values may be text.
+
+        Raises UserError for a name that is no setting, or a value of the wrong type or range.
+        """
+        fields = {key(field): field for field in dataclasses.fields(cls)}
+        hints = typing.get_type_hints(cls)
+        chosen: dict[str, Any] = {}
+        for layer in layers:
+            for name, value in layer.items():
+                field = fields.get(name.replace("-", "_").rstrip("_"))
+                if field is None:
+                    raise unknown("setting", name, fields)
+                absent = value is not None and value == field.metadata["none"]
+                chosen[field.name] = None if absent else converted(key(field), value, hints[field.name])
+        return cls(**chosen)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The resolved settings as JSON-able values, under the names a user writes."""
+        values = {key(field): getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def said(number: float) -> str:
+    """A number of any size in a sentence."""
+    if isinstance(number, int):
+        return f"{number:,}" if abs(number) < 10**24 else f"{Decimal(number):.3e}"
+    return f"{number:,.9g}"
+
+
+def converted(name: str, value: Any, wanted: Any) -> Any:
+    """`value` (text, or a value from TOML) as the type `wanted`; UserError says what would be accepted."""
+    if isinstance(wanted, types.UnionType):
+        if value is None:
+            return None
+        wanted = next(kind for kind in typing.get_args(wanted) if kind is not type(None))
+    if typing.get_origin(wanted) is tuple:
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+        stripped = [part.strip() if isinstance(part, str) else part for part in parts]
+        if isinstance(value, str):
+            stripped = [part for part in stripped if part]
+        return tuple(converted(name, part, typing.get_args(wanted)[0]) for part in stripped)
+    if wanted is bool:
+        words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
+        answer = value if isinstance(value, bool) else words.get(str(value).lower())
+        if answer is None:
+            raise UserError(f"{name} must be on or off, not '{printable(str(value), 60)}'.")
+        return answer
+    try:
+        if isinstance(value, (bool, list, dict)) or (
+            wanted is int and isinstance(value, float) and value != int(value)
+        ):
+            raise ValueError
+        made = wanted(value)
+        if isinstance(made, str) and ("\0" in made or made.encode("utf-8", "ignore").decode() != made):
+            raise ValueError  # no file, and no file's name, that holds it can be written or found again
+        return made
+    except (TypeError, ValueError, OverflowError):
+        kind = {int: "a whole number", float: "a number"}.get(wanted, "text in UTF-8")
+        raise UserError(f"{name} must be {kind}, not '{printable(str(value), 60)}'.") from None

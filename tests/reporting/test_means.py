@@ -1,0 +1,31 @@
+"""The mean of a score over clients, and that all who tell it tell the same."""
+
+import numpy as np
+from made_runs import made_data, made_run
+
+from fedktl_cli import tables, train
+from stages.artifacts.kinds import read
+from stages.artifacts.store import Store
+from stages.means import over_clients
+from stages.reporting import scores
+
+
+def test_clients_count_by_their_images_and_missing_ones_not_at_all():
+    scores = np.array([[1.0, 0.5, np.nan], [np.nan, 0.25, np.nan], [np.nan, np.nan, 0.5]])
+    found = over_clients(scores, np.array([1, 3, 0]))
+    assert found[:2].tolist() == [62.5, 25] and np.isnan(found[2])  # nobody with images was there
+    assert over_clients(scores[0], np.array([1, 3, 0])) == 62.5
+
+
+def test_the_command_tells_what_the_report_tells(tmp_path):
+    store, said = Store(tmp_path), []
+    accuracies = np.array([[np.nan, 0.5], [1.0, 1.0], [np.nan, np.nan]])
+    run = made_run(store, "a", made_data(store), **{"rounds/test_accuracy": accuracies})
+
+    class Terminal:
+        json = said.append
+
+    train.report(Terminal, [run], True)
+    assert said == [{"runs": [{"run": "a@v1", "accuracy": [50, 100, None]}]}]
+    assert scores.best_on_test(read(run)) == 100 and np.isnan(scores.last(read(run)))
+    assert tables.runs([read(run)]).row_count == 1
