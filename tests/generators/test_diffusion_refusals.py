@@ -71,7 +71,10 @@ SPOILED = {  # what is done to a Stable Diffusion folder, and what the sentence 
     "no JSON": (lambda f: (f / "model_index.json").write_text("{"), "can't be read as JSON"),
     "no class": (lambda f: edited(f, "model_index.json", _class_name=None), "names no pipeline"),
     "custom pipeline": (lambda f: edited(f, "model_index.json", _class_name=["mine", "Mine"]), "code from a folder"),
-    "other pipeline": (lambda f: edited(f, "model_index.json", _class_name="WanPipeline"), "no pipeline for fedktl"),
+    "other pipeline": (
+        lambda f: edited(f, "model_index.json", _class_name="WanPipeline", x=["a", "B"]),
+        "no pipeline for fedktl",
+    ),
     "custom part": (lambda f: edited(f, "model_index.json", unet=["mine", "Mine"]), 'its unet from ["mine", "Mine"]'),
     "a part of its own": (lambda f: edited(f, "model_index.json", extra=["diffusers", "VQModel"]), "its extra from"),
     "a pipeline as part": (
