@@ -41,8 +41,8 @@ def load(
 
     `steps` and `guidance` are diffusers' num_inference_steps and guidance_scale; `scheduler` is one of
     library.SCHEDULERS, by default the pipeline's own; `size` is the side of the pictures in pixels, by default the
-    pipeline's own. No negative prompt is not the same as an empty one. Given the `embeddings` of an earlier load, no text encoder is read. An unconditional pipeline takes
-    no prompt and no size. UserError says what is wrong with the folder or an argument.
+    pipeline's own. No negative prompt is not an empty one. Given the `embeddings` of an earlier load, no text encoder is
+    read. An unconditional pipeline takes no prompt and no size. UserError says what is wrong with the folder or an argument.
     """
     if steps < 1 or not math.isfinite(guidance) or guidance < 0:
         raise UserError(f"Steps must be at least 1 and guidance at least 0, not {steps} and {guidance}.")
