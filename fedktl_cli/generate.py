@@ -8,15 +8,13 @@ from typing import Annotated
 
 import typer
 
-from fedktl_cli.options import Json, Name, Preset, not_empty, with_settings
+from fedktl_cli.options import Json, Name, Preset, with_settings
 from fedktl_cli.terminal import guarded, here
 from stages import plugins, presets
 from stages.errors import UserError
 from stages.settings import Generate
 
-Resume = Annotated[
-    str | None, typer.Option("--resume", metavar="NAME", help="Go on with this unfinished bank.", callback=not_empty)
-]
+Resume = Annotated[str | None, typer.Option("--resume", metavar="NAME", help="Go on with this unfinished bank.")]
 
 
 @guarded

@@ -74,15 +74,7 @@ def shown(default: Any) -> str:
     return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
 
 
-def not_empty(value: str | None) -> str | None:
-    if value == "":
-        raise typer.BadParameter("it is empty.")
-    return value
-
-
-Name = Annotated[
-    str | None, typer.Option("--name", help="Name of the artifact to write.", metavar="NAME", callback=not_empty)
-]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the artifact to write.", metavar="NAME")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Preset = Annotated[
     str | None,

@@ -55,7 +55,7 @@ def report(
     from stages.report import report as run
 
     with terminal.observer() as observer:
-        artifact = run(terminal.store, name or "report", Report.make({"runs": runs or []}), observer)
+        artifact = run(terminal.store, "report" if name is None else name, Report.make({"runs": runs or []}), observer)
     content = read(artifact)
     if format == "table" and output is None:
         from fedktl_cli import tables

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedktl_cli.options import Json, Name, Preset, not_empty, with_settings
+from fedktl_cli.options import Json, Name, Preset, with_settings
 from fedktl_cli.terminal import guarded, here
 from stages import plugins, presets
 from stages.errors import UserError
@@ -23,7 +23,7 @@ Assignments = Annotated[
         help="A hyperparameter of the algorithm, as in mu=50; repeatable. `fedktl algorithms show NAME` lists them.",
     ),
 ]  # fmt: skip
-Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.", callback=not_empty)]
+Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run one batch per model, write nothing.")]
 
 

@@ -132,7 +132,7 @@ def test_a_run_from_before_auc_was_measured_goes_on(toy_store, monkeypatch):
         return {name: value for name, value in packed(artifact).items() if not name.endswith("test_auc")}
 
     monkeypatch.setattr(stage, "packed_run", without_auc)
-    auc = read(stage.resume(toy_store, "old", {"rounds": 4})).test_auc
+    auc = read(stage.resume(toy_store, "old", {"rounds": 4, **CODE})).test_auc
     assert np.isnan(auc).all(1).tolist() == [True, True, True, False, False]
 
 
@@ -169,7 +169,7 @@ def test_a_diverging_run_names_its_last_good_checkpoint_and_stays_resumable(toy_
     (folder,) = unfinished(toy_store)
     assert list(folder.glob("checkpoint-*"))
     with pytest.raises(UserError, match="diverged"):
-        stage.resume(toy_store, "wild", CODE)
+        stage.resume(toy_store, "wild", {"models": "tests.toys:wild"})
 
 
 def test_a_run_that_another_process_works_on_is_not_resumed(toy_store):
