@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from stages.algorithms import one_head
 from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Steps, Task
-from stages.algorithms.descent import Descent, Measured
+from stages.algorithms.descent import AdamDescent, Descent, Measured
 from stages.algorithms.sharing import Weights, average, copied
 from stages.clock import phase
 from stages.randomness import Rng, seeded
@@ -139,14 +139,16 @@ def server_update(
 
 def train_generator(hyper: Hyper, generator: nn.Sequential, head: Weights, counts: Tensor, rng: Rng) -> Tensor:
     """Steps towards features that the head assigns to their label; the loss of the last step."""
-    adam = torch.optim.Adam(generator.parameters(), lr=hyper.generator_lr)
-    labels, inputs = draws(hyper, counts, hyper.server_epochs, hyper.server_batch_size, rng)
-    for wanted, drawn in zip(labels, inputs, strict=True):
+    last = torch.zeros((), device=counts.device)
+
+    def objective(wanted: Tensor, drawn: Tensor) -> Measured:
         loss = F.cross_entropy(F.linear(generator(drawn), **head), wanted)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-    return loss.detach()
+        last.copy_(loss.detach())
+        return loss, {}
+
+    drawn = draws(hyper, counts, hyper.server_epochs, hyper.server_batch_size, rng)
+    AdamDescent(hyper.generator_lr, generator).follow(objective, Steps(zip(*drawn, strict=True)))
+    return last
 
 
 ALGORITHM = Algorithm(

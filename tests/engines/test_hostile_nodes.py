@@ -160,7 +160,7 @@ TRAIN = {
     "a metric more": facts(metrics=lambda m: m | {"more": 1.0}),
 }  # fmt: skip
 EVALUATE = {
-    f"{value!r:.30} rightly": facts(right=value)
+    f"{value!r:.30} rightly": facts(measured=value)
     for value in (None, [], {}, {"test": 1}, "test", *(
         {"test": number, "validation": 0} for number in (-1, 11, 2**70, 1.0, True, None, "1", [1], ESCAPE[:1000])
     ))

@@ -111,7 +111,7 @@ def test_the_longest_turns_come_first_and_a_client_keeps_its_slot():
 
 def test_an_error_in_a_turn_names_its_client_and_ends_the_threads(toy_store):
     with pytest.raises(Diverged, match=r"Client \d diverged in round 1"):
-        in_slots(planned(toy_store, "local", lr=1e30), 2)
+        in_slots(planned(toy_store, "local", models="tests.toys:wild"), 2)
     assert not slot_threads()
 
 
