@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -14,7 +14,7 @@ LONGEST = 1 << 31  # axis, beside which another may be of length 0
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def read(file: BinaryIO, size: int) -> np.ndarray:
+def read(file: IO[bytes], size: int) -> np.ndarray:
     """The array in the next `size` bytes of a file. Raises ValueError if they are not one of plain numbers."""
     try:
         start = file.tell()
@@ -41,7 +41,7 @@ def first(path: Path) -> np.ndarray:
         with zipfile.ZipFile(path) as archive:
             inside = archive.infolist()[0]
             with archive.open(inside) as member:
-                return read(member, inside.file_size)  # type: ignore[arg-type]
+                return read(member, inside.file_size)
     except ValueError:
         raise
     except Exception as error:  # a damaged archive makes zipfile raise nearly anything

@@ -230,6 +230,7 @@ def packed_run(artifact: Artifact) -> dict[str, torch.Tensor]:
     from safetensors.torch import load
 
     packed = load(artifact.array("checkpoint").tobytes())
+    packed["rounds"].item()  # there is one number of rounds
     for number in artifact.names("clients"):
         weights = load(artifact.array(f"clients/{number}").tobytes())
         packed |= {f"clients/{number}/model/{name}": value for name, value in weights.items()}

@@ -13,11 +13,12 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
+from numpy.lib import format
 
+from stages import npy
 from stages.errors import UserError
 from stages.foreign import opened, reason
 
@@ -28,47 +29,19 @@ def plain(path: Path, wanted: Callable[[str], bool]) -> tuple[dict[str, np.ndarr
     """The arrays of an .npz whose names are wanted, and the other names; UserError for what is no archive of numbers."""
     try:
         with opened(path) as file:
-            if file.read(6) == npy.MAGIC_PREFIX:
+            if file.read(6) == format.MAGIC_PREFIX:
                 raise ValueError("it is an .npy, one array without a name")
             with zipfile.ZipFile(file) as archive:
                 members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
                 arrays = {}
                 for name in filter(wanted, members):
+                    if members[name].file_size > LARGEST:
+                        raise ValueError(f"{name} is too large")
                     with archive.open(members[name]) as member:
-                        arrays[name] = numbers(member, members[name].file_size)
+                        arrays[name] = npy.read(member, members[name].file_size)
                 return arrays, [name for name in members if name not in arrays]
     except Exception as error:  # an archive can fail in any way
         raise UserError(f"{path} can't be read as an .npz of plain arrays ({reason(error)}).") from error
-
-
-def first(path: Path) -> np.ndarray:
-    """The array in an .npy, or the first in an .npz; any exception for what is neither."""
-    with opened(path) as file:
-        if file.read(6) == npy.MAGIC_PREFIX:
-            return numbers(file, path.stat().st_size)
-        with zipfile.ZipFile(file) as archive:
-            info = archive.infolist()[0]
-            with archive.open(info) as member:
-                return numbers(member, info.file_size)
-
-
-def numbers(file: IO[bytes], size: int) -> np.ndarray:
-    """The array in an .npy of that many bytes; ValueError if it holds objects, or its header claims other bytes."""
-    file.seek(0)
-    shape, _, dtype = header(file)
-    held = size - file.tell()
-    if dtype.hasobject:
-        raise ValueError("it holds Python objects, not numbers")
-    if size > LARGEST or math.prod(shape) * dtype.itemsize != held:
-        raise ValueError(f"{dtype} {list(shape)[:4]} does not fill {held} bytes")
-    file.seek(0)
-    return npy.read_array(file, allow_pickle=False)
-
-
-def header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether in Fortran's order, and type."""
-    version = npy.read_magic(file)
-    return npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
 
 
 class Recorded:
@@ -111,7 +84,7 @@ def pickled(path: Path, name: str) -> Any:
             if archive.getinfo(f"{name}.npy").file_size > LARGEST:
                 raise ValueError("it is too large")
             with archive.open(f"{name}.npy") as file:
-                shape, _, dtype = header(file)
+                shape, _, dtype = npy.HEADERS[format.read_magic(file)](file)
                 if shape != () or dtype.kind != "O":
                     raise ValueError(f"it is {dtype} {shape}, not one object")
                 outer = AllowList(file).load()
@@ -128,7 +101,7 @@ def write_pickled(path: Path, name: str, value: Any) -> None:
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open(f"{name}.npy", "w", force_zip64=True) as file,
     ):
-        npy.write_array(file, np.array(value, dtype=object), allow_pickle=True)
+        format.write_array(file, np.array(value, dtype=object), allow_pickle=True)
 
 
 def array(recorded: Any, what: str) -> np.ndarray:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import UserError, printable
+from stages.foreign import reason
 from stages.models import zoo
 from stages.models.pretrained import Weights, load
 from stages.randomness import seeded
@@ -142,10 +143,6 @@ def shapes(model: SplitModel, image_shape: tuple[int, int, int]) -> tuple[tuple[
         raise UserError(f"The model does not take {size} images ({reason(error)}).") from error
     finally:
         model.train(training)
-
-
-def reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def check_single(model: SplitModel, image_shape: tuple[int, int, int]) -> None:
