@@ -182,7 +182,7 @@ def rebuilt(kind: type, values: Mapping[str, Tensor]) -> Any:
     for name, tensor in values.items():
         field, _, inner = name.partition(".")
         if inner:
-            fields[field][inner] = tensor
+            fields[field] |= {inner: tensor}
         else:
             fields[field] = tensor
     return kind(**fields)

@@ -250,6 +250,29 @@ def test_a_server_that_diverges_names_who_sent_the_largest_number(toy_store, alg
         rounds.play_round(federation, state, Poisoned(federation, state.clients))
 
 
+class Torn(Grid):
+    """Flower itself fails at what client 1 sent."""
+
+    def pull_messages(self, ids):
+        for id in ids:
+            if (
+                id in self.replies
+                and b'"client": 1,' in self.replies[id].content.config_records["facts"]["json"].encode()
+            ):
+                raise ValueError("Object inconsistent")
+        return super().pull_messages(ids)
+
+
+def test_a_message_that_flower_can_not_open_is_its_senders_alone(toy_store, tmp_path):
+    homes, notes = [Home(client, toy_store.open("toy"), tmp_path) for client in range(CLIENTS)], Notes()
+    grid = Grid(homes)
+    *_, state, fleet = over_flower(toy_store, homes, "fedproto", grid=grid, notes=notes)
+    grid.__class__ = Torn  # once everybody has said who they are
+    rounds.play_round(fleet.federation, state, fleet)
+    assert state.history["rounds/uploaded"].tolist() == [[True, False, True, True]]
+    assert notes.said == ["Client 1 is missing after round 0: Flower can't open its message (ValueError)"]
+
+
 def test_a_first_word_of_many_clients_takes_no_memory(toy_store, tmp_path):
     liar = Home(0, toy_store.open("toy"), tmp_path)
     grid, notes = Grid([liar]), Notes()

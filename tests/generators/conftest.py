@@ -1,6 +1,8 @@
 """Tiny pipelines that the tests of generators share."""
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +22,9 @@ def pipelines(tmp_path_factory):
 def copied(pipelines, tmp_path):
     """A pipeline of one's own to spoil, by name."""
     return lambda name: shutil.copytree(pipelines / name, tmp_path / name)
+
+
+def edited(folder: Path, file: str, **changes) -> None:
+    """Changes entries of a JSON file."""
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

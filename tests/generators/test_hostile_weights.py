@@ -15,13 +15,8 @@ from stages.errors import UserError
 from stages.generators import registry
 from stages.generators.builtin.generator import WEIGHTS
 from stages.settings import Generate
+from tests.generators.conftest import edited
 from tests.hostile_snapshots import VARIANTS
-
-
-def edited(folder: Path, file: str, **changes) -> None:
-    path = folder / file
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
 
 CPU = torch.device("cpu")
 CONVERTED = Path(__file__).parents[1] / "fixtures" / "stylegan" / "sg2_32" / "network.pkl"

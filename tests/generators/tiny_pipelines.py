@@ -9,6 +9,8 @@ import tokenizers
 import torch
 import transformers
 
+from stages.generators import diffusion
+
 CARD = "---\ntags:\n- tiny\nlicense: openrail++\n---\nlicense: not this one\n"
 CHANNELS = (8, 16)
 
@@ -22,13 +24,13 @@ def build(folder: Path) -> None:
             (folder / name / "README.md").write_text(CARD)
 
 
-def edited(folder: Path, file: str, **changes) -> None:
-    path = folder / file
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
 def some_latents(count: int = 3, width: int = 256) -> torch.Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(0))
+
+
+def drawn(folder: Path, **more):
+    """The pipeline as fedktl loads it, for 'a cat' and against 'a dog' unless told otherwise."""
+    return diffusion.load(folder, **dict(prompt="a cat", negative_prompt="a dog", steps=4) | more)
 
 
 def library_call(

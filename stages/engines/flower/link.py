@@ -70,7 +70,14 @@ class GridLink:
         return {node: Sent(id, size(content)) for (node, content), id in sent if id}
 
     def pull(self, ids: Iterable[str]) -> dict[str, Reply]:
-        return {message.metadata.reply_to_message_id: reply(message) for message in self.grid.pull_messages(list(ids))}
+        wanted = list(ids)
+        try:
+            messages = list(self.grid.pull_messages(wanted))
+        except Exception as error:  # of a message that Flower itself can't open; the others are looked for one by one
+            if len(wanted) == 1:
+                return {wanted[0]: Reply({}, {}, error=f"Flower can't open its message ({type(error).__name__})")}
+            return {id: reply for one in wanted for id, reply in self.pull([one]).items()}
+        return {message.metadata.reply_to_message_id: reply(message) for message in messages}
 
 
 def reply(message: Any) -> Reply:

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.errors import UserError, unknown
+from stages.errors import UserError
 from stages.generators.diffusion import folder as folders
 from stages.generators.diffusion import library, text_to_image, unconditional
 from stages.generators.diffusion.generator import Diffusion
 
-PIPELINES = {
+PIPELINES: dict[str, Any] = {
     **dict.fromkeys(text_to_image.EMBEDDINGS, text_to_image),
     **dict.fromkeys(unconditional.PIPELINES, unconditional),
 }
@@ -41,13 +41,13 @@ def load(
 
     `steps` and `guidance` are diffusers' num_inference_steps and guidance_scale; `scheduler` is one of
     library.SCHEDULERS, by default the pipeline's own; `size` is the side of the pictures in pixels, by default the
-    pipeline's own. No negative prompt is not the same as an empty one. Given the `embeddings` of an earlier load, no text encoder is read. An unconditional pipeline takes
-    no prompt and no size. UserError says what is wrong with the folder or an argument.
+    pipeline's own. No negative prompt is not an empty one. Given the `embeddings` of an earlier load, no text encoder is
+    read. An unconditional pipeline takes no prompt and no size. UserError says what is wrong with the folder or an argument.
     """
     if steps < 1 or not math.isfinite(guidance) or guidance < 0:
         raise UserError(f"Steps must be at least 1 and guidance at least 0, not {steps} and {guidance}.")
-    folder = library.opened(weights)
-    if _adapter(folder) is unconditional:
+    folder = library.opened(weights, PIPELINES)
+    if PIPELINES[folder.pipeline] is unconditional:
         if prompt is not None or size is not None or embeddings is not None:
             raise UserError(f"{folder.path} draws without a prompt and at one size; leave out prompt and size.")
         return unconditional.load(folder, steps, scheduler, torch.device(device), precision)
@@ -59,8 +59,8 @@ def load(
 
 def describe(path: str | Path) -> dict[str, Any]:
     """What is in a folder, JSON-able; read from its configurations and headers, without the diffusers library."""
-    folder = folders.read(Path(path))
-    adapter = _adapter(folder)
+    folder = folders.read(Path(path), PIPELINES)
+    adapter = PIPELINES[folder.pipeline]
     parts = adapter.parts(folder)
     folder.check(parts)
     geometry = adapter.geometry(folder)
@@ -75,9 +75,3 @@ def describe(path: str | Path) -> dict[str, Any]:
         "sha256": folder.sha256(parts),
         "licence": folder.licence(),
     }
-
-
-def _adapter(folder: folders.Folder) -> Any:
-    if folder.pipeline not in PIPELINES:
-        raise unknown(f"pipeline for fedktl in {folder.path}", folder.pipeline, PIPELINES)
-    return PIPELINES[folder.pipeline]

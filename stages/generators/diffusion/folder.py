@@ -6,14 +6,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from stages.errors import UserError, printable
+from stages.errors import UserError, printable, unknown
 
 INDEX = "model_index.json"
 CARD = "README.md"
@@ -70,25 +70,24 @@ class Folder:
         for part in parts:
             if part not in self.components:
                 raise UserError(f"{self.path} can't be used: its {INDEX} names no {part}.")
-            place, config = self.place(part), _config_name(self.components[part])
-            if not (place / config).is_file():
+            config = _config_name(self.components[part])
+            if not (self.place(part) / config).is_file():
                 hint = f" To draw without it, write [null, null] for it in {INDEX}." if part in OPTIONAL else ""
                 raise UserError(f"{self.path} is incomplete: {part}/{config} is missing.{hint}")
             if config == "config.json" and not self.weights(part):
-                files = sorted(file.name for file in place.iterdir())
-                pickles = [name for name in files if Path(name).suffix in PICKLES]
-                others = [name for name in files if name.endswith(".safetensors")]
-                raise UserError(
-                    f"{place} holds its weights as pickle ({printable(pickles[0])}), which can run code when it is "
-                    "read; save the pipeline with safe_serialization=True."
-                    if pickles and not others
-                    else f"{self.path} is incomplete: {part} has no .safetensors weights"
-                    + (
-                        f" but {printable(', '.join(others))}, which diffusers does not read as such."
-                        if others
-                        else "."
-                    )
-                )
+                raise self._without_weights(part)
+
+    def _without_weights(self, part: str) -> UserError:
+        files = sorted(file.name for file in self.place(part).iterdir())
+        others = [name for name in files if name.endswith(".safetensors")]
+        pickles = [name for name in files if Path(name).suffix in PICKLES]
+        if pickles and not others:
+            return UserError(
+                f"{self.place(part)} holds its weights as pickle ({printable(pickles[0])}), which can run code when it is "
+                "read; save the pipeline with safe_serialization=True."
+            )
+        but = f" but {printable(', '.join(others))}, which diffusers does not read as such" if others else ""
+        return UserError(f"{self.path} is incomplete: {part} has no .safetensors weights{but}.")
 
     def variant(self, part: str) -> str:
         """Of a part's weights the one that is read: '' (full precision) if it is there, else 'fp16' or the like."""
@@ -166,8 +165,8 @@ class Folder:
         return _json(self.place(part) / "config.json")
 
 
-def read(path: Path, source: str | None = None) -> Folder:
-    """The folder at `path`, or UserError if diffusers did not save it or there is code in it."""
+def read(path: Path, pipelines: Collection[str], source: str | None = None) -> Folder:
+    """The folder at `path`, or UserError if it holds none of these pipelines as diffusers saves them, or code."""
     if not (path / INDEX).is_file():
         raise UserError(f"{path} is no diffusers folder: it has no {INDEX}.")
     for file in (*path.glob("*"), *path.glob("*/*")):
@@ -185,6 +184,8 @@ def read(path: Path, source: str | None = None) -> Folder:
             f"{path / INDEX} names no pipeline of diffusers but {printable(repr(pipeline))}; code from a folder is not run."
         )
     pipeline = re.sub("(Img2Img|Inpaint)Pipeline$", "Pipeline", pipeline)  # other uses of what draws from text, too
+    if pipeline not in pipelines:
+        raise unknown(f"pipeline for fedktl in {path}", pipeline, pipelines)
     components = {part: _class(path, part, value) for part, value in index.items() if _is_part(part, value)}
     flags = {name: value for name, value in index.items() if isinstance(value, bool)}
     found = Folder(path, source or path.resolve().name, pipeline, components, flags)

@@ -7,7 +7,7 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -55,11 +55,11 @@ def _imported(name: str) -> ModuleType:
         ) from None
 
 
-def opened(weights: str | Path) -> Folder:
+def opened(weights: str | Path, pipelines: Collection[str]) -> Folder:
     """A folder, or the hub's pipeline of that name once it is in the local cache; UserError if there is neither."""
     path, name = Path(weights), str(weights)
     if path.is_dir():
-        return read(path)
+        return read(path, pipelines)
     if path.exists() or not HUB_NAME.fullmatch(name):
         raise UserError(f"{name} is no folder; give one that diffusers saved, or a pipeline on the hub as owner/name.")
     library = diffusers()
@@ -76,7 +76,7 @@ def opened(weights: str | Path) -> Folder:
         gated = isinstance(cause, GatedRepoError)
         advice = "accept its licence there and run `hf auth login`" if gated else "check the name and the network"
         raise UserError(f"There is no folder {name}, and the hub gave none ({_reason(cause)}); {advice}.") from error
-    return read(Path(found), name)
+    return read(Path(found), pipelines, name)
 
 
 def pipeline(folder: Folder, parts: Sequence[str], dtype: torch.dtype, device: torch.device) -> Any:
