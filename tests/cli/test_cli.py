@@ -229,6 +229,8 @@ def test_interrupted_leaves_a_resumable_run_and_exit_code_130(tmp_path):
         "long",
         "--rounds",
         "100000",
+        "--workers",
+        "1",
         *TINY,
     ]
     child = subprocess.Popen(
@@ -239,9 +241,12 @@ def test_interrupted_leaves_a_resumable_run_and_exit_code_130(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert child.stderr is not None
-    assert "1/100000" in child.stderr.readline()
-    child.send_signal(signal.SIGINT)
-    assert child.wait(timeout=30) == 130
+    try:
+        assert "1/100000" in child.stderr.readline()
+        child.send_signal(signal.SIGINT)
+        assert child.wait(timeout=30) == 130
+    finally:
+        child.kill()
     assert "--resume long@v1 --models tests.toys:tiny" in child.stderr.read()
     listed = run(tmp_path, "artifacts", "list").stdout
     done = int(re.search(r"unfinished, (\d+) rounds", listed)[1])
