@@ -1,12 +1,15 @@
 """Bad values for every argument of every command, made and not chosen: what strangers' files and slips of the hand hold."""
 
+import inspect
 import io
 import json
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
@@ -98,6 +101,12 @@ def commands(group: typer.core.TyperGroup | None = None, path: tuple[str, ...] =
             yield " ".join((*path, name)), command
 
 
+def of_its_type(command: Any, name: str) -> list[str]:
+    """What is wrong for a parameter of that type, as the function behind the command declares it."""
+    declared = str(inspect.signature(command.callback).parameters[name].annotation)
+    return WHOLE if re.search(r"\bint\b", declared) else NUMBERS if re.search(r"\bfloat\b", declared) else WORDS
+
+
 def cases(folder: Path) -> list[list[str]]:
     """Command lines with one bad argument each."""
     paths = files(folder)
@@ -133,8 +142,7 @@ def cases(folder: Path) -> list[list[str]]:
             option = parameter.opts[0]
             if getattr(parameter, "is_flag", False) or (command, option) in free:
                 continue
-            kind = {"integer": WHOLE, "integer range": WHOLE, "float": NUMBERS}.get(parameter.type.name, WORDS)
-            for bad in special.get((command, option), by_name.get(option, kind)):
+            for bad in special.get((command, option), by_name.get(option, of_its_type(described, parameter.name))):
                 line = [*command.split(), *before.get(command, []), *with_it.get((command, option), [])]
                 rest = {"artifacts export": ["out"], "generator convert": ["out.safetensors"]}.get(command, [])
                 positional = not option.startswith("-")
