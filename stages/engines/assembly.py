@@ -165,6 +165,8 @@ def pair_source(plan: Plan, census: kinds.Census, device: torch.device) -> PairS
     if plan.latents is None:
         return None
     size, bank = census.shape[-1], kinds.read(plan.latents)
+    if plan.settings.pairs == "bank" and (plan.settings.generator or plan.settings.weights):
+        raise UserError("A generator and its weights are for live pairs; add --pairs live, or leave them out.")
     if plan.settings.pairs == "live":
         if plan.settings.pairs_per_class > 1:
             raise UserError("Live pairs are one a class, its centroid rendered; for more of them use --pairs bank.")

@@ -89,8 +89,10 @@ def from_weights(
 
 
 def no_prompt(settings: Generate) -> None:
-    if settings.prompt is not None:
-        raise UserError("This generator draws without a prompt; leave out --prompt.")
+    for name in ("prompt", "negative_prompt", "scheduler"):
+        if getattr(settings, name) is not None:
+            option, what = name.replace("_", "-"), name.replace("_", " ")
+            raise UserError(f"This generator draws without a {what}; leave out --{option}.")
 
 
 def again(

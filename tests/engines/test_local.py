@@ -254,3 +254,9 @@ def test_what_does_not_fit_is_named_before_the_first_round(toy_store, settings, 
         return
     with pytest.raises(UserError, match=sentence):
         assemble(planned(toy_store, **settings))
+
+
+@pytest.mark.parametrize("live", [{"generator": "tests.toys:linear"}, {"weights": "weights.pkl"}])
+def test_what_live_pairs_alone_need_is_not_passed_over_without_them(toy_store, live):
+    with pytest.raises(UserError, match="for live pairs; add --pairs live"):
+        assemble(planned(toy_store, **live))

@@ -142,6 +142,8 @@ def test_another_generator_is_not_taken_for_the_one_of_the_bank():
         ({"weights": "absent.pkl"}, "no weights at absent.pkl"),
         ({"weights": "./absent"}, "no weights at ./absent"),
         ({"prompt": "a cat"}, "without a prompt"),
+        ({"negative_prompt": "a dog"}, "without a negative prompt; leave out --negative-prompt"),
+        ({"scheduler": "ddim"}, "without a scheduler"),
     ],
 )
 def test_generators_that_can_not_be(settings, sentence):

@@ -92,7 +92,11 @@ def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path)
         return Home(int(context.node_config["partition-id"]), data, folder)
 
     with warnings.catch_warnings(), socket_folder() as sockets:
-        warnings.simplefilter("ignore")  # that run_simulation will go; what is to replace it leaves a daemon
+        for known in (
+            ".*run_simulation.*",
+            "Tip: In future versions of Ray",
+        ):  # what is to replace the first leaves a daemon
+            warnings.filterwarnings("ignore", known)
         run_simulation(
             server, client_app(home), clients,
             backend_config={
