@@ -190,9 +190,9 @@ def test_patience_ends_a_run_that_gets_no_better(toy_store):
     assert state.rounds == 2 and rounds.finished(federation, state)
 
 
-@pytest.mark.parametrize("pairs", ["bank", "live"])
-def test_both_kinds_of_pairs(toy_store, pairs):
-    _, state = played(planned(toy_store, pairs=pairs, generator="tests.toys:linear"))
+@pytest.mark.parametrize(("pairs", "generator"), [("bank", None), ("live", "tests.toys:linear")])
+def test_both_kinds_of_pairs(toy_store, pairs, generator):
+    _, state = played(planned(toy_store, pairs=pairs, generator=generator))
     assert state.history["server_metrics/mmd"].isfinite().all()
     assert len(state.download.images) == 5
     assert (state.download.latents == state.server.centroids).all() == (pairs == "live")
