@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from stages.algorithms.contract import Algorithm
 
 NAMES = (
-    "fedktl", "ktl", "fedproto", "fedtgp", "fd", "fml", "fedkd", "fedmrl", "lg-fedavg", "fedgen", "fedgh", "fedl2g",
-    "local",
+    "fedktl", "ktl", "fedproto", "fedtgp", "fd", "fml", "fedkd", "fedmrl", "fedavg", "lg-fedavg", "fedgen", "fedgh",
+    "fedl2g", "local",
 )  # fmt: skip
 
 

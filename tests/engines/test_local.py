@@ -26,6 +26,8 @@ QUICK = {**CODE, "feature_dim": 16, "rounds": 3, "batch_size": 8}
 def planned(store, algorithm="fedktl", seed=0, hyper=None, **settings) -> Plan:
     found = algorithms.get(algorithm)
     default = {"server_epochs": 2} if algorithm in ("fedktl", "ktl") else {}
+    if algorithm == "fedavg":  # for clients of one architecture
+        settings = {"models": "tests.toys:narrow", **settings}
     chosen = found.Hyper.make({**default, **(hyper or {})})
     data = write_toy_data(store, "solo", clients=1) if algorithm == "ktl" else store.open("toy")
     return Plan(found, chosen, Train.make(QUICK, settings), seed, data, store.open("bank"))
