@@ -54,8 +54,9 @@ def train(
     from stages import algorithms
     from stages import train as stage
 
-    hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
-    words = (given.get("models"), given.get("generator"), *(assignments or []))
+    words = (given.get("algorithm"), given.get("models"), given.get("generator"), assignments)
+    with plugins.only(*words):
+        hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
     if dry_run:
         with plugins.only(*words):
             previews = stage.dry_run(terminal.store, settings, hyper)

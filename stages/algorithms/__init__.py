@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stages import plugins
 from stages.errors import UserError, unknown
 from stages.settings import key
 
@@ -20,7 +21,11 @@ NAMES = (
 
 
 def get(name: str) -> Algorithm:
-    """The algorithm called `name`; UserError offers the near names."""
+    """The algorithm called `name`, or at `package.module:ALGORITHM`; UserError offers the near names."""
+    if plugins.is_path(name):
+        from stages.algorithms.own import load
+
+        return load(name)
     if name not in NAMES:
         raise unknown("algorithm", name, NAMES)
     return importlib.import_module(f"stages.algorithms.{name.replace('-', '_')}").ALGORITHM

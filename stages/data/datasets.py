@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stages.data import folders, npz, public
+from stages import plugins
+from stages.data import folders, npz, own, public
 from stages.data.images import Dataset, Pixels
 from stages.errors import UserError
 from stages.settings import Prepare
@@ -17,7 +18,7 @@ def read(settings: Prepare) -> Dataset:
     can = [name for name, known in public.SETS.items() if known.downloadable]
     if settings.download and settings.dataset not in can:
         raise UserError(f"{settings.dataset} has no download; leave out --download. It works for {', '.join(can)}.")
-    return READERS[settings.dataset](settings)
+    return (own.read if plugins.is_path(settings.dataset) else READERS[settings.dataset])(settings)
 
 
 def digits(settings: Prepare) -> Dataset:
