@@ -6,9 +6,8 @@ import sys
 import pytest
 import torch
 
-from stages import generate as generating
+import stages
 from stages import plugins
-from stages import train as training
 from stages.artifacts import kinds
 from stages.artifacts.store import Store
 from stages.errors import Interrupted, UserError
@@ -52,44 +51,44 @@ CLASSIFIERS = {
 def test_a_resumed_run_loads_only_code_that_the_user_names_again(toy_store, spy, changes, hyper):
     settings = Train.make(QUICK, {"algorithm": "local"}, changes)
     with pytest.raises(Interrupted):
-        training.train(toy_store, "spied", settings, hyper, StopAfter(1))
+        stages.train(toy_store, "spied", settings, hyper, StopAfter(1))
     forgotten(spy)
     for named in ({}, {"generator": "spy:linear"}, {"models": "spy:linear"}, {"models": "resnet4"}):
         with pytest.raises(UserError, match=r"--models spy:tiny|keeps its"):
-            training.resume(toy_store, "spied", named)
+            stages.resume(toy_store, "spied", named)
     assert not spy.exists() and "spy" not in sys.modules
-    training.resume(toy_store, "spied", {"models": "spy:tiny"})
+    stages.resume(toy_store, "spied", {"models": "spy:tiny"})
 
 
 def test_a_resumed_run_loads_its_own_algorithm_only_if_it_is_named_again(toy_store, spy):
     settings = Train.make(QUICK, {"algorithm": "spy:OWN"})
     with pytest.raises(Interrupted, match="--algorithm spy:OWN --models"):
-        training.train(toy_store, "spied", settings, {}, StopAfter(1))
+        stages.train(toy_store, "spied", settings, {}, StopAfter(1))
     forgotten(spy)
     for named in ({}, {"models": QUICK["models"]}, {"models": "spy:tiny"}, {"algorithm": ["local"]}):
         with pytest.raises(UserError, match=r"--algorithm spy:OWN|keeps its"):
-            training.resume(toy_store, "spied", named)
+            stages.resume(toy_store, "spied", named)
     assert not spy.exists() and "spy" not in sys.modules
-    run = training.resume(toy_store, "spied", {"algorithm": ["spy:OWN"], "models": QUICK["models"]})
+    run = stages.resume(toy_store, "spied", {"algorithm": ["spy:OWN"], "models": QUICK["models"]})
     assert run.attributes["facts"]["algorithm"] == "spy:OWN"
 
 
 def test_a_resumed_run_does_not_take_a_banks_word_for_its_generator(toy_store, spy):
-    generating.generate(toy_store, "spied", Generate(generator="spy:linear", samples=9))
+    stages.generate(toy_store, "spied", Generate(generator="spy:linear", samples=9))
     live = Train.make(QUICK, {"pairs": "live", "latents": "spied", "generator": "spy:linear", "rounds": 2})
     with pytest.raises(Interrupted, match="--generator spy:linear"):
-        training.train(toy_store, "spied", live, {"fedktl": {"server_epochs": 1}}, StopAfter(1))
+        stages.train(toy_store, "spied", live, {"fedktl": {"server_epochs": 1}}, StopAfter(1))
     forgotten(spy)
     with pytest.raises(UserError, match="--generator spy:linear"):
-        training.resume(toy_store, "spied", {"models": QUICK["models"]})
+        stages.resume(toy_store, "spied", {"models": QUICK["models"]})
     assert not spy.exists()
-    training.resume(toy_store, "spied", {"models": QUICK["models"], "generator": "spy:linear"})
+    stages.resume(toy_store, "spied", {"models": QUICK["models"], "generator": "spy:linear"})
 
 
 def test_a_resumed_bank_needs_its_generator_named(toy_store, spy):
     plan = Generate(generator="spy:linear", samples=9, batch_size=3)
     with pytest.raises(Interrupted, match=r"--resume spied@v1 --generator spy:linear"):
-        generating.generate(toy_store, "spied", plan, StopAfter(3))
+        stages.generate(toy_store, "spied", plan, StopAfter(3))
     forgotten(spy)
     for named in ([], ["--generator", "builtin"]):
         run(toy_store.root, "generate", "--resume", "spied", *named, code=2)

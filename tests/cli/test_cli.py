@@ -1,5 +1,6 @@
 """The program as a user runs it."""
 
+import importlib
 import json
 import os
 import re
@@ -165,7 +166,7 @@ def test_bad_input_ends_with_a_sentence_and_exit_code_2(store, arguments, senten
 
 
 def test_our_own_fault_is_exit_code_1_and_verbose_shows_where(store, monkeypatch):
-    monkeypatch.setattr("stages.train.dry_run", lambda *args: 1 / 0)
+    monkeypatch.setattr(importlib.import_module("stages.train"), "dry_run", lambda *args: 1 / 0)
     result = run(store, "train", "--dry-run", *TINY, code=1)
     assert "our fault" in result.stderr and "Traceback" not in result.stderr
 
