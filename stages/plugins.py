@@ -32,7 +32,11 @@ def is_path(name: str) -> bool:
 
 
 def parts(*texts: str | Sequence[str] | None) -> frozenset[str]:
-    """What the texts of settings and assignments name: `a=CNN,x:y+256` a, CNN, x:y and 256."""
+    """What the texts of settings and assignments name.
+
+    >>> sorted(parts("auxiliary=CNN,mine:net+256", ["mine:ALGORITHM"]))
+    ['256', 'CNN', 'auxiliary', 'mine:ALGORITHM', 'mine:net']
+    """
     each = [one for text in texts if text for one in ([text] if isinstance(text, str) else text)]
     return frozenset(part.strip() for text in each for part in re.split("[,+=]", text))
 
