@@ -26,7 +26,9 @@ def prepare(context: typer.Context, given: dict, name: Name = None, preset: Pres
     from stages.prepare import prepare as run
 
     with terminal.observer() as observer, plugins.only(given.get("dataset")):
-        artifact = run(terminal.store, name or settings.dataset.replace(":", "."), settings, observer)
+        artifact = run(
+            terminal.store, name or settings.dataset.rpartition("/")[2].replace(":", "."), settings, observer
+        )
     data = read(artifact)
     if json:
         shape = list(data.train.images.shape[1:])

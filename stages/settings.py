@@ -25,7 +25,7 @@ class Prepare(Settings):
 
     dataset: str = setting(
         "digits",
-        "Where the images come from: a name, or package.module:reader.",
+        "Where the images come from: a name, package.module:reader, or hf:FOLDER_OR_NAME.",
         panel="Images",
         choices=DATASETS,
         own=True,
