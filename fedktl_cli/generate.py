@@ -39,13 +39,14 @@ def generate(
     if resume and (name or preset or given.keys() - {"generator"}):
         raise UserError("--resume goes on with a bank as it was planned; give no other setting.")
     settings = Generate.make(presets.load(preset).generate, given)
-    from stages import generate as stage
+    from stages.generate import generate as begin
+    from stages.generate import resume as go_on
 
     with terminal.observer() as observer, plugins.only(given.get("generator")):
         if resume:
-            artifact = stage.resume(terminal.store, resume, given.get("generator"), observer)
+            artifact = go_on(terminal.store, resume, given.get("generator"), observer)
         else:
-            artifact = stage.generate(terminal.store, name or default_name(settings), settings, observer)
+            artifact = begin(terminal.store, name or default_name(settings), settings, observer)
     latents, images = artifact.group["latents"], artifact.group["images"]
     if json:
         terminal.json({

@@ -6,7 +6,7 @@ import typer
 
 from fedktl_cli.options import Json, Name, Preset, with_settings
 from fedktl_cli.terminal import guarded, here
-from stages import presets
+from stages import plugins, presets
 from stages.settings import Prepare
 
 
@@ -25,8 +25,10 @@ def prepare(context: typer.Context, given: dict, name: Name = None, preset: Pres
     from stages.artifacts.kinds import read
     from stages.prepare import prepare as run
 
-    with terminal.observer() as observer:
-        artifact = run(terminal.store, name or settings.dataset, settings, observer)
+    with terminal.observer() as observer, plugins.only(given.get("dataset")):
+        artifact = run(
+            terminal.store, name or settings.dataset.rpartition("/")[2].replace(":", "."), settings, observer
+        )
     data = read(artifact)
     if json:
         shape = list(data.train.images.shape[1:])

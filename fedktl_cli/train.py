@@ -52,13 +52,16 @@ def train(
     settings = Train.make(chosen.train, given)
     from fedktl_cli import tables
     from stages import algorithms
-    from stages import train as stage
+    from stages.train import dry_run as planned
+    from stages.train import resume as go_on
+    from stages.train import train as begin
 
-    hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
-    words = (given.get("models"), given.get("generator"), *(assignments or []))
+    words = (given.get("algorithm"), given.get("models"), given.get("generator"), assignments)
+    with plugins.only(*words):
+        hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
     if dry_run:
         with plugins.only(*words):
-            previews = stage.dry_run(terminal.store, settings, hyper)
+            previews = planned(terminal.store, settings, hyper)
         if json:
             terminal.json({"previews": previews})
         for preview in previews if not json else []:
@@ -66,9 +69,9 @@ def train(
         return
     with terminal.observer() as observer, plugins.only(*words):
         if resume:
-            published = [stage.resume(terminal.store, resume, given, observer)]
+            published = [go_on(terminal.store, resume, given, observer)]
         else:
-            published = stage.train(terminal.store, name, settings, hyper, observer)
+            published = begin(terminal.store, name, settings, hyper, observer)
     report(terminal, published, json)
 
 

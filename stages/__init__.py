@@ -1,1 +1,55 @@
-"""The four stages of fedktl and what they are made of. Nothing in here prints or knows a terminal."""
+"""fedktl from Python: the four stages as functions, their settings, and the store they read and write.
+
+    from stages import Prepare, Store, Train, prepare, read, train
+
+Whatever is named here is imported when it is first used, so `import stages` is instant. Nothing in here prints or knows a
+terminal.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stages.algorithms.contract import Algorithm as Algorithm
+    from stages.artifacts.kinds import read as read
+    from stages.artifacts.store import Store as Store
+    from stages.checking import check_algorithm as check_algorithm
+    from stages.errors import UserError as UserError
+    from stages.generate import generate as generate
+    from stages.prepare import prepare as prepare
+    from stages.report import report as report
+    from stages.settings import Generate as Generate
+    from stages.settings import Prepare as Prepare
+    from stages.settings import Report as Report
+    from stages.settings import Train as Train
+    from stages.train import resume as resume
+    from stages.train import train as train
+
+_HOMES = {
+    "Algorithm": "algorithms.contract", "Generate": "settings", "Prepare": "settings", "Report": "settings",
+    "Store": "artifacts.store", "Train": "settings", "UserError": "errors", "check_algorithm": "checking",
+    "generate": "generate", "prepare": "prepare", "read": "artifacts.kinds", "report": "report", "resume": "train",
+    "train": "train",
+}  # fmt: skip
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'stages' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"stages.{_HOMES[name]}"), name)
+
+
+class _Package(ModuleType):
+    """`stages.train` is the function, always; without this, importing the module of that name would take its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _HOMES:
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

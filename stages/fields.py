@@ -35,6 +35,7 @@ def setting(
     also: tuple[str, ...] = (),
     none: str | None = None,
     empty: bool = False,
+    own: bool = False,
     affects: bool = True,
     source: str = "",
 ) -> T:
@@ -42,12 +43,12 @@ def setting(
 
     `low`/`high` are inclusive bounds, `above` an exclusive one; `off` is the name of the option that
     switches a flag off, `also` are other spellings of the option; `none` is the word for None, which an empty text, where
-    `empty` allows it, is not; `affects` says whether a result depends on it, but for the last digits that another device
+    `empty` allows it, is not; with `own` a user's `package.module:name` is a choice too; `affects` says whether a result depends on it, but for the last digits that another device
     computes; `source` where the default comes from.
     """
     metadata = dict(
         help=help, panel=panel, choices=choices, low=low, high=high, above=above, off=off, also=also, none=none,
-        empty=empty, affects=affects, source=source,
+        empty=empty, own=own, affects=affects, source=source,
     )  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)  # type: ignore[return-value]
 
@@ -71,7 +72,7 @@ class Settings:
         if value == () and field.default:
             return f"{key(field)} must name at least one"
         for one in value if isinstance(value, tuple) else (value,):
-            if meta["choices"] and one is not None and one not in meta["choices"]:
+            if meta["choices"] and one is not None and one not in meta["choices"] and not (meta["own"] and ":" in one):
                 return str(unknown(f"value of {key(field)}", str(one), meta["choices"])).rstrip(".?")
             if one == "" and not meta["empty"]:
                 return f"{key(field)} must not be empty"

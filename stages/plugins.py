@@ -7,7 +7,9 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -16,6 +18,12 @@ from typing import Any
 from stages.errors import UserError, printable
 
 PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+OTHERS = (
+    os.path.dirname(__file__),
+    sysconfig.get_path("stdlib"),
+    sysconfig.get_path("purelib"),
+    "<",
+)  # code not the user's
 _named: ContextVar[frozenset[str] | None] = ContextVar("named", default=None)  # the paths that may be loaded; None: all
 
 
@@ -23,9 +31,14 @@ def is_path(name: str) -> bool:
     return ":" in name
 
 
-def parts(*texts: str | None) -> frozenset[str]:
-    """What the texts of settings and assignments name: `a=CNN,x:y+256` a, CNN, x:y and 256."""
-    return frozenset(part.strip() for text in texts if text for part in re.split("[,+=]", text))
+def parts(*texts: str | Sequence[str] | None) -> frozenset[str]:
+    """What the texts of settings and assignments name.
+
+    >>> sorted(parts("auxiliary=CNN,mine:net+256", ["mine:ALGORITHM"]))
+    ['256', 'CNN', 'auxiliary', 'mine:ALGORITHM', 'mine:net']
+    """
+    each = [one for text in texts if text for one in ([text] if isinstance(text, str) else text)]
+    return frozenset(part.strip() for text in each for part in re.split("[,+=]", text))
 
 
 def again(**settings: str | None) -> str:
@@ -34,7 +47,7 @@ def again(**settings: str | None) -> str:
 
 
 @contextmanager
-def only(*texts: str | None) -> Iterator[None]:
+def only(*texts: str | Sequence[str] | None) -> Iterator[None]:
     """Within, code is loaded only if the user named it in one of these texts, whatever an artifact or a file names."""
     named, outer = parts(*texts), _named.get()
     token = _named.set(named if outer is None else named & outer)
@@ -45,28 +58,42 @@ def only(*texts: str | None) -> Iterator[None]:
 
 
 def load(path: str, setting: str) -> Callable[..., Any]:
-    """The callable at `package.module:attribute`, the value of a setting; what it raises becomes a UserError.
-
-    The current folder is searched too, as with `python -m`. UserError if there is none, or the user did not name it.
-    """
-    shown, named = printable(path), _named.get()
-    if not PATH.fullmatch(path):
-        raise UserError(f"'{shown}' can't be loaded; write package.module:factory.")
-    if named is not None and path not in named:
-        raise UserError(
-            f"'{shown}' is code that a file names and you did not; to run it, say --{setting} {shown} as well."
-        )
-    module, _, attribute = path.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    found = called(f"'{shown}' can't be loaded", lambda: getattr(importlib.import_module(module), attribute))
+    """The callable at `package.module:attribute`, the value of a setting; what it raises becomes a UserError."""
+    found, shown = attribute(path, setting), printable(path)
     if not callable(found):
         raise UserError(f"'{shown}' is no function or class; write package.module:factory.")
     return partial(called, f"'{shown}' failed", found)
 
 
+def attribute(path: str, setting: str) -> Any:
+    """What is at `package.module:attribute`, the value of a setting.
+
+    The current folder is searched too, as with `python -m`. UserError if there is none, or the user did not name it.
+    """
+    shown, named = printable(path), _named.get()
+    if not PATH.fullmatch(path):
+        raise UserError(f"'{shown}' can't be loaded; write package.module:name.")
+    if named is not None and path not in named:
+        raise UserError(
+            f"'{shown}' is code that a file names and you did not; to run it, say --{setting} {shown} as well."
+        )
+    module, _, name = path.partition(":")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    return called(f"'{shown}' can't be loaded", lambda: getattr(importlib.import_module(module), name))
+
+
 def called(sentence: str, code: Callable[..., Any], *arguments: Any) -> Any:
+    """What the code returns; what it raises becomes a UserError that says where, but for a UserError of its own."""
     try:
         return code(*arguments)
+    except UserError:
+        raise
     except (Exception, SystemExit) as error:  # foreign code may raise anything
-        raise UserError(f"{sentence} ({type(error).__name__}: {printable(str(error))}).") from error
+        raise UserError(f"{sentence} ({type(error).__name__}: {printable(str(error))}{place(error)}).") from error
+
+
+def place(error: BaseException) -> str:
+    """The innermost line of the user's own code that the error went through, if it did."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OTHERS)]
+    return f"; {printable(os.path.basename(frames[-1].filename))}, line {frames[-1].lineno}" if frames else ""

@@ -23,7 +23,13 @@ PARTITIONS = ("dirichlet", "pathological", "extended-dirichlet", "iid", "counts"
 class Prepare(Settings):
     """Settings of `fedktl prepare`."""
 
-    dataset: str = setting("digits", "Where the images come from.", panel="Images", choices=DATASETS)
+    dataset: str = setting(
+        "digits",
+        "Where the images come from: a name, package.module:reader, or hf:FOLDER_OR_NAME.",
+        panel="Images",
+        choices=DATASETS,
+        own=True,
+    )
     source: str | None = setting(None, "Folder or file with the images already there.", panel="Images")
     download: bool = setting(False, "Let the reader download what is missing.", panel="Images")
     image_size: int = setting(32, "Side of the square images, in pixels.", panel="Images", low=8, high=1024)
@@ -111,7 +117,9 @@ class Generate(Settings):
 class Train(Settings):
     """Settings of `fedktl train`."""
 
-    algorithm: tuple[str, ...] = setting(("fedktl",), "What to run; repeatable.", panel="What")
+    algorithm: tuple[str, ...] = setting(
+        ("fedktl",), "What to run: a name, or package.module:ALGORITHM; repeatable.", panel="What"
+    )
     data: str | None = setting(None, "Data artifact; default: the newest.", panel="What")
     latents: str | None = setting(None, "Latents artifact; default: the newest.", panel="What")
     models: str = setting(

@@ -33,7 +33,11 @@ RESUMABLE = (  # what may change when a run goes on
     "rounds", "device", "workers", "in_flight", "offload", "checkpoint_every", "patience",
     "federation", "root_certificates", "client_cpus", "client_gpus", "round_timeout", "min_clients",
 )  # fmt: skip
-NAMING = ("models", "generator")  # given again, they say which code of the run's may be loaded, and change nothing
+NAMING = (
+    "algorithm",
+    "models",
+    "generator",
+)  # given again, they say which code of the run's may be loaded, and change nothing
 
 
 def train(
@@ -55,11 +59,12 @@ def train(
 def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observer = SILENT) -> Artifact:
     """Go on with an unfinished run, or with a finished one for more rounds (which makes its next version).
 
-    Code that the run names is loaded only if `changes` name it, too, in `models` or `generator`.
+    Code that the run names is loaded only if `changes` name it, too, in `algorithm`, `models` or `generator`.
     """
     wanted = Ref.parse(ref)
     path = find_unfinished(store, wanted)
     with ExitStack() as held:
+        held.enter_context(plugins.only(*map(changes.get, NAMING)))
         if path is not None:
             partial = Partial.reopen(path)
             held.callback(partial.close)
@@ -72,7 +77,6 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
             packed = packed_run(finished)
             if plan.settings.rounds <= int(packed["rounds"]):
                 raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more with --rounds.")
-        held.enter_context(plugins.only(*map(changes.get, NAMING)))
         found = held.enter_context(engine.opened(plan.settings, observer))
         if packed is None:
             federation, state = assemble(plan, found.images)
@@ -115,9 +119,8 @@ def plans(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]],
 @understood("What the run tells of itself")
 def plan_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any]) -> Plan:
     """The plan of an earlier run; UserError if its sources are gone or are not what they were."""
-    own = plugins.parts(
-        *(text for text in (*facts["settings"].values(), *facts["hyper"].values()) if type(text) is str)
-    )
+    said = (*facts["settings"].values(), *facts["hyper"].values(), facts["algorithm"])
+    own = plugins.parts(*(text for text in said if type(text) is str))
     for name, value in changes.items():
         if name not in RESUMABLE and not (name in NAMING and plugins.parts(value) <= own):
             raise UserError(f"A resumed run keeps its {name}; only {', '.join(RESUMABLE)} can change.")
@@ -150,7 +153,8 @@ def run_name(plan: Plan, name: str | None) -> str:
     single = len(plan.settings.algorithm) == len(plan.settings.seeds) == 1
     if name and single:
         return checked_name(name)
-    return checked_name("-".join(filter(None, [name, plan.algorithm.name, plan.data.ref.name, f"s{plan.seed}"])))
+    algorithm = plan.algorithm.name.replace(":", ".")  # of a user's own
+    return checked_name("-".join(filter(None, [name, algorithm, plan.data.ref.name, f"s{plan.seed}"])))
 
 
 def finish(
@@ -163,7 +167,9 @@ def finish(
             rounds.run(federation, state, fleet, observer, lambda s: _save(partial, s))
         observer.finish()
         if observer.stop_requested() and not rounds.finished(federation, state):
-            code = plugins.again(models=plan.settings.models, generator=plan.settings.generator)
+            code = plugins.again(
+                algorithm=plan.algorithm.name, models=plan.settings.models, generator=plan.settings.generator
+            )
             raise Interrupted(
                 f"Stopped after round {state.rounds}; go on with: fedktl train --resume {partial.ref}{code}"
             )

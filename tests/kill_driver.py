@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from stages import train as training
+import stages
 from stages.artifacts.kinds import read
 from stages.artifacts.partial import unfinished
 from stages.artifacts.store import Store
@@ -30,9 +30,9 @@ HYPER = {"fedktl": {"server_epochs": 2}}
 
 def train_or_resume(store: Store) -> None:
     if unfinished(store):
-        training.resume(store, "killed", CODE)
+        stages.resume(store, "killed", CODE)
     else:
-        training.train(store, "killed", PLAN, HYPER)
+        stages.train(store, "killed", PLAN, HYPER)
 
 
 STAGES = {

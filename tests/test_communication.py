@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages import algorithms, train
+from stages import algorithms
 from stages.algorithms import fedkd
 from stages.algorithms.contract import cost, sent, tensors
 from stages.algorithms.fedktl import Download
@@ -20,6 +20,7 @@ from stages.engines import rounds
 from stages.engines.assembly import Plan, assemble
 from stages.engines.local import InProcess
 from stages.settings import Train
+from stages.train import preview
 
 K, C, F, W, PIXELS = 20, 100, 512, 512, 3 * 32 * 32  # clients, classes, feature_dim, latent width, numbers in an image
 HEAD = F * C + C
@@ -126,8 +127,8 @@ def test_fedkd_sends_each_matrix_in_as_few_numbers_as_its_rank_allows(store):
 
 @pytest.mark.parametrize("name", ["lg-fedavg", "fedktl"])
 def test_a_dry_run_foretells_the_same(store, pairs, name):
-    preview = train.preview(planned(store, name))
-    assert (preview["upload_floats_per_round"], preview["download_floats_per_round"]) == formulas(pairs)[name]
+    told = preview(planned(store, name))
+    assert (told["upload_floats_per_round"], told["download_floats_per_round"]) == formulas(pairs)[name]
 
 
 def test_bytes_are_all_that_is_sent(store, pairs):

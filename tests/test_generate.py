@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages import train as stage
+import stages
 from stages.artifacts.kinds import read
 from stages.artifacts.partial import unfinished
 from stages.errors import Interrupted, UserError
@@ -57,7 +57,7 @@ def test_the_centroids_of_a_run(toy_store):
     from stages.settings import Train
 
     settings = Train.make(QUICK, {"rounds": 1})
-    (run,) = stage.train(toy_store, "taught", settings, {"fedktl": {"server_epochs": 1}})
+    (run,) = stages.train(toy_store, "taught", settings, {"fedktl": {"server_epochs": 1}})
     bank = made(toy_store, from_latents="taught@v1")
     assert np.array_equal(bank.latents, read(run).centroids)
     assert bank.artifact.attributes["made_from"]["run"] == run.identity
@@ -93,7 +93,7 @@ def test_arrays_are_known_by_what_they_are_and_not_by_their_suffix(toy_store, tm
 def test_a_run_without_centroids_has_none_to_render(toy_store):
     from stages.settings import Train
 
-    stage.train(toy_store, "alone", Train.make(QUICK, {"rounds": 1, "algorithm": "local"}), {})
+    stages.train(toy_store, "alone", Train.make(QUICK, {"rounds": 1, "algorithm": "local"}), {})
     with pytest.raises(UserError, match=r"alone holds float32 \(0, 0\)"):
         made(toy_store, from_latents="alone")
 
@@ -101,7 +101,8 @@ def test_a_run_without_centroids_has_none_to_render(toy_store):
 def test_a_failing_generator_leaves_nothing(toy_store, monkeypatch):
     monkeypatch.setattr(LinearGenerator, "render", lambda self, latents: 1 / 0)
     with pytest.raises(
-        UserError, match=r"'tests\.toys:linear' failed in render \(ZeroDivisionError: division by zero\)"
+        UserError,
+        match=r"'tests\.toys:linear' failed in render \(ZeroDivisionError: division by zero; test_generate\.py, line \d+\)",
     ):
         made(toy_store, name="broken")
     assert toy_store.versions("latents", "broken") == [] and not toy_store.leftovers()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import train as training
+import stages
 from stages.artifacts import seal
 from stages.artifacts.partial import unfinished
 from tests.kill_driver import HYPER, PLAN, STAGES
@@ -18,7 +18,7 @@ from tests.test_train import assert_same, numbers
 @pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_at_random_moments(toy_store, stage, kills):
-    (finished,) = training.train(toy_store, "finished", PLAN, HYPER)
+    (finished,) = stages.train(toy_store, "finished", PLAN, HYPER)
     before = {
         ref: seal.opened(toy_store.path(ref), thorough=True)
         for k in ("data", "latents", "run")

@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 
-from stages import generate as generating
+import stages
 from stages import plugins
-from stages import train as training
+from stages.artifacts import kinds
+from stages.artifacts.store import Store
 from stages.errors import Interrupted, UserError
 from stages.generators import registry
 from stages.settings import Generate, Train
@@ -20,7 +21,7 @@ from tests.toys import LinearGenerator
 SPY = """
 import os
 os.open({marker!r}, os.O_CREAT)
-from tests.toys import linear, tiny
+from tests.toys import OWN, halves, linear, tiny
 """
 
 
@@ -50,31 +51,44 @@ CLASSIFIERS = {
 def test_a_resumed_run_loads_only_code_that_the_user_names_again(toy_store, spy, changes, hyper):
     settings = Train.make(QUICK, {"algorithm": "local"}, changes)
     with pytest.raises(Interrupted):
-        training.train(toy_store, "spied", settings, hyper, StopAfter(1))
+        stages.train(toy_store, "spied", settings, hyper, StopAfter(1))
     forgotten(spy)
     for named in ({}, {"generator": "spy:linear"}, {"models": "spy:linear"}, {"models": "resnet4"}):
         with pytest.raises(UserError, match=r"--models spy:tiny|keeps its"):
-            training.resume(toy_store, "spied", named)
+            stages.resume(toy_store, "spied", named)
     assert not spy.exists() and "spy" not in sys.modules
-    training.resume(toy_store, "spied", {"models": "spy:tiny"})
+    stages.resume(toy_store, "spied", {"models": "spy:tiny"})
+
+
+def test_a_resumed_run_loads_its_own_algorithm_only_if_it_is_named_again(toy_store, spy):
+    settings = Train.make(QUICK, {"algorithm": "spy:OWN"})
+    with pytest.raises(Interrupted, match="--algorithm spy:OWN --models"):
+        stages.train(toy_store, "spied", settings, {}, StopAfter(1))
+    forgotten(spy)
+    for named in ({}, {"models": QUICK["models"]}, {"models": "spy:tiny"}, {"algorithm": ["local"]}):
+        with pytest.raises(UserError, match=r"--algorithm spy:OWN|keeps its"):
+            stages.resume(toy_store, "spied", named)
+    assert not spy.exists() and "spy" not in sys.modules
+    run = stages.resume(toy_store, "spied", {"algorithm": ["spy:OWN"], "models": QUICK["models"]})
+    assert run.attributes["facts"]["algorithm"] == "spy:OWN"
 
 
 def test_a_resumed_run_does_not_take_a_banks_word_for_its_generator(toy_store, spy):
-    generating.generate(toy_store, "spied", Generate(generator="spy:linear", samples=9))
+    stages.generate(toy_store, "spied", Generate(generator="spy:linear", samples=9))
     live = Train.make(QUICK, {"pairs": "live", "latents": "spied", "generator": "spy:linear", "rounds": 2})
     with pytest.raises(Interrupted, match="--generator spy:linear"):
-        training.train(toy_store, "spied", live, {"fedktl": {"server_epochs": 1}}, StopAfter(1))
+        stages.train(toy_store, "spied", live, {"fedktl": {"server_epochs": 1}}, StopAfter(1))
     forgotten(spy)
     with pytest.raises(UserError, match="--generator spy:linear"):
-        training.resume(toy_store, "spied", {"models": QUICK["models"]})
+        stages.resume(toy_store, "spied", {"models": QUICK["models"]})
     assert not spy.exists()
-    training.resume(toy_store, "spied", {"models": QUICK["models"], "generator": "spy:linear"})
+    stages.resume(toy_store, "spied", {"models": QUICK["models"], "generator": "spy:linear"})
 
 
 def test_a_resumed_bank_needs_its_generator_named(toy_store, spy):
     plan = Generate(generator="spy:linear", samples=9, batch_size=3)
     with pytest.raises(Interrupted, match=r"--resume spied@v1 --generator spy:linear"):
-        generating.generate(toy_store, "spied", plan, StopAfter(3))
+        stages.generate(toy_store, "spied", plan, StopAfter(3))
     forgotten(spy)
     for named in ([], ["--generator", "builtin"]):
         run(toy_store.root, "generate", "--resume", "spied", *named, code=2)
@@ -93,6 +107,60 @@ def test_a_preset_file_can_not_have_code_run_by_itself(toy_store, spy, tmp_path)
         run(toy_store.root, command, "--preset", str(preset), *words)
 
 
+def test_nor_can_it_have_an_algorithm_run(toy_store, spy, tmp_path):
+    preset = tmp_path / "mine.toml"
+    preset.write_text('[train]\nalgorithm = "spy:OWN"\nrounds = 1\n')
+    words = ["train", "--preset", str(preset), "--models", "tests.toys:tiny"]
+    assert "--algorithm spy:OWN" in run(toy_store.root, *words, code=2).stderr
+    assert not spy.exists()
+    assert "spy.OWN-toy-s0@v1" in run(toy_store.root, *words, "--algorithm", "spy:OWN").stdout
+
+
+def test_an_own_data_set(tmp_path, spy):
+    words = ["prepare", "--clients", "2", "--beta", "10", "--image-size", "16"]
+    told = json.loads(run(tmp_path, *words, "--dataset", "spy:halves", "--json").stdout)
+    assert told["data"] == "spy.halves@v1" and told["class_names"] == ["dark", "light"]
+    assert sum(map(sum, told["counts"])) == 400
+    data = kinds.read(Store(tmp_path).open("spy.halves"))
+    assert (data.train.images == data.train.labels[:, None, None, None] * 255).all()
+    forgotten(spy)
+    preset = tmp_path / "mine.toml"
+    preset.write_text('[prepare]\ndataset = "spy:halves"\n')
+    assert "--dataset spy:halves" in run(tmp_path, "prepare", "--preset", str(preset), code=2).stderr
+    assert not spy.exists()
+
+
+NO_READERS = {
+    "tests.toys:tiny": "'tests.toys:tiny' failed (TypeError",
+    "builtins:str": "gave a str, not a stages.data.images.Dataset",
+    "tests.toys:wide": "gave images uint8 [",
+}
+
+
+@pytest.mark.parametrize(("path", "sentence"), NO_READERS.items())
+def test_what_is_no_reader_gets_a_sentence_and_leaves_nothing(tmp_path, path, sentence):
+    told = run(tmp_path, "prepare", "--clients", "2", "--beta", "10", "--dataset", path, code=2).stderr
+    assert sentence in " ".join(told.split())
+    assert not list(tmp_path.glob("data/*/v*"))
+
+
+NO_ALGORITHMS = {"tests.toys:tiny": "is a function, not a stages.algorithms", "tests.toys:absent": "AttributeError"}
+
+
+@pytest.mark.parametrize(("path", "sentence"), NO_ALGORITHMS.items())
+def test_what_is_no_algorithm_gets_a_sentence(tmp_path, path, sentence):
+    assert sentence in " ".join(run(tmp_path, "algorithms", "show", path, code=2).stderr.split())
+
+
+def test_an_own_algorithm_is_shown_set_and_blamed_with_the_line(toy_store):
+    assert "pace" in run(toy_store.root, "algorithms", "show", "tests.toys:OWN").stdout
+    words = ["train", "--algorithm", "tests.toys:OWN", "--rounds", "1", "--models", "tests.toys:tiny", "--set"]
+    run(toy_store.root, *words, "tests.toys:OWN.pace=0.5")
+    assert "must be at least 0" in run(toy_store.root, *words, "pace=-1", code=2).stderr
+    told = " ".join(run(toy_store.root, *words, "pace=0", code=2).stderr.split())
+    assert "'tests.toys:OWN' failed in server_update (ZeroDivisionError" in told and "; toys.py, line " in told
+
+
 def test_within_only_the_innermost_and_outermost_word_both_count():
     with plugins.only("a:b,tests.toys:tiny+4"), plugins.only("tests.toys:tiny", "tests.toys:linear"):
         assert plugins.load("tests.toys:tiny", "models")
@@ -104,9 +172,9 @@ def test_within_only_the_innermost_and_outermost_word_both_count():
 PATHS = {  # as --generator, and what the sentence says
     "os:system": "'os:system' failed",
     "sys:exit": "'sys:exit' failed (SystemExit",
-    "..:x": "package.module:factory",
-    ":x": "package.module:factory",
-    "a b:c": "package.module:factory",
+    "..:x": "package.module:name",
+    ":x": "package.module:name",
+    "a b:c": "package.module:name",
     "nowhere_at_all:x": "can't be loaded (ModuleNotFoundError",
     "tests.toys:absent": "can't be loaded (AttributeError",
     "tests.toys:CODE": "can't be loaded",

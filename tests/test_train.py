@@ -1,6 +1,7 @@
 """The train stage: plans, resuming, publishing, previews."""
 
 import dataclasses
+import importlib
 import json
 import re
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load
 
-from stages import train as stage
+import stages
 from stages.artifacts.kinds import read
 from stages.artifacts.partial import find_unfinished, progress, unfinished
 from stages.artifacts.refs import Ref
@@ -21,9 +22,12 @@ from tests.engines.test_local import CODE, QUICK
 
 HYPER = {"fedktl": {"server_epochs": 2}}
 
+stage = importlib.import_module("stages.train")  # of which `stages.train` is the function
+
 
 def settings(**changes) -> Train:
-    return Train.make(QUICK, changes)
+    own = {"models": "tests.toys:narrow"} if changes.get("algorithm") == "fedavg" else {}  # one architecture for all
+    return Train.make(QUICK, own, changes)
 
 
 class StopAfter(Observer):
@@ -52,7 +56,7 @@ def assert_same(one, other):
 
 
 def test_a_run_holds_what_its_schema_says(toy_store):
-    (artifact,) = stage.train(toy_store, "first", settings(), HYPER)
+    (artifact,) = stages.train(toy_store, "first", settings(), HYPER)
     run = read(artifact)
     assert str(artifact.ref) == "first@v1"
     assert run.test_accuracy.shape == (4, 4) and run.upload_floats.shape == (3, 4)
@@ -68,7 +72,7 @@ def test_a_run_holds_what_its_schema_says(toy_store):
 
 
 def test_one_run_per_algorithm_and_seed(toy_store):
-    made = stage.train(toy_store, None, settings(algorithm=["fedktl", "local"], seeds="0,1", rounds=1), HYPER)
+    made = stages.train(toy_store, None, settings(algorithm=["fedktl", "local"], seeds="0,1", rounds=1), HYPER)
     assert [a.ref.name for a in made] == ["fedktl-toy-s0", "fedktl-toy-s1", "local-toy-s0", "local-toy-s1"]
     assert "latents" not in made[2].attributes["made_from"]
 
@@ -76,11 +80,11 @@ def test_one_run_per_algorithm_and_seed(toy_store):
 @pytest.mark.parametrize("algorithm", ["fedktl", "fedproto", "local"])
 def test_stopped_and_resumed_equals_one_go(toy_store, algorithm):
     plan = settings(algorithm=algorithm, rounds=4)
-    (whole,) = stage.train(toy_store, "whole", plan, HYPER if algorithm == "fedktl" else {})
+    (whole,) = stages.train(toy_store, "whole", plan, HYPER if algorithm == "fedktl" else {})
     with pytest.raises(Interrupted, match="--resume halved@v1"):
-        stage.train(toy_store, "halved", plan, HYPER if algorithm == "fedktl" else {}, StopAfter(2))
+        stages.train(toy_store, "halved", plan, HYPER if algorithm == "fedktl" else {}, StopAfter(2))
     assert [path.parent.name for path in unfinished(toy_store)] == ["halved"]
-    resumed = stage.resume(toy_store, "halved", CODE)
+    resumed = stages.resume(toy_store, "halved", CODE)
     assert str(resumed.ref) == "halved@v1"
     assert_same(numbers(whole), numbers(resumed))
 
@@ -99,47 +103,47 @@ def test_a_stop_asked_for_at_any_moment_keeps_the_round_it_names(toy_store):
     for number in range(3):
         name = f"stop-{number}"
         with pytest.raises(Interrupted) as stopped:
-            stage.train(toy_store, name, settings(algorithm="local", checkpoint_every=100), {}, StopAtCall(number))
+            stages.train(toy_store, name, settings(algorithm="local", checkpoint_every=100), {}, StopAtCall(number))
         said = int(re.search(r"after round (\d+)", str(stopped.value))[1])
         assert progress(find_unfinished(toy_store, Ref(name))) == said
 
 
 def test_killed_before_the_first_round_ended(toy_store, monkeypatch):
     plan = settings(algorithm="local")
-    (whole,) = stage.train(toy_store, "whole", plan, {})
+    (whole,) = stages.train(toy_store, "whole", plan, {})
     with monkeypatch.context() as patched:
         patched.setattr("stages.engines.rounds.play_round", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            stage.train(toy_store, "early", plan, {})
-    assert_same(numbers(whole), numbers(stage.resume(toy_store, "early", CODE)))
+            stages.train(toy_store, "early", plan, {})
+    assert_same(numbers(whole), numbers(stages.resume(toy_store, "early", CODE)))
 
 
 def test_a_finished_run_goes_on_for_more_rounds_as_its_next_version(toy_store):
-    (longer,) = stage.train(toy_store, "longer", settings(algorithm="local", rounds=5), {})
-    (first,) = stage.train(toy_store, "first", settings(algorithm="local", rounds=3), {})
+    (longer,) = stages.train(toy_store, "longer", settings(algorithm="local", rounds=5), {})
+    (first,) = stages.train(toy_store, "first", settings(algorithm="local", rounds=3), {})
     before = numbers(first)
-    extended = stage.resume(toy_store, "first", {**CODE, "rounds": 5})
+    extended = stages.resume(toy_store, "first", {**CODE, "rounds": 5})
     assert str(extended.ref) == "first@v2"
     assert_same(numbers(longer), numbers(extended))
     assert_same(before, numbers(toy_store.open("first@v1", thorough=True)))
 
 
 def test_a_run_from_before_auc_was_measured_goes_on(toy_store, monkeypatch):
-    stage.train(toy_store, "old", settings(algorithm="local", rounds=2), {})
+    stages.train(toy_store, "old", settings(algorithm="local", rounds=2), {})
     packed = stage.packed_run
 
     def without_auc(artifact):
         return {name: value for name, value in packed(artifact).items() if not name.endswith("test_auc")}
 
     monkeypatch.setattr(stage, "packed_run", without_auc)
-    auc = read(stage.resume(toy_store, "old", {"rounds": 4, **CODE})).test_auc
+    auc = read(stages.resume(toy_store, "old", {"rounds": 4, **CODE})).test_auc
     assert np.isnan(auc).all(1).tolist() == [True, True, True, False, False]
 
 
 def test_a_finished_run_without_more_rounds_is_left_alone(toy_store):
-    stage.train(toy_store, "first", settings(algorithm="local"), {})
+    stages.train(toy_store, "first", settings(algorithm="local"), {})
     with pytest.raises(UserError, match="--rounds"):
-        stage.resume(toy_store, "first", CODE)
+        stages.resume(toy_store, "first", CODE)
 
 
 def test_what_may_change_on_resume_changes_no_result_but_how_long_it_goes():
@@ -149,43 +153,43 @@ def test_what_may_change_on_resume_changes_no_result_but_how_long_it_goes():
 
 def test_only_a_few_settings_may_change_on_resume(toy_store):
     with pytest.raises(Interrupted):
-        stage.train(toy_store, "first", settings(algorithm="local"), {}, StopAfter(1))
+        stages.train(toy_store, "first", settings(algorithm="local"), {}, StopAfter(1))
     with pytest.raises(UserError, match="keeps its lr"):
-        stage.resume(toy_store, "first", {"lr": 0.5})
+        stages.resume(toy_store, "first", {"lr": 0.5})
 
 
 def test_latents_of_another_generator_are_refused_on_resume(toy_store):
     with pytest.raises(Interrupted):
-        stage.train(toy_store, "first", settings(), HYPER, StopAfter(1))
+        stages.train(toy_store, "first", settings(), HYPER, StopAfter(1))
     toy_store.remove(toy_store.resolve("bank@v1"))
     write_toy_latents(toy_store, seed=1)  # takes the same name and version
     with pytest.raises(UserError, match="not the one this run was made from"):
-        stage.resume(toy_store, "first", CODE)
+        stages.resume(toy_store, "first", CODE)
 
 
 def test_a_diverging_run_names_its_last_good_checkpoint_and_stays_resumable(toy_store):
     with pytest.raises(UserError, match=r"Client \d diverged.*last good checkpoint is .*checkpoint-\d{6}"):
-        stage.train(toy_store, "wild", settings(algorithm="local", models="tests.toys:wild", checkpoint_every=1), {})
+        stages.train(toy_store, "wild", settings(algorithm="local", models="tests.toys:wild", checkpoint_every=1), {})
     (folder,) = unfinished(toy_store)
     assert list(folder.glob("checkpoint-*"))
     with pytest.raises(UserError, match="diverged"):
-        stage.resume(toy_store, "wild", {"models": "tests.toys:wild"})
+        stages.resume(toy_store, "wild", {"models": "tests.toys:wild"})
 
 
 def test_a_run_that_another_process_works_on_is_not_resumed(toy_store):
     class Intruder(Observer):
         def advance(self, steps=1, **facts):
             with pytest.raises(UserError, match="Another process"):
-                stage.resume(toy_store, "busy", CODE)
+                stages.resume(toy_store, "busy", CODE)
 
-    stage.train(toy_store, "busy", settings(algorithm="local", rounds=1), {}, Intruder())
+    stages.train(toy_store, "busy", settings(algorithm="local", rounds=1), {}, Intruder())
 
 
 def test_a_dry_run_counts_what_a_real_round_sends_and_writes_nothing(toy_store):
     before = sorted(toy_store.root.rglob("*"))
     (preview,) = stage.dry_run(toy_store, settings(), HYPER)
     assert sorted(toy_store.root.rglob("*")) == before
-    (artifact,) = stage.train(toy_store, None, settings(rounds=2), HYPER)
+    (artifact,) = stages.train(toy_store, None, settings(rounds=2), HYPER)
     run = read(artifact)
     assert preview["upload_floats_per_round"] == run.upload_floats[1].sum()
     assert preview["download_floats_per_round"] == run.download_floats[1].sum()
@@ -203,17 +207,17 @@ def test_a_dry_run_counts_what_a_real_round_sends_and_writes_nothing(toy_store):
 )  # fmt: skip
 def test_names_that_are_wrong_get_the_near_ones(toy_store, changes, sentence):
     with pytest.raises(UserError, match=sentence):
-        stage.train(toy_store, None, settings(**changes), {})
+        stages.train(toy_store, None, settings(**changes), {})
     assert not unfinished(toy_store)
 
 
 def test_a_bank_smaller_than_the_number_of_classes(toy_store):
     write_toy_latents(toy_store, "poor", count=4)
     with pytest.raises(UserError, match=re.escape("4 latents and 5 classes")):
-        stage.train(toy_store, None, settings(latents="poor"), {})
+        stages.train(toy_store, None, settings(latents="poor"), {})
 
 
 def test_newest_data_and_latents_are_the_default(toy_store):
     write_toy_data(toy_store, "newer", seed=3)
-    (artifact,) = stage.train(toy_store, None, settings(rounds=1), HYPER)
+    (artifact,) = stages.train(toy_store, None, settings(rounds=1), HYPER)
     assert artifact.attributes["facts"]["data"] == "newer@v1"

@@ -1,9 +1,15 @@
 """Small generators and models that tests name as `tests.toys:...`."""
 
+from dataclasses import dataclass, replace
+
+import numpy as np
 import torch
 from torch import nn
 
+from stages.algorithms import fedproto
+from stages.data.images import Dataset, Pixels
 from stages.generators.protocol import to_uint8
+from stages.settings import setting
 
 
 class LinearGenerator:
@@ -57,3 +63,28 @@ class Loud(nn.Module):
 def wild(channels, size, classes):
     """A classifier whose logits are infinite: its loss is no number from the first step on."""
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, 16), Loud(), nn.Linear(16, classes))
+
+
+def halves(settings):
+    """A data set of black images of class `dark` and white ones of class `light`."""
+    labels = np.arange(400) % 2
+    pixels = np.broadcast_to((labels * 255).astype(np.uint8)[:, None, None], (400, 8, 8))
+    return Dataset(Pixels(pixels, settings.image_size), labels, 400, ["dark", "light"], "halves")
+
+
+def wide(settings):
+    """The same, twice as large as asked for."""
+    return replace(halves(settings), images=Pixels(np.zeros((400, 8, 8), np.uint8), 2 * settings.image_size))
+
+
+@dataclass(frozen=True)
+class Hyper(fedproto.Hyper):
+    pace: float = setting(1.0, "What prototypes are divided by.", low=0)
+
+
+def divided(hyper, *known):
+    state, download, metrics = fedproto.server_update(hyper, *known)
+    return state, replace(download, prototypes=download.prototypes * (1 / hyper.pace)), metrics
+
+
+OWN = replace(fedproto.ALGORITHM, name="divided", Hyper=Hyper, server_update=divided)

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stages import plugins
 from stages.errors import UserError, unknown
 from stages.settings import key
 
@@ -14,13 +15,17 @@ if TYPE_CHECKING:
     from stages.algorithms.contract import Algorithm
 
 NAMES = (
-    "fedktl", "ktl", "fedproto", "fedtgp", "fd", "fml", "fedkd", "fedmrl", "lg-fedavg", "fedgen", "fedgh", "fedl2g",
-    "local",
+    "fedktl", "ktl", "fedproto", "fedtgp", "fd", "fml", "fedkd", "fedmrl", "fedavg", "lg-fedavg", "fedgen", "fedgh",
+    "fedl2g", "local",
 )  # fmt: skip
 
 
 def get(name: str) -> Algorithm:
-    """The algorithm called `name`; UserError offers the near names."""
+    """The algorithm called `name`, or at `package.module:ALGORITHM`; UserError offers the near names."""
+    if plugins.is_path(name):
+        from stages.algorithms.own import load
+
+        return load(name)
     if name not in NAMES:
         raise unknown("algorithm", name, NAMES)
     return importlib.import_module(f"stages.algorithms.{name.replace('-', '_')}").ALGORITHM

@@ -165,7 +165,7 @@ class Predictor:
     rule: str = "the largest of head(base(x))"
     tensors: Mapping[str, Tensor] = field(
         default_factory=dict
-    )  # by the names in the rule; `head.` replaces the client's
+    )  # by the names in the rule; `base.` and `head.` replace the client's
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,8 @@ class Algorithm:
     `Download` is its record, so that a checkpoint can rebuild it. `outline(upload)` gives an upload's tensors in shapes
     that depend on the model and the classes only, not on what was learned. `check(hyper, task, models)` raises UserError, with
     the reason, for clients' models that the algorithm can't federate. `unit_rows` are tensors of the outline that have no row
-    longer than 1. `predictor(hyper, shared, client, download)` says for other programs what `predict` does.
+    longer than 1. With `same_start` clients of one architecture start from the same weights, whatever `initial_weights` says.
+    `predictor(hyper, shared, client, download)` says for other programs what `predict` does.
     """
 
     name: str
@@ -190,8 +191,8 @@ class Algorithm:
     outline: Callable[[Any], Mapping[str, Tensor]] = lambda upload: tensors(upload)
     check: Callable[[Any, Task, Sequence[SplitModel]], None] = lambda hyper, task, models: None
     predictor: Callable[[Any, Any, ClientState, Any], Predictor] = lambda hyper, shared, client, download: Predictor()
-
     unit_rows: tuple[str, ...] = ()
+    same_start: bool = False
 
 
 def tensors(record: Any) -> dict[str, Tensor]:

@@ -18,14 +18,20 @@ Weights = Mapping[str, Tensor]
 
 
 def average(states: Sequence[Weights], counts: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
-    """Mean of equal-shaped weights, each state counting as much as its number of images, or all alike."""
+    """Mean of equal-shaped weights, each state counting as much as its number of images, or all alike.
+
+    Whole numbers, such as BatchNorm's count of batches, are rounded.
+    """
     numbers = counts or [torch.ones(())] * len(states)
     shares = torch.stack([number.cpu() for number in numbers]).double()
     means = {name: torch.zeros_like(tensor, dtype=torch.float32) for name, tensor in states[0].items()}
     for state, share in zip(states, (shares / shares.sum()).tolist(), strict=True):
         for name, mean in means.items():
             mean.add_(state[name], alpha=share)
-    return {name: mean.to(states[0][name].dtype) for name, mean in means.items()}
+    kinds = {name: tensor.dtype for name, tensor in states[0].items()}
+    return {
+        name: (mean if kinds[name].is_floating_point else mean.round()).to(kinds[name]) for name, mean in means.items()
+    }
 
 
 def auxiliary(architecture: str, task: Task, rng: Rng, feature_dim: int) -> SplitModel:

@@ -54,6 +54,9 @@ class Artifact:
     path: Path
     attributes: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.ref} in {str(self.path)!r}>"
+
     @property
     def kind(self) -> str:
         return self.attributes["kind"]

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stages.data import folders, npz, public
+from stages import plugins
+from stages.data import folders, hub, npz, own, public
 from stages.data.images import Dataset, Pixels
 from stages.errors import UserError
 from stages.settings import Prepare
@@ -14,10 +15,12 @@ from stages.settings import Prepare
 
 def read(settings: Prepare) -> Dataset:
     """The data set that the settings name, its images brought to `image_size`; UserError if it can't be had."""
+    if settings.dataset.startswith("hf:"):
+        return hub.read(settings)
     can = [name for name, known in public.SETS.items() if known.downloadable]
     if settings.download and settings.dataset not in can:
         raise UserError(f"{settings.dataset} has no download; leave out --download. It works for {', '.join(can)}.")
-    return READERS[settings.dataset](settings)
+    return (own.read if plugins.is_path(settings.dataset) else READERS[settings.dataset])(settings)
 
 
 def digits(settings: Prepare) -> Dataset:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 
@@ -134,10 +134,15 @@ def channels_first(values: np.ndarray, what: str = "Images") -> np.ndarray:
 
 def decoded(path: Path, size: int, squeeze: bool = False) -> np.ndarray:
     """uint8 [size, size, 3] of an image file: short side brought to `size` (antialiased), centre-cropped; or squeezed."""
+    return unpacked(lambda: opened(path), printable(str(path)), size, squeeze)
+
+
+def unpacked(opening: Callable[[], IO[bytes]], name: str, size: int, squeeze: bool) -> np.ndarray:
+    """The same of whatever `opening` opens; `name` is what an error calls it."""
     from PIL import Image, ImageOps
 
     try:
-        with opened(path) as file, Image.open(file) as image:
+        with opening() as file, Image.open(file) as image:
             if not squeeze:  # which is there to equal others' pixels
                 image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder leave out detail nobody will see
             if image.mode.startswith(("I", "F")):
@@ -149,7 +154,7 @@ def decoded(path: Path, size: int, squeeze: bool = False) -> np.ndarray:
                 fitted = ImageOps.fit(colours, (size, size), Image.Resampling.BILINEAR)
     except Exception as error:  # a decoder may raise anything on bytes that may be anyone's
         why = "it is not an image" if isinstance(error, Image.UnidentifiedImageError) else reason(error)
-        raise UserError(f"{printable(str(path))} can't be read as an image ({why}); repair or remove it.") from error
+        raise UserError(f"{name} can't be read as an image ({why}); repair or remove it.") from error
     return np.asarray(fitted)
 
 

@@ -153,7 +153,7 @@ def model_of(
 ) -> split.SplitModel:
     """A client's freshly initialised model, the same wherever it is built."""
     name = split.architectures(plan.settings.models, census.clients)[client]
-    same = plan.settings.initial_weights == "same"
+    same = plan.algorithm.same_start or plan.settings.initial_weights == "same"
     seed = plan.seed if same else Rng(plan.seed).seed("weights", client)
     model = split.build(name, census.shape, census.classes, plan.settings.feature_dim, seed, weights)
     model.bf16 = plan.settings.precision == "bf16"

@@ -23,6 +23,11 @@ def test_average_by_images():
     assert mean["steps"] == 5 and mean["steps"].dtype == torch.int64
 
 
+def test_whole_numbers_are_rounded_not_cut_off():
+    states, counts = [{"steps": torch.tensor(3)}] * 3, [torch.tensor(count) for count in (7, 1, 2)]
+    assert average(states, counts)["steps"] == 3  # 0.7 * 3 + 0.1 * 3 + 0.2 * 3 is a little less
+
+
 def test_average_of_all_alike_leaves_its_inputs_alone():
     assert average(STATES)["w"].tolist() == [3.0, 3.0]
     assert STATES[0]["w"].tolist() == [1.0, 2.0]

@@ -102,7 +102,7 @@ def test_an_exported_model_labels_images_as_its_run_did_by_the_rule_it_states(tm
         for key, value in {"server_epochs": 2, "auxiliary": "tests.toys:tiny", "sub_feature_dim": 16}.items()
         if hasattr(algorithms.get(name).Hyper, key)
     }
-    (run,) = train.train(store, "run", settings(algorithm=name, lr=0.1, rounds=1), {name: hyper})
+    (run,) = train(store, "run", settings(algorithm=name, lr=0.1, rounds=1), {name: hyper})
     recorded = run.array("rounds/test_accuracy")[-1]
     for client, path in enumerate(export(run, "safetensors", tmp_path / "out")):
         with safe_open(path, "pt") as file:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+import stages
 from stages import algorithms, presets
-from stages import train as stage
 from stages.algorithms import fedktl
 from stages.artifacts.kinds import read
 from stages.artifacts.store import Store
@@ -89,7 +89,7 @@ def main():
         settings = Train.make(preset.train, given)
         hyper = algorithms.assigned(["fedktl"], [f"centroids={asked.centroids}"], preset.algorithms)
         begun = time.monotonic()
-        (artifact,) = stage.train(store, None, settings, hyper, Print())
+        (artifact,) = stages.train(store, None, settings, hyper, Print())
         seconds = time.monotonic() - begun
         run = read(artifact)
         curve = accuracy(run)

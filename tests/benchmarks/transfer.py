@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
+import stages
 from stages import algorithms, presets
-from stages import train as stage
 from stages.artifacts.kinds import read
 from stages.artifacts.partial import find_unfinished
 from stages.artifacts.refs import Ref
@@ -159,7 +159,7 @@ def run(store: Store, name: str, part: Part, row: Row, rounds: int, seed: int) -
     if row.pairs == "live" and row.bank != "trained":  # code that is not fedktl's must be named to be run
         code = {"generator": BANKS[row.bank][0]}
     if find_unfinished(store, Ref(name)):
-        stage.resume(store, name, code)
+        stages.resume(store, name, code)
     else:
         base = presets.load(part.preset) if part.preset else None
         given = part.given | {"data": part.data, "rounds": rounds, "patience": 0, "checkpoint_every": 5}
@@ -168,7 +168,7 @@ def run(store: Store, name: str, part: Part, row: Row, rounds: int, seed: int) -
         own |= code
         hyper = [f"{key}={value}" for key, value in row.hyper.items()]
         assigned = algorithms.assigned([row.algorithm], hyper, base.algorithms if base else {})
-        stage.train(store, name, Train.make(base.train if base else {}, given, own), assigned)
+        stages.train(store, name, Train.make(base.train if base else {}, given, own), assigned)
     print(name, *(f"{value:.2f}" for value in accuracy(store, name)), flush=True)
 
 

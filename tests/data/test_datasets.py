@@ -1,4 +1,5 @@
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -244,3 +245,9 @@ def test_flowers_count_their_validation_images_as_training(tmp_path, monkeypatch
 def test_download_where_there_is_none(tmp_path, name):
     with pytest.raises(UserError, match=f"{name} has no download; leave out --download"):
         read(name, tmp_path, download=True)
+
+
+def test_data_sets_of_a_library_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match="pip install datasets"):
+        datasets.read(Prepare(dataset="hf:pictures"))

@@ -12,12 +12,12 @@ import torch
 
 pytest.importorskip("flwr")
 
+import stages
 from stages import algorithms
-from stages import train as stage
 from stages.artifacts.exporting import export
 from stages.artifacts.kinds import read
 from stages.artifacts.store import Store
-from stages.engines import checkpoint, rounds
+from stages.engines import checkpoint, engine, rounds
 from stages.engines.assembly import assemble
 from stages.engines.federation import Missing
 from stages.engines.flower.disk import Disk
@@ -272,7 +272,7 @@ def test_an_exported_share_is_a_data_artifact_of_one_client(toy_store, tmp_path)
 def test_a_federation_of_shares_runs_without_the_data_and_publishes_without_the_weights(
     toy_store, tmp_path, monkeypatch
 ):
-    (local,) = stage.train(toy_store, "near", Train.make(QUICK, {"rounds": 3}), {"fedktl": {"server_epochs": 2}})
+    (local,) = stages.train(toy_store, "near", Train.make(QUICK, {"rounds": 3}), {"fedktl": {"server_epochs": 2}})
     homes = shared_out(toy_store, tmp_path)
     server = Store(tmp_path / "server")
     (tmp_path / "server").mkdir()
@@ -282,12 +282,12 @@ def test_a_federation_of_shares_runs_without_the_data_and_publishes_without_the_
     def opened(settings, observer):
         yield Deployed(GridLink(Grid(homes)), observer)
 
-    monkeypatch.setattr(stage.engine, "opened", opened)
+    monkeypatch.setattr(engine, "opened", opened)
     settings = Train.make(QUICK, {"rounds": 2, "engine": "flower", "federation": "server:8000"})
-    (run,) = stage.train(server, "far", settings, {"fedktl": {"server_epochs": 2}})
+    (run,) = stages.train(server, "far", settings, {"fedktl": {"server_epochs": 2}})
     assert run.attributes["facts"]["data"] == "toy@v1" and run.attributes["facts"]["federation"]["weights"]
     assert not run.names("clients") and run.attributes["made_from"]["data"] == toy_store.open("toy").identity
-    longer = read(stage.resume(server, "far", {**CODE, "rounds": 3}))
+    longer = read(stages.resume(server, "far", {**CODE, "rounds": 3}))
     near = read(local)
     assert np.array_equal(longer.test_accuracy, near.test_accuracy) and longer.wire["upload_bytes"].all()
     assert longer.facts["parameters"] == near.facts["parameters"]
@@ -332,11 +332,11 @@ def test_the_relay_says_what_the_grid_says(toy_store, homes):
 def test_without_the_extra_the_command_to_install_it_is_named(toy_store, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'fedktl\[flower\]'"):
-        stage.train(toy_store, "x", Train.make(QUICK, {"engine": "flower"}), {})
+        stages.train(toy_store, "x", Train.make(QUICK, {"engine": "flower"}), {})
 
 
 def test_a_federation_needs_the_flower_engine_and_has_its_own_data(toy_store):
     with pytest.raises(UserError, match="needs --engine flower"):
-        stage.train(toy_store, "x", Train.make(QUICK, {"federation": "a:1"}), {})
+        stages.train(toy_store, "x", Train.make(QUICK, {"federation": "a:1"}), {})
     with pytest.raises(UserError, match="give no --data"):
-        stage.train(toy_store, "x", Train.make(QUICK, {"engine": "flower", "federation": "a:1", "data": "toy"}), {})
+        stages.train(toy_store, "x", Train.make(QUICK, {"engine": "flower", "federation": "a:1", "data": "toy"}), {})

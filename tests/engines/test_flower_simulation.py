@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("flwr")
 pytest.importorskip("ray")
 
+import stages
 from stages import algorithms
-from stages import train as stage
 from tests.test_train import numbers, settings
 
 OTHERS = [name for name in algorithms.NAMES if name not in ("fedktl", "fedkd", "ktl")]
@@ -23,8 +23,8 @@ MANY = pytest.param(OTHERS, marks=pytest.mark.slow, id="all others")
 def test_the_artifact_equals_the_local_engines(toy_store, names):
     for name in names:
         plan = {"algorithm": name, "rounds": 2, "join_ratio": 0.75, "drop_rate": 0.4, "data": "toy"}
-        (local,) = stage.train(toy_store, "local", settings(**plan), {})
-        (flower,) = stage.train(toy_store, "flower", settings(**plan, engine="flower"), {})
+        (local,) = stages.train(toy_store, "local", settings(**plan), {})
+        (flower,) = stages.train(toy_store, "flower", settings(**plan, engine="flower"), {})
         one, other = numbers(local), numbers(flower)
         assert other.keys() - one.keys() == {"rounds/wire_upload_bytes", "rounds/wire_download_bytes"}
         for series in one:
@@ -37,9 +37,9 @@ def test_nothing_is_left_running(toy_store, tmp_path):
     temporary.mkdir()
     steered = {"TMPDIR": str(temporary), "RAY_ADDRESS": "127.0.0.1:6399"}
     code = (
-        "import sys; from pathlib import Path; from stages import train; from stages.artifacts.store import Store\n"
+        "import sys; from pathlib import Path; from stages import Store, train\n"
         "from tests.test_train import settings\n"
-        "train.train(Store(Path(sys.argv[1])), 'x', settings(algorithm='local', rounds=1, data='toy', engine='flower'), {})"
+        "train(Store(Path(sys.argv[1])), 'x', settings(algorithm='local', rounds=1, data='toy', engine='flower'), {})"
     )
     before = others()
     subprocess.run(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages import train as stage
+import stages
 from stages.artifacts import kinds
 from stages.engines import engine, growing, rounds
 from stages.engines.arena import Arena
@@ -59,10 +59,10 @@ class KillOne(Observer):
 def test_a_killed_worker_ends_the_run_with_a_sentence_and_the_run_goes_on(toy_store):
     settings = planned(toy_store, "local", workers=2, rounds=4, checkpoint_every=1).settings
     with pytest.raises(UserError, match=r"The worker process of client \d was killed in round 3"):
-        stage.train(toy_store, "cut", replace(settings, algorithm=("local",)), {}, KillOne())
+        stages.train(toy_store, "cut", replace(settings, algorithm=("local",)), {}, KillOne())
     assert not multiprocessing.active_children()
-    went_on = kinds.read(stage.resume(toy_store, "cut", {**CODE, "workers": 1}))
-    whole = kinds.read(stage.train(toy_store, "whole", replace(settings, algorithm=("local",), workers=1), {})[0])
+    went_on = kinds.read(stages.resume(toy_store, "cut", {**CODE, "workers": 1}))
+    whole = kinds.read(stages.train(toy_store, "whole", replace(settings, algorithm=("local",), workers=1), {})[0])
     assert (went_on.test_accuracy == whole.test_accuracy).all() and len(went_on.evaluated) == 5
 
 

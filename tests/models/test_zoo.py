@@ -5,11 +5,11 @@ import sys
 import pytest
 import torch
 
-from stages import train
 from stages.artifacts.store import Store
 from stages.errors import UserError
 from stages.models import split, zoo
 from stages.settings import Train
+from stages.train import dry_run
 from tests.conftest import write_toy_data
 
 
@@ -73,7 +73,7 @@ def test_a_dry_run_names_client_model_and_shape(tmp_path, models, size, sentence
     store = Store(tmp_path)
     write_toy_data(store, size=size)
     with pytest.raises(UserError, match=sentence):
-        train.dry_run(store, Train(algorithm=("local",), models=models, device="cpu"), {})
+        dry_run(store, Train(algorithm=("local",), models=models, device="cpu"), {})
 
 
 def test_an_error_without_words_still_has_a_reason(monkeypatch):

@@ -12,13 +12,14 @@ import torch
 from typer.testing import CliRunner
 
 from fedktl_cli.main import app
-from stages import algorithms, presets, train
+from stages import algorithms, presets
 from stages.algorithms.contract import Task
 from stages.artifacts.store import Store
 from stages.data.partitions import label_counts
 from stages.errors import UserError
 from stages.models import split
 from stages.settings import Generate, Prepare, Train
+from stages.train import dry_run
 from tests.conftest import write_toy_data, write_toy_latents
 
 CLASS_SIZES = {  # training and test images together
@@ -84,7 +85,7 @@ def test_every_shipped_preset_runs_dry_on_made_up_data(store, seen, name):
     hyper = algorithms.assigned(settings.algorithm, ["server_epochs=1"] * long, preset.algorithms)
     this = json.dumps([settings.as_dict(), hyper])
     if this not in seen:
-        previews = train.dry_run(store, settings, hyper)
+        previews = dry_run(store, settings, hyper)
         assert [preview["algorithm"] for preview in previews] == list(settings.algorithm)
         seen.add(this)
 

@@ -1,0 +1,161 @@
+"""A check for tests of one's own: whether an algorithm keeps the contract of stages.algorithms.contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.algorithms.contract import Algorithm, rebuilt, tensors
+from stages.artifacts.store import Artifact, Store
+from stages.engines import checkpoint, rounds
+from stages.engines.assembly import Plan, assemble
+from stages.engines.federation import State
+from stages.engines.local import in_process
+from stages.errors import UserError
+from stages.observer import SILENT
+from stages.settings import Train
+
+CLASSES, LATENT_DIM, SIDE = 4, 8, 16
+IMAGES = {"train": 12, "validation": 4, "test": 6}  # of a client
+MEASURED = (
+    "history/seconds/",
+    "history/rounds/peak_memory",
+    "history/pairs/",
+)  # not alike in two runs of other lengths
+
+
+def check_algorithm(
+    algorithm: Algorithm, hyper: Mapping[str, Any] | None = None, clients: int = 3, models: str = "resnet4"
+) -> None:
+    """Play two rounds among a few clients with a few images each, on the CPU of this process; takes seconds.
+
+    One upload in two is lost. Raises UserError with a sentence if a message is no dataclass of tensors, a client reports
+    no loss, the scores of an image are not float32 numbers, one a class, or a run that was resumed after its
+    first round does not equal one in one go. What the algorithm's own functions raise is passed on.
+    """
+    settings = {
+        "models": models,
+        "feature_dim": 16,
+        "batch_size": 6,
+        "join_ratio": 0.7,
+        "drop_rate": 0.5,
+        "device": "cpu",
+    }
+    own = algorithm.Hyper.make(hyper or {})
+    with TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        data, bank = toy_data(store, clients), toy_bank(store)
+
+        def played(count: int, earlier: State | None = None) -> State:
+            plan = Plan(watched(algorithm), own, Train.make(settings, {"rounds": count}), 0, data, bank)
+            federation, state = assemble(plan)
+            if earlier is not None:
+                checkpoint.unpack(state, checkpoint.pack(earlier), algorithm, federation.device)
+            rounds.run(federation, state, in_process(federation, state.clients), SILENT, lambda state: None)
+            return state
+
+        whole, resumed = (checkpoint.pack(state) for state in (played(2), played(2, played(1))))
+    for name in sorted(whole.keys() | resumed.keys()):
+        if not name.startswith(MEASURED) and not alike(whole.get(name), resumed.get(name)):
+            raise UserError(
+                f"{algorithm.name}: a run resumed after round 1 has another {name} than one in one go; what lasts must be "
+                "in client.private, the server's state or the download, and what is random must come from rng."
+            )
+
+
+def alike(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is not None and other is not None and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def watched(algorithm: Algorithm) -> Algorithm:
+    """The algorithm, what its functions give being looked at."""
+
+    def must(kept: bool, sentence: str) -> None:
+        if not kept:
+            raise UserError(f"{algorithm.name}: {sentence}.")
+
+    def message(found: Any, what: str) -> None:
+        must(
+            found is None or (is_dataclass(found) and not isinstance(found, type)),
+            f"{what} must be a dataclass or None",
+        )
+        for name, part in vars(found).items() if found is not None else ():
+            values = list(part.values()) if isinstance(part, Mapping) else [part]
+            flat = all(isinstance(value, Tensor) for value in values)
+            must(flat, f"{what}'s {name} must be a tensor or a mapping of tensors, not {type(part).__name__}")
+        if found is not None:
+            names = tensors(rebuilt(type(found), tensors(found))).keys()
+            must(names == tensors(found).keys(), f"{what} can't be made again from its tensors")
+
+    def reported(metrics: Any, what: str) -> None:
+        scalars = isinstance(metrics, Mapping) and all(isinstance(v, Tensor) and v.ndim == 0 for v in metrics.values())
+        must(scalars, f"{what} must be a mapping of scalar tensors")
+
+    def several(function: Callable[..., Any], name: str, parts: str, *arguments: Any) -> tuple[Any, ...]:
+        found = function(*arguments)
+        must(isinstance(found, tuple) and len(found) == parts.count(",") + 1, f"{name} must return ({parts})")
+        return found
+
+    def init(*arguments: Any) -> Any:
+        return several(algorithm.init, "init", "server state, shared", *arguments)
+
+    def client_update(*arguments: Any) -> Any:
+        found = several(algorithm.client_update, "client_update", "upload, metrics", *arguments)
+        message(found[0], "an upload")
+        reported(found[1], "a client's metrics")
+        must("loss" in found[1], "a client's metrics must hold its loss")
+        return found
+
+    def server_update(*arguments: Any) -> Any:
+        found = several(algorithm.server_update, "server_update", "state, download, metrics", *arguments)
+        message(found[1], "a download")
+        kind = algorithm.Download or type(None)
+        must(found[1] is None or isinstance(found[1], kind), f"a download must be a {kind.__name__}, its Download")
+        reported(found[2], "the server's metrics")
+        return found
+
+    def predict(*arguments: Any) -> Tensor:
+        scores = algorithm.predict(*arguments)
+        kind, shape = (getattr(scores, name, None) for name in ("dtype", "shape"))
+        right = isinstance(scores, Tensor) and (kind, shape) == (torch.float32, (len(arguments[-1]), CLASSES))
+        must(right, f"predict must return float32 [B, {CLASSES}], not {kind} {list(shape or ())}")
+        usable = (scores < torch.inf).all() and scores.isfinite().any(1).all()  # a comparison with NaN is false
+        must(bool(usable), "predict must give numbers, -inf for a class that an image can't have")
+        return scores
+
+    return replace(algorithm, init=init, client_update=client_update, server_update=server_update, predict=predict)
+
+
+def toy_data(store: Store, clients: int) -> Artifact:
+    """Client k has no image of class k mod 4; every class has a colour of its own, and noise on top."""
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (CLASSES, 3, 1, 1))
+    counts = np.zeros((clients, CLASSES), np.int64)
+    with store.write("data", "toy", {}, 0, {}) as writer:
+        for split, each in IMAGES.items():
+            own = [np.delete(np.arange(CLASSES), client % CLASSES) for client in range(clients)]
+            labels = np.concatenate([np.resize(classes, each) for classes in own])
+            noise = rng.integers(-40, 40, (len(labels), 3, SIDE, SIDE))
+            writer.array(f"{split}/images", (colours[labels] + noise).clip(0, 255).astype(np.uint8))
+            writer.array(f"{split}/labels", labels)
+            writer.array(f"{split}/offsets", np.arange(clients + 1) * each)
+            np.add.at(counts, (np.arange(clients).repeat(each), labels), 1)
+        writer.array("counts", counts)
+        writer.attributes["class_names"] = [str(label) for label in range(CLASSES)]
+    return store.newest("data")
+
+
+def toy_bank(store: Store) -> Artifact:
+    rng = np.random.default_rng(0)
+    with store.write("latents", "bank", {}, 0, {}) as writer:
+        writer.array("latents", rng.standard_normal((40, LATENT_DIM)).astype(np.float32))
+        writer.array("images", rng.integers(0, 256, (40, 3, SIDE, SIDE), dtype=np.uint8))
+        writer.attributes["generator"] = {"family": "made up"}
+    return store.newest("latents")

@@ -1,0 +1,54 @@
+"""The program as a library."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+import stages
+from tests.conftest import write_toy_data
+
+README = Path(__file__).parents[1] / "README.md"
+HEAVY = ("torch", "numpy", "zarr", "scipy", "matplotlib", "sklearn", "typer")
+
+
+def test_what_the_readme_shows_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    section = README.read_text().partition("\n## From Python\n")[2].partition("\n## ")[0]
+    first, own = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names: dict = {}
+    exec(compile(first, str(README), "exec"), names)
+    assert re.fullmatch(r"<run mine@v1 in '.*v1\.zarr'>", repr(names["run"])) and str(names["longer"].ref) == "mine@v2"
+    assert names["accuracy"].shape == (4, 4) and "table@v1" in repr(names["page"])
+    exec(compile(own, str(README), "exec"), {})
+
+
+def test_importing_the_package_imports_nothing_heavy_and_every_name_can_be_had():
+    code = (
+        "import sys, stages\n"
+        f"print([m for m in {HEAVY} if m in sys.modules])\n"
+        "from stages import *\n"
+        "print([name for name in stages.__all__ if name not in globals()])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.splitlines() == ["[]", "[]"], done.stderr
+
+
+def test_a_stage_is_a_function_though_its_module_was_imported_before():
+    code = "import stages.train, stages.report\nprint(stages.train.__qualname__, stages.report.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.split() == ["train", "stages.report"], done.stderr
+
+
+def test_names_that_are_not_there():
+    assert isinstance(stages.resume, FunctionType)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = stages.trian
+
+
+def test_an_artifact_is_shown_in_a_line(toy_store):
+    toy = write_toy_data(toy_store)
+    assert repr(toy) == f"<data toy@v2 in '{toy.path}'>"
