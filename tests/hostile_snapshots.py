@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.generators.snapshots import pickles
-from stages.generators.snapshots.pickles import Call, Name, Pairs
+from stages.generators.stylegan.snapshots import pickles
+from stages.generators.stylegan.snapshots.pickles import Call, Name, Pairs
 from tests.snapshot_writer import dumps
 
 PLAIN = Path(__file__).parent / "fixtures" / "stylegan" / "sg2_resnet_32_cond" / "network.pkl"

@@ -1,8 +1,8 @@
-"""The inverse of stages.generators.snapshots.pickles: inert records to pickle bytes, so that tests can alter a snapshot."""
+"""The inverse of stages.generators.stylegan.snapshots.pickles: inert records to pickle bytes, so that tests can alter snapshots."""
 
 import struct
 
-from stages.generators.snapshots.pickles import Call, Name, Pairs
+from stages.generators.stylegan.snapshots.pickles import Call, Name, Pairs
 
 
 def dumps(record) -> bytes:

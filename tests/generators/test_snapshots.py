@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from stages.errors import UserError
-from stages.generators import snapshots
-from stages.generators.snapshots.pickles import Call, Name, Pairs
+from stages.generators.stylegan import snapshots
+from stages.generators.stylegan.snapshots.pickles import Call, Name, Pairs
 from tests.hostile_snapshots import PLAIN, VARIANTS, as_tensor, called, put, records, storage, tensor
 from tests.snapshot_writer import dumps
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.generators.snapshots import pickles
-from stages.generators.snapshots.pickles import Call, Name, Pairs, Refused
+from stages.generators.stylegan.snapshots import pickles
+from stages.generators.stylegan.snapshots.pickles import Call, Name, Pairs, Refused
 
 MAX_DEPTH = 20  # of modules in modules, and of lists in lists
 MAX_VALUES = 1_000_000  # attributes and their parts, a part counted as often as it is referred to

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stages.errors import UserError
 from stages.foreign import opened
-from stages.generators.snapshots import pickles
-from stages.generators.snapshots.modules import Interpreter, Module
-from stages.generators.snapshots.pickles import Pairs, Refused
+from stages.generators.stylegan.snapshots import pickles
+from stages.generators.stylegan.snapshots.modules import Interpreter, Module
+from stages.generators.stylegan.snapshots.pickles import Pairs, Refused
 
 __all__ = ["Module", "read"]
 
