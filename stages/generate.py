@@ -22,8 +22,9 @@ from stages.artifacts.store import Artifact, Store
 from stages.devices import device
 from stages.errors import Interrupted, UserError, printable
 from stages.generators import registry
-from stages.generators.protocol import Generator, resized
+from stages.generators.protocol import Generator
 from stages.observer import SILENT, Observer
+from stages.pixels import resized
 from stages.randomness import Rng
 from stages.settings import Generate
 

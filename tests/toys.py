@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from stages.generators.protocol import to_uint8
+from stages.pixels import to_uint8
 
 
 class LinearGenerator:

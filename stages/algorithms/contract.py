@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.models.split import SplitModel
+from stages.pixels import normalised
 from stages.randomness import Rng
 from stages.settings import Settings
 
@@ -151,11 +152,6 @@ class Batches:
 def eval_batch(device: torch.device) -> int:
     """Images per forward where no gradient is taken: on a CPU few, since their activations set a run's peak memory."""
     return 40 if device.type == "cpu" else 2048
-
-
-def normalised(images: Tensor) -> Tensor:
-    """Images uint8, or float32 in 0..255, as float32 in [-1, 1]."""
-    return images.to(torch.float32, copy=True).div_(127.5).sub_(1)
 
 
 @dataclass(frozen=True)

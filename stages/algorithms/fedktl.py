@@ -12,21 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import (
-    Algorithm,
-    Batches,
-    ClientState,
-    Metrics,
-    PairSource,
-    Predictor,
-    Steps,
-    Task,
-    normalised,
-)  # fmt: skip
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Predictor, Steps, Task
 from stages.algorithms.descent import AdamDescent, Descent, Measured
 from stages.algorithms.losses import BANDWIDTHS, arcface, median_bandwidths, mmd, prototypes, simplex_etf
 from stages.algorithms.one_pass import OnePass
 from stages.clock import phase
+from stages.pixels import normalised
 from stages.randomness import Rng, seeded
 from stages.settings import Settings, setting
 

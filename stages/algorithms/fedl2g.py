@@ -19,10 +19,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, normalised
+from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
 from stages.algorithms.descent import Descent, Measured, clip
 from stages.algorithms.sharing import copied
 from stages.models.split import SplitModel
+from stages.pixels import normalised
 from stages.randomness import Rng
 from stages.settings import Settings, setting
 

@@ -156,7 +156,7 @@ def decoded(path: Path, size: int, squeeze: bool = False) -> np.ndarray:
 def _resized(block: np.ndarray, size: int, squeeze: bool) -> np.ndarray:
     import torch
 
-    from stages.generators.protocol import resized
+    from stages.pixels import resized
 
     images = torch.from_numpy(np.ascontiguousarray(block))
     if not squeeze:

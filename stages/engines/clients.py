@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from stages import memory
-from stages.algorithms.contract import Batches, ClientState, eval_batch, normalised
+from stages.algorithms.contract import Batches, ClientState, eval_batch
 from stages.engines.federation import Diverged, Federation, Share
+from stages.pixels import normalised
 
 EVALUATED = ("test", "validation")  # splits
 

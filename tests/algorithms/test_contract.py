@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from stages.algorithms import NAMES, assigned, descent, fedgen, fedktl
-from stages.algorithms.contract import Batches, normalised, rebuilt, tensors
+from stages.algorithms.contract import Batches, rebuilt, tensors
 from stages.errors import UserError
+from stages.pixels import normalised
 from stages.randomness import Rng
 from tests.algorithms.messages import exchanged
 

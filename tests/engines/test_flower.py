@@ -14,7 +14,6 @@ pytest.importorskip("flwr")
 
 from stages import algorithms
 from stages import train as stage
-from stages.artifacts.exporting import export
 from stages.artifacts.kinds import read
 from stages.artifacts.store import Store
 from stages.engines import checkpoint, rounds
@@ -27,6 +26,7 @@ from stages.engines.flower.link import GridLink, RelayLink, relay
 from stages.engines.flower.node import Home
 from stages.engines.flower.payload import from_records, to_records
 from stages.errors import UserError
+from stages.export import export
 from stages.means import over_clients
 from stages.observer import SILENT
 from stages.settings import Train

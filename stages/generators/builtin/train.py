@@ -23,12 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from stages.algorithms.contract import normalised
 from stages.data import datasets
 from stages.devices import device as placed
 from stages.errors import UserError
 from stages.generators.builtin.network import LATENT_DIM, Network, StyledBlock
-from stages.generators.protocol import to_uint8
+from stages.pixels import normalised, to_uint8
 from stages.randomness import Rng, seeded
 from stages.settings import Prepare
 

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from stages import algorithms, train
 from stages.artifacts import kinds
-from stages.artifacts.exporting import WRITERS, export
 from stages.artifacts.store import Store
 from stages.data import datasets
 from stages.errors import UserError
+from stages.export import WRITERS, export
 from stages.models import split
 from stages.settings import Prepare
 from tests.artifacts.archive.write import CLASS_NAMES, ramp

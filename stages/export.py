@@ -1,4 +1,4 @@
-"""Artifacts for other programs: arrays as .npz, client models as .safetensors, data in PFLlib's layout."""
+"""Artifacts for other programs: arrays as .npz, client models as .safetensors, data in the layout of PFLlib or as a share."""
 
 from __future__ import annotations
 
