@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save
 
 from stages import algorithms, plugins
-from stages.algorithms.contract import Algorithm, cost
+from stages.algorithms.common.records import cost
+from stages.algorithms.contract import Algorithm
 from stages.artifacts.kinds import Census, read_facts
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref, checked_name

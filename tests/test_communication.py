@@ -12,7 +12,7 @@ import torch
 
 from stages import algorithms, train
 from stages.algorithms import fedkd
-from stages.algorithms.contract import cost, sent, tensors
+from stages.algorithms.common.records import cost, sent, tensors
 from stages.algorithms.fedktl import Download
 from stages.algorithms.lg_fedavg import Upload
 from stages.artifacts.store import Store

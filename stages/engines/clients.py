@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from stages import memory
-from stages.algorithms.contract import Batches, ClientState, eval_batch
+from stages.algorithms.common.batches import Batches, eval_batch
+from stages.algorithms.contract import ClientState
 from stages.engines.federation import Diverged, Federation, Share
 from stages.pixels import normalised
 

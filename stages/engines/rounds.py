@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages import memory
-from stages.algorithms.contract import cost, sent, tensors
-from stages.algorithms.graphs import refusals
+from stages.algorithms.common.cuda_graphs import refusals
+from stages.algorithms.common.records import cost, sent, tensors
 from stages.clock import Clock, collecting, phase
 from stages.engines.clients import EVALUATED, Answer, check_finite, scalars
 from stages.engines.federation import Diverged, Federation, Missing, State

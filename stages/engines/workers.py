@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.algorithms.contract import ClientState, rebuilt, tensors
+from stages.algorithms.common.records import rebuilt, tensors
+from stages.algorithms.contract import ClientState
 from stages.clock import TURN, Clock, collecting, side_by_side
 from stages.devices import set_up
 from stages.engines import clients

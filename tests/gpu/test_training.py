@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from stages import algorithms, devices
-from stages.algorithms import graphs
-from stages.algorithms.graphs import Baton, CudaLane, Refused
+from stages.algorithms.common import cuda_graphs
+from stages.algorithms.common.cuda_graphs import Baton, CudaLane, Refused
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
 from stages.engines.local import InProcess, in_process
@@ -29,7 +29,7 @@ class Eager(CudaLane):
 
 @pytest.fixture(autouse=True)
 def reproducible(monkeypatch):
-    monkeypatch.setattr(graphs, "_refused", set())
+    monkeypatch.setattr(cuda_graphs, "_refused", set())
     devices.set_up(Train(deterministic=True))
     yield
     devices.set_up(Train())
@@ -78,13 +78,13 @@ def test_replayed_steps_are_the_eager_ones(pictures, name):
 def test_every_algorithm_can_be_captured(toy_store, algorithm):
     plan = on_gpu(toy_store, algorithm)
     captured = played(plan)
-    assert not graphs._refused
+    assert not cuda_graphs._refused
     assert same(weights(captured), weights(played(plan, lane=Eager)))
 
 
 def test_the_median_bandwidth_can_be_captured(toy_store):
     played(on_gpu(toy_store, hyper={"mmd_bandwidth": "median"}))
-    assert not graphs._refused
+    assert not cuda_graphs._refused
 
 
 @pytest.mark.parametrize("algorithm", ["fedktl", "fedkd", "fedproto", "fedl2g"])
@@ -135,7 +135,7 @@ def test_a_refused_capture_changes_nothing(toy_store):
     """Dropout's numbers included; and clients whose steps can be captured are not slowed down."""
     plan = on_gpu(toy_store, models="tests.gpu.test_training:waiting,tests.toys:narrow")
     refused = played(plan, 3)
-    assert len(graphs._refused) == 1
+    assert len(cuda_graphs._refused) == 1
     assert same(weights(refused), weights(played(plan, lane=Eager)))
 
 

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.algorithms.contract import ClientState, rebuilt, tensors
+from stages.algorithms.common.records import rebuilt, received, tensors
+from stages.algorithms.contract import ClientState
 from stages.artifacts import kinds
 from stages.artifacts.refs import Ref
 from stages.engines import clients
 from stages.engines.clients import Answer
 from stages.engines.federation import Federation, Share
 from stages.engines.flower.link import Reply
-from stages.engines.flower.node import arrived
 from stages.engines.flower.payload import Facts
 from stages.errors import UserError
 
@@ -102,7 +102,7 @@ def trained(reply: Reply, wanted: Form, federation: Federation, images: int) -> 
             raise UserError("it sent an upload where there is none" if reply.arrays else "it sent no upload")
         return Answer(None, metrics)
     try:
-        values = {name: arrived(value) for name, value in reply.arrays.items()}
+        values = received(reply.arrays)
         upload = rebuilt(wanted.kind, values)
         outline = federation.algorithm.outline(upload)
         whole = tensors(upload).keys() == values.keys()

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stages import algorithms
-from stages.algorithms.contract import ClientState, rebuilt, tensors
+from stages.algorithms.common.records import packed, rebuilt, received
+from stages.algorithms.contract import ClientState
 from stages.artifacts import kinds
 from stages.artifacts.store import Artifact, Store
 from stages.devices import device as placed
@@ -77,7 +77,9 @@ def answer(kind: str, arrays: Arrays, facts: Facts, home: Home) -> Answered:
     disk, rounds = Disk(home.folder, facts["run"], home.client), facts["rounds"]
     federation, state, shares = at_home(facts["terms"], home, disk.newest(rounds) is None)
     disk.load(state, rounds, federation.device)
-    download = unpacked(federation.algorithm.Download, arrays, facts["sent"], federation.device)
+    record = federation.algorithm.Download if facts["sent"] else None
+    came = {name: tensor.to(federation.device) for name, tensor in received(arrays).items()}
+    download = None if record is None else rebuilt(record, came)
     if kind == "evaluate":
         measured = {name: v.item() for name, v in clients.evaluated(federation, state, shares, download).items()}
         return {}, {"client": home.client, "measured": {k: None if v != v else v for k, v in measured.items()}}
@@ -116,26 +118,6 @@ def at_home(terms: Facts, home: Home, fresh: bool) -> tuple[Federation, ClientSt
         for name, (images, labels) in kinds.read_share(home.data, home.row).items()
     }
     return federation, state, shares
-
-
-def packed(record: Any, wire: str) -> dict[str, np.ndarray]:
-    """A record's arrays as they travel."""
-    half = wire == "fp16"
-    values = {name: tensor.detach().cpu() for name, tensor in tensors(record).items()}
-    return {name: (v.half() if half and v.dtype == torch.float32 else v).numpy() for name, v in values.items()}
-
-
-def unpacked(kind: type | None, arrays: Arrays, sent: bool, device: torch.device) -> Any:
-    """The record that `packed` made arrays of; None if none was sent."""
-    if not sent or kind is None:
-        return None
-    return rebuilt(kind, {name: arrived(value).to(device) for name, value in arrays.items()})
-
-
-def arrived(value: np.ndarray) -> Tensor:
-    """No algorithm computes in half precision: a float16 number is a float32 one that travelled so."""
-    tensor = torch.from_numpy(value.copy())
-    return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 def client_app(home_of: Callable[[Context], Home]) -> ClientApp:
