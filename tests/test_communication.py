@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from stages import algorithms, train
+from stages import algorithms
 from stages.algorithms import fedkd
 from stages.algorithms.common.records import cost, sent, tensors
 from stages.algorithms.fedktl import Download
 from stages.algorithms.lg_fedavg import Upload
 from stages.artifacts.store import Store
 from stages.engines import rounds
-from stages.engines.assembly import Plan, assemble
+from stages.engines.assembly import assemble
 from stages.engines.local import InProcess
+from stages.engines.plan import Plan
+from stages.engines.preview import preview
 from stages.settings import Train
 
 K, C, F, W, PIXELS = 20, 100, 512, 512, 3 * 32 * 32  # clients, classes, feature_dim, latent width, numbers in an image
@@ -126,8 +128,8 @@ def test_fedkd_sends_each_matrix_in_as_few_numbers_as_its_rank_allows(store):
 
 @pytest.mark.parametrize("name", ["lg-fedavg", "fedktl"])
 def test_a_dry_run_foretells_the_same(store, pairs, name):
-    preview = train.preview(planned(store, name))
-    assert (preview["upload_floats_per_round"], preview["download_floats_per_round"]) == formulas(pairs)[name]
+    previewed = preview(planned(store, name))
+    assert (previewed["upload_floats_per_round"], previewed["download_floats_per_round"]) == formulas(pairs)[name]
 
 
 def test_bytes_are_all_that_is_sent(store, pairs):

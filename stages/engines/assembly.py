@@ -4,66 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 
 from stages import memory
-from stages.algorithms.contract import Algorithm, ClientState, PairSource, Task
+from stages.algorithms.contract import ClientState, PairSource, Task
 from stages.artifacts import kinds
-from stages.artifacts.refs import Ref
 from stages.artifacts.store import Artifact
 from stages.devices import check_room, home, set_up
 from stages.devices import device as placed
 from stages.engines.federation import Federation, Share, State
+from stages.engines.plan import Elsewhere, Plan, census_of
 from stages.errors import UserError
 from stages.generators import registry
 from stages.generators.pairs import BankPairs, LivePairs
 from stages.models import pretrained, split
 from stages.randomness import Rng
-from stages.settings import Settings, Train
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """Data that only the clients have: what they say of it."""
-
-    identity: dict[str, str]  # of the artifact that their shares were cut from
-    census: kinds.Census
-
-    @property
-    def ref(self) -> Ref:
-        return Ref.parse(self.identity["ref"])
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One run: one algorithm, one seed."""
-
-    algorithm: Algorithm
-    hyper: Settings
-    settings: Train
-    seed: int
-    data: Artifact | Elsewhere
-    latents: Artifact | None
-    run: str | None = None  # key of the clients' models on their own disks, for an engine that keeps them there
-
-    @property
-    def sources(self) -> dict[str, Artifact | Elsewhere]:
-        return {"data": self.data} | ({"latents": self.latents} if self.latents else {})
-
-    def facts(self) -> dict[str, Any]:
-        """What is needed to make this plan again, JSON-able."""
-        own = replace(self.settings, algorithm=(self.algorithm.name,), seeds=(self.seed,))
-        federation: dict[str, Any] = {"run": self.run}
-        if isinstance(self.data, Elsewhere):
-            census = asdict(self.data.census)
-            federation |= {"weights": "with the clients", "identity": self.data.identity, "census": census}
-        return {
-            "algorithm": self.algorithm.name, "hyper": self.hyper.as_dict(), "settings": own.as_dict(),
-            "seed": self.seed, "made_from": {role: source.identity for role, source in self.sources.items()},
-        } | ({"federation": federation} if self.run else {})  # fmt: skip
 
 
 def assemble(plan: Plan, images: bool = True) -> tuple[Federation, State]:
@@ -95,10 +51,6 @@ def assemble(plan: Plan, images: bool = True) -> tuple[Federation, State]:
         plan.algorithm, plan.hyper, shared, settings, rng, device, census.classes, sizes, shares, pairs
     )
     return federation, State([] if isinstance(plan.data, Elsewhere) else states, server)
-
-
-def census_of(data: Artifact | Elsewhere) -> kinds.Census:
-    return data.census if isinstance(data, Elsewhere) else kinds.census(data)
 
 
 def task_of(plan: Plan, census: kinds.Census, latent_dim: int, device: torch.device) -> Task:

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from stages.artifacts.store import Artifact, Store
-from stages.engines.assembly import Elsewhere, Plan
 from stages.engines.federation import Federation, State
 from stages.engines.growing import Growing, worthwhile
 from stages.engines.local import in_process
+from stages.engines.plan import Elsewhere, Plan
 from stages.engines.rounds import Fleet
 from stages.engines.workers import Workers
 from stages.errors import UserError
@@ -55,7 +55,7 @@ class Local:
 
 
 @contextmanager
-def opened(settings: Train, observer: Observer) -> Iterator[Engine]:
+def open_engine(settings: Train, observer: Observer) -> Iterator[Engine]:
     """The engine that the settings name. UserError if it can't be had."""
     if settings.engine == "local":
         if settings.federation:

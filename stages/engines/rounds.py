@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from stages import memory
 from stages.algorithms.common.cuda_graphs import refusals
-from stages.algorithms.common.records import cost, sent, tensors
+from stages.algorithms.common.records import sent, tensors
 from stages.clock import Clock, collecting, phase
+from stages.engines import recording
 from stages.engines.clients import EVALUATED, Answer, check_finite, scalars
 from stages.engines.federation import Diverged, Federation, Missing, State
 from stages.means import over_clients
@@ -23,8 +21,6 @@ from stages.observer import Observer
 from stages.randomness import Rng
 
 PHASES = ("local training", "prototypes", "alignment", "pairs", "evaluation", "checkpoint")
-SERVER = "server_metrics/"
-PICTURES = 8  # rounds whose pairs are kept as pictures, spread evenly over the run
 
 
 class Fleet(Protocol):
@@ -77,9 +73,9 @@ def run(
                 evaluate(federation, state, fleet)
             for name, seconds in clock.seconds.items():  # a checkpoint's are charged to the round after it
                 state.history.add(f"seconds/{name}", seconds)
-            state.history.add("rounds/peak_memory", peak_memory(device))
+            state.history.add("rounds/peak_memory", recording.peak_memory(device))
             clock.seconds = dict.fromkeys(PHASES, 0.0)
-            observer.advance(1, **highlights(federation, state))
+            observer.advance(1, **recording.highlights(federation, state))
             ended, stopping = finished(federation, state), observer.stop_requested()
             if state.rounds % settings.checkpoint_every == 0 or ended or stopping:
                 with phase("checkpoint"):
@@ -104,11 +100,11 @@ def play_round(federation: Federation, state: State, fleet: Fleet) -> None:
     for name, row in fleet.traffic().items():
         state.history.add(f"rounds/{name}", row)
     uploads = {client: sent(answers[client].upload, wire) for client in heard if client in answers}
-    record_traffic(federation, state, joined, uploads)
-    record_slowness(federation, state, joined)
+    recording.traffic(federation, state, joined, uploads)
+    recording.slowness(federation, state, joined)
     server_metrics = serve(federation, state, {c: upload for c, upload in uploads.items() if upload is not None}, rng)
-    record_metrics(federation, state, {client: answer.metrics for client, answer in answers.items()}, server_metrics)
-    record_pairs(federation, state)
+    recording.metrics(federation, state, {client: answer.metrics for client, answer in answers.items()}, server_metrics)
+    recording.pairs(federation, state)
     state.rounds += 1
 
 
@@ -180,73 +176,3 @@ def out_of_patience(federation: Federation, state: State) -> bool:
     judged = "validation" if federation.sizes["validation"].any() else "test"
     curve = over_clients(state.history[f"rounds/{judged}_accuracy"].numpy(), federation.sizes[judged].numpy())
     return len(curve) - 1 - int(np.nan_to_num(curve, nan=-1).argmax()) >= patience
-
-
-def record_traffic(federation: Federation, state: State, joined: list[int], uploads: Mapping[int, Any]) -> None:
-    """Floats and bytes of each client's round, counted from the records: the download it trained with, its upload."""
-    count, wire = federation.clients, federation.settings.wire
-    down = cost(state.download, wire)
-    up = {client: cost(upload, wire) for client, upload in uploads.items()}
-    for i, unit in enumerate(("floats", "bytes")):
-        state.history.add(f"rounds/upload_{unit}", [up[c][i] if c in up else 0 for c in range(count)])
-        state.history.add(f"rounds/download_{unit}", [down[i] if c in joined else 0 for c in range(count)])
-    state.history.add("rounds/joined", [c in joined for c in range(count)])
-    state.history.add("rounds/uploaded", [uploads.get(c) is not None for c in range(count)])
-
-
-def record_slowness(federation: Federation, state: State, joined: list[int]) -> None:
-    """By how many simulated seconds each client is late, if any is slow: the same ones in every round."""
-    settings, count = federation.settings, federation.clients
-    if settings.slow_rate and settings.slow_seconds:
-        slow = federation.rng.numpy("slow").permutation(count)[: round(settings.slow_rate * count)]
-        late = [settings.slow_seconds * (c in slow and c in joined) for c in range(count)]
-        state.history.add("rounds/simulated_seconds", late)
-
-
-def record_metrics(
-    federation: Federation, state: State, clients: Mapping[int, dict[str, float]], server: Mapping[str, float]
-) -> None:
-    """A row a round of each metric that has ever come; the server has none in a round in which no upload arrived."""
-    for name in next(iter(clients.values())):
-        rows = [clients[c][name] if c in clients else float("nan") for c in range(federation.clients)]
-        state.history.add(f"client_metrics/{name}", rows)
-    known = {name.removeprefix(SERVER) for name in state.history if name.startswith(SERVER)}
-    for name in sorted(known | server.keys()):
-        state.history.add_at(state.rounds, f"{SERVER}{name}", server.get(name, float("nan")))
-
-
-def record_pairs(federation: Federation, state: State) -> None:
-    """Keep a picture of each class, if this round is one of those kept: a row per class, label -1 where there is none."""
-    download, last = state.download, federation.settings.rounds - 1
-    kept = {round(i * last / (PICTURES - 1)) for i in range(PICTURES)}
-    if not hasattr(download, "images") or state.rounds not in kept:
-        return
-    first = download.labels.diff(prepend=download.labels.new_tensor([-1])) != 0  # the pairs of a class lie together
-    labels, images = download.labels[first], download.images[first]
-    images = images.round().to(torch.uint8) if images.is_floating_point() else images
-    missing = federation.classes - len(labels)
-    state.history.add("pairs/rounds", state.rounds + 1)
-    state.history.add("pairs/labels", F.pad(labels, (0, missing), value=-1).cpu())
-    state.history.add("pairs/images", F.pad(images, (0, 0, 0, 0, 0, 0, 0, missing)).cpu())
-
-
-def highlights(federation: Federation, state: State) -> dict[str, Any]:
-    """What is worth showing of the round just done."""
-    history = state.history
-    accuracy = over_clients(history.last("rounds/test_accuracy").numpy(), federation.sizes["test"].numpy())
-    facts: dict[str, Any] = {"accuracy": float(accuracy)}
-    facts["loss"] = float(history.last("client_metrics/loss").nanmean())
-    for name in ("mmd", "mse"):
-        if f"{SERVER}{name}" in history:
-            facts[name] = float(history.last(f"{SERVER}{name}"))
-    facts["floats_up"] = int(history.last("rounds/upload_floats").sum())
-    facts["floats_down"] = int(history.last("rounds/download_floats").sum())
-    return facts
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the most the device has held, or on a CPU the most this process has."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -20,9 +20,9 @@ from stages.algorithms.contract import ClientState
 from stages.clock import TURN, Clock, collecting, side_by_side
 from stages.devices import set_up
 from stages.engines import clients
-from stages.engines.arena import Arena
 from stages.engines.clients import Answer
 from stages.engines.federation import Federation
+from stages.engines.shared_memory import Arena
 from stages.errors import UserError
 
 

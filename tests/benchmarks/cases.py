@@ -11,7 +11,7 @@ import numpy as np
 
 from stages import algorithms, presets
 from stages.artifacts.store import Store
-from stages.engines.assembly import Plan
+from stages.engines.plan import Plan
 from stages.settings import Train
 from tests.benchmarks.anchor import write_data
 

@@ -282,7 +282,7 @@ def test_a_federation_of_shares_runs_without_the_data_and_publishes_without_the_
     def opened(settings, observer):
         yield Deployed(GridLink(Grid(homes)), observer)
 
-    monkeypatch.setattr(stage.engine, "opened", opened)
+    monkeypatch.setattr(stage, "open_engine", opened)
     settings = Train.make(QUICK, {"rounds": 2, "engine": "flower", "federation": "server:8000"})
     (run,) = stage.train(server, "far", settings, {"fedktl": {"server_epochs": 2}})
     assert run.attributes["facts"]["data"] == "toy@v1" and run.attributes["facts"]["federation"]["weights"]

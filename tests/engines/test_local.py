@@ -10,10 +10,11 @@ from torch.nn import functional as F
 from stages import algorithms
 from stages.algorithms import fedktl
 from stages.engines import checkpoint, rounds
-from stages.engines.assembly import Plan, assemble
+from stages.engines.assembly import assemble
 from stages.engines.clients import micro_auc
 from stages.engines.federation import Diverged, Missing
 from stages.engines.local import InProcess
+from stages.engines.plan import Plan
 from stages.errors import UserError
 from stages.observer import SILENT
 from stages.settings import Train

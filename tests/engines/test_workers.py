@@ -12,10 +12,10 @@ from torch import nn
 from stages import train as stage
 from stages.artifacts import kinds
 from stages.engines import engine, growing, rounds
-from stages.engines.arena import Arena
 from stages.engines.assembly import assemble
 from stages.engines.engine import Local
 from stages.engines.federation import Diverged
+from stages.engines.shared_memory import Arena
 from stages.errors import UserError
 from stages.observer import SILENT, Observer
 from tests.engines.test_local import CODE, planned, same, weights

@@ -7,13 +7,14 @@ from contextlib import ExitStack
 from stages.algorithms.contract import ClientState
 from stages.artifacts import kinds
 from stages.artifacts.store import Artifact, Store
-from stages.engines.assembly import Elsewhere, Plan, census_of, model_of
+from stages.engines.assembly import model_of
 from stages.engines.federation import Federation, State
 from stages.engines.flower import checks
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.fleet import Nodes, Roll, awaited, called
 from stages.engines.flower.link import Link
 from stages.engines.flower.simulation import simulated
+from stages.engines.plan import Elsewhere, Plan, census_of
 from stages.observer import Observer
 from stages.settings import Train
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from stages.algorithms.common.records import packed
-from stages.engines.assembly import Plan, census_of
 from stages.engines.clients import EVALUATED, Answer
 from stages.engines.federation import Federation, Missing
 from stages.engines.flower import checks
 from stages.engines.flower.link import Link, Reply
 from stages.engines.flower.payload import Facts
+from stages.engines.plan import Plan, census_of
 from stages.errors import UserError, printable
 from stages.observer import Observer
 

@@ -22,10 +22,11 @@ from stages.artifacts.store import Artifact, Store
 from stages.devices import device as placed
 from stages.devices import set_up
 from stages.engines import clients
-from stages.engines.assembly import Elsewhere, Plan, model_of, task_of
+from stages.engines.assembly import model_of, task_of
 from stages.engines.federation import Federation, Share
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.payload import Arrays, Facts, from_records, to_records
+from stages.engines.plan import Elsewhere, Plan
 from stages.errors import UserError, printable
 from stages.models import pretrained, split
 from stages.randomness import Rng
