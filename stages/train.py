@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 from stages import plugins
-from stages.artifacts.kinds import read_facts
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref
+from stages.artifacts.schemas import read_facts
 from stages.artifacts.store import Artifact, Store
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
 from stages.engines.engine import Engine, Local, open_engine
 from stages.engines.federation import Diverged, Federation, State
-from stages.engines.plan import NAMING, Plan, plan_again, plans, run_name
+from stages.engines.plan import NAMING, RunSpec, planned, planned_again, run_name
 from stages.engines.preview import preview
 from stages.engines.run_artifact import packed_run, publish
 from stages.errors import Interrupted, UserError
@@ -33,10 +33,10 @@ def train(
     """
     published = []
     with open_engine(settings, observer) as engine:
-        for plan in plans(store, settings, hyper, engine.data):
-            federation, state = assemble(plan, engine.images)
-            partial = Partial.begin(store, "run", run_name(plan, name), plan.facts())
-            published.append(finish(store, partial, plan, federation, state, engine, observer))
+        for spec in planned(store, settings, hyper, engine.data):
+            federation, state = assemble(spec, engine.images)
+            partial = Partial.begin(store, "run", run_name(spec, name), spec.facts())
+            published.append(finish(store, partial, spec, federation, state, engine, observer))
     return published
 
 
@@ -51,25 +51,25 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
         if path is not None:
             partial = Partial.reopen(path)
             held.callback(partial.close)
-            plan = plan_again(store, partial.facts, changes)
+            spec = planned_again(store, partial.facts, changes)
             saved = partial.checkpoint()
             packed = checkpoint.read(saved) if saved else None
         else:
             finished = store.open(wanted, "run")
-            plan = plan_again(store, read_facts(finished), changes)
+            spec = planned_again(store, read_facts(finished), changes)
             packed = packed_run(finished)
-            if plan.settings.rounds <= int(packed["rounds"]):
+            if spec.settings.rounds <= int(packed["rounds"]):
                 raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more with --rounds.")
         held.enter_context(plugins.only(*map(changes.get, NAMING)))
-        engine = held.enter_context(open_engine(plan.settings, observer))
+        engine = held.enter_context(open_engine(spec.settings, observer))
         if packed is None:
-            federation, state = assemble(plan, engine.images)
+            federation, state = assemble(spec, engine.images)
         else:  # the checkpoint has the weights: files they once came from need not be there
-            federation, state = assemble(replace(plan, settings=replace(plan.settings, pretrained=())), engine.images)
-            checkpoint.unpack(state, packed, plan.algorithm, federation.device)
+            federation, state = assemble(replace(spec, settings=replace(spec.settings, pretrained=())), engine.images)
+            checkpoint.unpack(state, packed, spec.algorithm, federation.device)
         if path is None:
-            partial = Partial.begin(store, "run", finished.ref.name, plan.facts())
-        return finish(store, partial, plan, federation, state, engine, observer)
+            partial = Partial.begin(store, "run", finished.ref.name, spec.facts())
+        return finish(store, partial, spec, federation, state, engine, observer)
 
 
 def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -78,24 +78,30 @@ def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]
         raise UserError(
             "A dry run needs the data here; leave out --federation and name what the clients have by --data."
         )
-    return [preview(plan) for plan in plans(store, settings, hyper, Local().data)]
+    return [preview(spec) for spec in planned(store, settings, hyper, Local().data)]
 
 
 def finish(
-    store: Store, partial: Partial, plan: Plan, federation: Federation, state: State, engine: Engine, observer: Observer
+    store: Store,
+    partial: Partial,
+    spec: RunSpec,
+    federation: Federation,
+    state: State,
+    engine: Engine,
+    observer: Observer,
 ) -> Artifact:
     """Run the rounds that are left and publish the run."""
-    observer.start(f"{plan.algorithm.name}, seed {plan.seed}", plan.settings.rounds, state.rounds)
+    observer.start(f"{spec.algorithm.name}, seed {spec.seed}", spec.settings.rounds, state.rounds)
     try:
-        with closing(engine.fleet(plan, federation, state)) as fleet, store.writable(partial.path):
-            rounds.run(federation, state, fleet, observer, lambda s: _save(partial, s))
+        with closing(engine.pool(spec, federation, state)) as pool, store.writable(partial.path):
+            rounds.run(federation, state, pool, observer, lambda s: _save(partial, s))
         observer.finish()
         if observer.stop_requested() and not rounds.finished(federation, state):
-            code = plugins.again(models=plan.settings.models, generator=plan.settings.generator)
+            code = plugins.again(models=spec.settings.models, generator=spec.settings.generator)
             raise Interrupted(
                 f"Stopped after round {state.rounds}; go on with: fedktl train --resume {partial.ref}{code}"
             )
-        artifact = publish(store, partial, plan, federation, state)
+        artifact = publish(store, partial, spec, federation, state)
         partial.discard()
         return artifact
     except Diverged as error:

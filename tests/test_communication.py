@@ -19,7 +19,7 @@ from stages.artifacts.store import Store
 from stages.engines import rounds
 from stages.engines.assembly import assemble
 from stages.engines.local import InProcess
-from stages.engines.plan import Plan
+from stages.engines.plan import RunSpec
 from stages.engines.preview import preview
 from stages.settings import Train
 
@@ -57,17 +57,17 @@ def pairs(store) -> int:
     return len(store.open("cifar100").array("train/labels"))
 
 
-def planned(store: Store, name: str, hyper: dict | None = None, **settings) -> Plan:
+def planned(store: Store, name: str, hyper: dict | None = None, **settings) -> RunSpec:
     algorithm = algorithms.get(name)
     quick = {"server_epochs": 1} if "server_epochs" in algorithm.Hyper().as_dict() else {}
     chosen = Train.make({"models": "tests.toys:tiny", "feature_dim": F, "batch_size": 50}, settings)
     own = algorithm.Hyper.make({**quick, **(hyper or {})})
-    return Plan(algorithm, own, chosen, 0, store.open("cifar100"), store.open("bank"))
+    return RunSpec(algorithm, own, chosen, 0, store.open("cifar100"), store.open("bank"))
 
 
-def second_round(plan: Plan) -> tuple[Traffic, Traffic]:
+def second_round(spec: RunSpec) -> tuple[Traffic, Traffic]:
     """Floats, and bytes, up and down in the second round, all clients together; in the first, nothing comes down."""
-    federation, state = assemble(plan)
+    federation, state = assemble(spec)
     for _ in range(2):
         rounds.play_round(federation, state, InProcess(federation, state.clients))
     last = {name: int(values[-1].sum()) for name, values in state.history.tensors().items() if "load_" in name}
@@ -110,8 +110,8 @@ def test_fedkd_sends_each_matrix_in_as_few_numbers_as_its_rank_allows(store):
         messages.append(upload.change)
         return upload, metrics
 
-    plan = planned(store, "fedkd")
-    federation, state = assemble(replace(plan, algorithm=replace(plan.algorithm, client_update=overheard)))
+    spec = planned(store, "fedkd")
+    federation, state = assemble(replace(spec, algorithm=replace(spec.algorithm, client_update=overheard)))
     rounds.play_round(federation, state, InProcess(federation, state.clients))
     shapes = {name: (len(w), w[0].numel()) for name, w in federation.shared.start.state_dict().items()}
     assert sum(rows * columns for rows, columns in shapes.values()) == AUXILIARY

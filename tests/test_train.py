@@ -9,9 +9,9 @@ import pytest
 from safetensors.torch import load
 
 from stages import train as stage
-from stages.artifacts.kinds import read
 from stages.artifacts.partial import find_unfinished, progress, unfinished
 from stages.artifacts.refs import Ref
+from stages.artifacts.schemas import read
 from stages.engines.plan import RESUMABLE
 from stages.errors import Interrupted, UserError
 from stages.models import split

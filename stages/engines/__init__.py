@@ -2,7 +2,7 @@
 
 plan.py            what a run is: from settings and data, or again from what a run recorded
 preview.py         what a run would be: shapes and the size of its messages
-assembly.py        from a plan to a federation ready for its first round
+assembly.py        from what a run is to a federation ready for its first round
 federation.py      what stays the same from round to round, and what changes
 rounds.py          the round loop, written once for all engines
 recording.py       what a round leaves in the history

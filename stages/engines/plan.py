@@ -9,7 +9,7 @@ from typing import Any
 
 from stages import algorithms, plugins
 from stages.algorithms.contract import Algorithm
-from stages.artifacts import kinds
+from stages.artifacts import schemas
 from stages.artifacts.refs import Ref, checked_name
 from stages.artifacts.store import Artifact, Store
 from stages.errors import UserError, unknown
@@ -24,11 +24,11 @@ NAMING = ("models", "generator")  # given again, they say which code of the run'
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class RemoteData:
     """Data that only the clients have: what they say of it."""
 
     identity: dict[str, str]  # of the artifact that their shares were cut from
-    census: kinds.Census
+    data_spec: schemas.DataSpec
 
     @property
     def ref(self) -> Ref:
@@ -36,45 +36,45 @@ class Elsewhere:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunSpec:
     """One run: one algorithm, one seed."""
 
     algorithm: Algorithm
     hyper: Settings
     settings: Train
     seed: int
-    data: Artifact | Elsewhere
+    data: Artifact | RemoteData
     latents: Artifact | None
     run: str | None = None  # key of the clients' models on their own disks, for an engine that keeps them there
 
     @property
-    def sources(self) -> dict[str, Artifact | Elsewhere]:
+    def sources(self) -> dict[str, Artifact | RemoteData]:
         return {"data": self.data} | ({"latents": self.latents} if self.latents else {})
 
     def facts(self) -> dict[str, Any]:
-        """What is needed to make this plan again, JSON-able."""
+        """What is needed to make this spec again, JSON-able."""
         own = replace(self.settings, algorithm=(self.algorithm.name,), seeds=(self.seed,))
         federation: dict[str, Any] = {"run": self.run}
-        if isinstance(self.data, Elsewhere):
-            census = asdict(self.data.census)
-            federation |= {"weights": "with the clients", "identity": self.data.identity, "census": census}
+        if isinstance(self.data, RemoteData):
+            told = asdict(self.data.data_spec)
+            federation |= {"weights": "with the clients", "identity": self.data.identity, "census": told}
         return {
             "algorithm": self.algorithm.name, "hyper": self.hyper.as_dict(), "settings": own.as_dict(),
             "seed": self.seed, "made_from": {role: source.identity for role, source in self.sources.items()},
         } | ({"federation": federation} if self.run else {})  # fmt: skip
 
 
-def census_of(data: Artifact | Elsewhere) -> kinds.Census:
-    return data.census if isinstance(data, Elsewhere) else kinds.census(data)
+def data_spec_of(data: Artifact | RemoteData) -> schemas.DataSpec:
+    return data.data_spec if isinstance(data, RemoteData) else schemas.census(data)
 
 
-def plans(
+def planned(
     store: Store,
     settings: Train,
     hyper: Mapping[str, Mapping[str, Any]],
-    data: Callable[[Store, Train], Artifact | Elsewhere],
-) -> list[Plan]:
-    """One plan per algorithm and seed, everything checked that can be without reading arrays.
+    data: Callable[[Store, Train], Artifact | RemoteData],
+) -> list[RunSpec]:
+    """One spec per algorithm and seed, everything checked that can be without reading arrays.
 
     `data` gives what the clients train on, for which an engine may have to wait: it is asked when the settings are known
     to be right.
@@ -88,26 +88,26 @@ def plans(
     if any(algorithm.needs_latents(hypers[algorithm.name]) for algorithm in chosen):
         latents = store.open(settings.latents, "latents") if settings.latents else store.newest("latents")
 
-    def plan(algorithm: Algorithm, seed: int) -> Plan:
+    def spec(algorithm: Algorithm, seed: int) -> RunSpec:
         own = hypers[algorithm.name]
         key = uuid.uuid4().hex if settings.engine == "flower" else None
-        return Plan(algorithm, own, settings, seed, training, latents if algorithm.needs_latents(own) else None, key)
+        return RunSpec(algorithm, own, settings, seed, training, latents if algorithm.needs_latents(own) else None, key)
 
-    return [plan(algorithm, seed) for algorithm in chosen for seed in settings.seeds]
+    return [spec(algorithm, seed) for algorithm in chosen for seed in settings.seeds]
 
 
 @understood("What the run tells of itself")
-def plan_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any]) -> Plan:
-    """The plan of an earlier run; UserError if its sources are gone or are not what they were."""
+def planned_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any]) -> RunSpec:
+    """The spec of an earlier run; UserError if its sources are gone or are not what they were."""
     own = plugins.parts(
         *(text for text in (*facts["settings"].values(), *facts["hyper"].values()) if type(text) is str)
     )
     for name, value in changes.items():
         if name not in RESUMABLE and not (name in NAMING and plugins.parts(value) <= own):
             raise UserError(f"A resumed run keeps its {name}; only {', '.join(RESUMABLE)} can change.")
-    elsewhere, sources = data_elsewhere(facts), {}
+    remote, sources = remote_data(facts), {}
     for role, identity in facts["made_from"].items():
-        if role == "data" and elsewhere:
+        if role == "data" and remote:
             continue
         source = store.open(identity["ref"], role)
         if source.identity != identity:
@@ -117,21 +117,21 @@ def plan_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any
     settings = Train.make(facts["settings"], {name: changes[name] for name in changes if name not in NAMING})
     hyper: Settings = algorithm.Hyper.make(facts["hyper"])
     key = facts.get("federation", {}).get("run")
-    return Plan(algorithm, hyper, settings, facts["seed"], elsewhere or sources["data"], sources.get("latents"), key)
+    return RunSpec(algorithm, hyper, settings, facts["seed"], remote or sources["data"], sources.get("latents"), key)
 
 
-def data_elsewhere(facts: Mapping[str, Any]) -> Elsewhere | None:
+def remote_data(facts: Mapping[str, Any]) -> RemoteData | None:
     """The data of a run whose clients are other machines."""
     federation = facts.get("federation", {})
     if "census" not in federation:
         return None
-    census = federation["census"]
-    return Elsewhere(federation["identity"], kinds.Census(**census | {"shape": tuple(census["shape"])}))
+    told = federation["census"]
+    return RemoteData(federation["identity"], schemas.DataSpec(**told | {"shape": tuple(told["shape"])}))
 
 
-def run_name(plan: Plan, name: str | None) -> str:
+def run_name(spec: RunSpec, name: str | None) -> str:
     """The name asked for if the command makes one run, else one that tells its runs apart."""
-    single = len(plan.settings.algorithm) == len(plan.settings.seeds) == 1
+    single = len(spec.settings.algorithm) == len(spec.settings.seeds) == 1
     if name and single:
         return checked_name(name)
-    return checked_name("-".join(filter(None, [name, plan.algorithm.name, plan.data.ref.name, f"s{plan.seed}"])))
+    return checked_name("-".join(filter(None, [name, spec.algorithm.name, spec.data.ref.name, f"s{spec.seed}"])))

@@ -1,4 +1,4 @@
-"""The round loop, written once: it asks a fleet of clients to train, has the server learn, and records."""
+"""The round loop, written once: it asks a pool of clients to train, has the server learn, and records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stages.randomness import Rng
 PHASES = ("local training", "prototypes", "alignment", "pairs", "evaluation", "checkpoint")
 
 
-class Fleet(Protocol):
+class ClientPool(Protocol):
     """Where the clients are. The loop below is the same for clients in this process and for clients anywhere."""
 
     def train(self, rounds: int, joined: list[int], download: Any) -> Mapping[int, Answer | Missing]:
@@ -50,7 +50,7 @@ class Fleet(Protocol):
 
 
 def run(
-    federation: Federation, state: State, fleet: Fleet, observer: Observer, checkpoint: Callable[[State], None]
+    federation: Federation, state: State, pool: ClientPool, observer: Observer, checkpoint: Callable[[State], None]
 ) -> None:
     """Run rounds until `settings.rounds`, patience or a request to stop; the last state is always checkpointed.
 
@@ -60,17 +60,17 @@ def run(
     clock = Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
     with collecting(clock):
         if "rounds/evaluated" not in state.history:
-            evaluate(federation, state, fleet)
-            fleet.collect()
+            evaluate(federation, state, pool)
+            pool.collect()
             checkpoint(state)
         clock.seconds = dict.fromkeys(PHASES, 0.0)
         ended, stopping = finished(federation, state), observer.stop_requested()
         while not (ended or stopping):
-            play_round(federation, state, fleet)
+            play_round(federation, state, pool)
             for reason in refusals():
                 observer.note(f"A step can't be captured as a CUDA graph and is run as it is, slowly: {reason}")
             if state.rounds % settings.eval_every == 0 or state.rounds == settings.rounds:
-                evaluate(federation, state, fleet)
+                evaluate(federation, state, pool)
             for name, seconds in clock.seconds.items():  # a checkpoint's are charged to the round after it
                 state.history.add(f"seconds/{name}", seconds)
             state.history.add("rounds/peak_memory", recording.peak_memory(device))
@@ -79,7 +79,7 @@ def run(
             ended, stopping = finished(federation, state), observer.stop_requested()
             if state.rounds % settings.checkpoint_every == 0 or ended or stopping:
                 with phase("checkpoint"):
-                    fleet.collect()
+                    pool.collect()
                     checkpoint(state)
 
 
@@ -87,19 +87,19 @@ def finished(federation: Federation, state: State) -> bool:
     return state.rounds >= federation.settings.rounds or out_of_patience(federation, state)
 
 
-def play_round(federation: Federation, state: State, fleet: Fleet) -> None:
+def play_round(federation: Federation, state: State, pool: ClientPool) -> None:
     """One round: the joined clients train and upload, the server makes what they download next."""
     rng, wire = federation.rng.at("round", state.rounds), federation.settings.wire
-    joined, heard = participants(federation, rng)
+    joined, delivered = participants(federation, rng)
     with phase("local training"):
-        came = fleet.train(state.rounds, joined, state.download)
+        came = pool.train(state.rounds, joined, state.download)
     answers = {client: answer for client, answer in came.items() if isinstance(answer, Answer)}
     for client, reason in came.items():
         if isinstance(reason, Missing):
             state.history.add("faults/missing", torch.tensor([state.rounds + 1, client, reason]))
-    for name, row in fleet.traffic().items():
+    for name, row in pool.traffic().items():
         state.history.add(f"rounds/{name}", row)
-    uploads = {client: sent(answers[client].upload, wire) for client in heard if client in answers}
+    uploads = {client: sent(answers[client].upload, wire) for client in delivered if client in answers}
     recording.traffic(federation, state, joined, uploads)
     recording.slowness(federation, state, joined)
     server_metrics = serve(federation, state, {c: upload for c, upload in uploads.items() if upload is not None}, rng)
@@ -146,8 +146,8 @@ def participants(federation: Federation, rng: Rng) -> tuple[list[int], list[int]
     draw = rng.numpy("participants")
     ratio = draw.uniform(settings.join_ratio, 1) if settings.random_join else settings.join_ratio
     joined = draw.permutation(count)[: at_least_one(ratio * count)]
-    heard = joined[: at_least_one((1 - settings.drop_rate) * len(joined))]
-    return sorted(joined.tolist()), sorted(heard.tolist())
+    delivered = joined[: at_least_one((1 - settings.drop_rate) * len(joined))]
+    return sorted(joined.tolist()), sorted(delivered.tolist())
 
 
 def at_least_one(number: float) -> int:
@@ -155,14 +155,14 @@ def at_least_one(number: float) -> int:
     return max(1, int(number + 1e-9))
 
 
-def evaluate(federation: Federation, state: State, fleet: Fleet) -> None:
+def evaluate(federation: Federation, state: State, pool: ClientPool) -> None:
     """Accuracy of every client on its own test and validation images, and AUC on the former."""
     with phase("evaluation"):
         state.history.add("rounds/evaluated", state.rounds)
-        measured = fleet.evaluate(state.rounds, state.download)
+        measured = pool.evaluate(state.rounds, state.download)
         for split in EVALUATED:
-            right = measured[split].double().masked_fill(measured[split] < 0, float("nan"))
-            state.history.add(f"rounds/{split}_accuracy", right / federation.sizes[split])  # no images: NaN
+            correct = measured[split].double().masked_fill(measured[split] < 0, float("nan"))
+            state.history.add(f"rounds/{split}_accuracy", correct / federation.sizes[split])  # no images: NaN
         place = len(state.history["rounds/evaluated"]) - 1  # earlier ones may come from a run that had no AUC
         state.history.add_at(place, "rounds/test_auc", measured["test_auc"])
         memory.give_back()

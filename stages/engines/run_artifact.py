@@ -10,29 +10,31 @@ from stages.artifacts.partial import Partial
 from stages.artifacts.store import Artifact, Store, Writer
 from stages.engines import checkpoint
 from stages.engines.federation import Federation, State
-from stages.engines.plan import Plan, census_of
+from stages.engines.plan import RunSpec, data_spec_of
 from stages.foreign import understood
 from stages.models import split
 
 
-def publish(store: Store, partial: Partial, plan: Plan, federation: Federation, state: State) -> Artifact:
+def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federation, state: State) -> Artifact:
     """Write the run artifact under the version reserved for it."""
     ref = partial.ref
-    with store.write("run", ref.name, plan.facts()["settings"], plan.seed, plan.sources, ref.version) as writer:
-        names, census = split.architectures(plan.settings.models, federation.clients), census_of(plan.data)
+    with store.write("run", ref.name, spec.facts()["settings"], spec.seed, spec.sources, ref.version) as writer:
+        names, data_spec = split.architectures(spec.settings.models, federation.clients), data_spec_of(spec.data)
         size = {
-            name: split.parameters(split.outline(name, census.shape, census.classes, plan.settings.feature_dim))
+            name: split.parameters(
+                split.meta_model(name, data_spec.shape, data_spec.classes, spec.settings.feature_dim)
+            )
             for name in set(names)
         }
-        writer.attributes["facts"] = plan.facts() | {
-            "data": str(plan.data.ref), "latents": str(plan.latents.ref) if plan.latents else None,
-            "models": plan.settings.models, "architectures": names, "device": str(federation.device),
+        writer.attributes["facts"] = spec.facts() | {
+            "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
+            "models": spec.settings.models, "architectures": names, "device": str(federation.device),
             "parameters": [size[name] for name in names],
         }  # fmt: skip
         write_history(writer, federation, state)
         for number, client in enumerate(state.clients):
             writer.array(f"clients/{number:03d}", blob(checkpoint.client_weights(client)))
-            predictor = plan.algorithm.predictor(plan.hyper, federation.shared, client, state.download)
+            predictor = spec.algorithm.predictor(spec.hyper, federation.shared, client, state.download)
             writer.attributes["predicts"] = predictor.rule
             if predictor.tensors:
                 writer.array(f"predictors/{number:03d}", blob(checkpoint.packed(predictor.tensors)))

@@ -48,11 +48,11 @@ def in_slots(plan, count, lane=Recorder):
     Recorder.log, baton = [], Baton()
     lanes = [lane(baton) for _ in range(count)]
     federation, state = assemble(plan)
-    fleet = InProcess(federation, state.clients, Slots(lanes))
+    pool = InProcess(federation, state.clients, Slots(lanes))
     try:
-        rounds.run(federation, state, fleet, SILENT, lambda s: None)
+        rounds.run(federation, state, pool, SILENT, lambda s: None)
     finally:
-        fleet.close()
+        pool.close()
     return state, lanes
 
 

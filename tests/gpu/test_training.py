@@ -41,11 +41,11 @@ def played(plan, count=1, lane=CudaLane, start=None):
     if start:
         checkpoint.unpack(state, checkpoint.read(start), plan.algorithm, federation.device)
     baton = Baton()
-    fleet = InProcess(federation, state.clients, Slots([lane(GPU, baton) for _ in range(count)]))
+    pool = InProcess(federation, state.clients, Slots([lane(GPU, baton) for _ in range(count)]))
     try:
-        rounds.run(federation, state, fleet, SILENT, lambda s: None)
+        rounds.run(federation, state, pool, SILENT, lambda s: None)
     finally:
-        fleet.close()
+        pool.close()
     return state
 
 
@@ -111,12 +111,12 @@ def test_reserved_memory_is_flat_from_the_third_round_on(pictures):
     plan = pictured(pictures, "FedAvgCNN,googlenet,resnet18")
     federation, state = assemble(plan)
     baton = Baton()
-    fleet, reserved = InProcess(federation, state.clients, Slots([CudaLane(GPU, baton) for _ in range(2)])), []
+    pool, reserved = InProcess(federation, state.clients, Slots([CudaLane(GPU, baton) for _ in range(2)])), []
     for _ in range(7):
-        rounds.play_round(federation, state, fleet)
-        rounds.evaluate(federation, state, fleet)
+        rounds.play_round(federation, state, pool)
+        rounds.evaluate(federation, state, pool)
         reserved.append(torch.cuda.memory_reserved())
-    fleet.close()
+    pool.close()
     assert max(reserved[3:]) <= 1.02 * reserved[2], reserved
 
 
@@ -143,9 +143,9 @@ def test_a_refused_capture_changes_nothing(toy_store):
 def test_two_deterministic_runs_are_equal(pictures, precision):
     def run():
         federation, state = assemble(pictured(pictures, "resnet4,mobilenet_v2", precision=precision))
-        fleet = in_process(federation, state.clients)
-        rounds.run(federation, state, fleet, SILENT, lambda s: None)
-        fleet.close()
+        pool = in_process(federation, state.clients)
+        rounds.run(federation, state, pool, SILENT, lambda s: None)
+        pool.close()
         return weights(state)
 
     assert same(run(), run())
