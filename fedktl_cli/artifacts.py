@@ -155,8 +155,8 @@ def export(
 
     [dim]fedktl artifacts export digits --client 3 share-of-3[/]
     """
-    from stages.artifacts.exporting import export as write
-    from stages.artifacts.exporting import predicts
+    from stages.export import export as write
+    from stages.export import predicts
 
     terminal = here(context)
     artifact = terminal.store.open(ref)

@@ -103,7 +103,7 @@ def show_model(
     shape = (3, image_size, image_size)
     rows: list[dict[str, Any]] = []
     for part in dict.fromkeys(split.architectures(name, len(zoo.GROUPS.get(name) or name.split(",")))):
-        outlines = {classes: split.outline(part, shape, classes, feature_dim=512) for classes in (10, 100)}
+        outlines = {classes: split.meta_model(part, shape, classes, feature_dim=512) for classes in (10, 100)}
         split.shapes(outlines[10], shape)
         base, head = outlines[10].base, {str(k): split.parameters(model.head) for k, model in outlines.items()}
         rows.append({"model": part, "base": split.parameters(base), "head": head})

@@ -23,7 +23,7 @@ def demo(
     terminal = here(context)
     store = terminal.store
     from fedktl_cli import tables
-    from stages.artifacts.kinds import read
+    from stages.artifacts.schemas import read
     from stages.generate import generate
     from stages.prepare import prepare
     from stages.report import page_path, report

@@ -99,11 +99,11 @@ def join(
     """
     terminal = here(context)
     require()
-    from stages.engines.flower.node import Home
+    from stages.engines.flower.node import ClientNode
 
     artifact = terminal.store.open(data, "data")
     folder = (models or terminal.store.root / "clients").absolute()
-    Home(client, artifact, folder)  # refuses a client that the artifact has not
+    ClientNode(client, artifact, folder)  # refuses a client that the artifact has not
     host, _, number = address.rpartition(":")
     if not (
         re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host) and number.isdecimal() and 0 < int(number[:6]) < 65536

@@ -1,4 +1,4 @@
-"""fedktl generator: foreign weight files, looked at and converted without running anything in them."""
+"""fedktl generator: foreign weight files, looked at and converted without running anything in them; own weights, trained."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from fedktl_cli.options import Json
+from fedktl_cli.options import Json, with_settings
 from fedktl_cli.terminal import guarded, here
+from stages.settings import Prepare, TrainGenerator
 
-app = typer.Typer(help="Look at generator weights, or convert them to safetensors.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at generator weights, convert them to safetensors, or train your own.", no_args_is_help=True
+)
 
 
 @app.command("show")
@@ -72,3 +75,37 @@ def convert(
     checkpoint.convert(snapshot, out)
     terminal.show(str(out))
     terminal.say(checkpoint.describe(out)["licence"])
+
+
+@app.command("train")
+@guarded
+@with_settings(TrainGenerator)
+def train(
+    context: typer.Context,
+    given: dict,
+    images: Annotated[
+        Path, typer.Argument(help="An .npz with x_train, y_train, as prepare reads it.", metavar="IMAGES")
+    ],
+    work: Annotated[Path, typer.Argument(help="Folder for checkpoint, grids of samples and weights.", metavar="WORK")],
+    leave_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--leave-out", metavar="FILE", help="An .npz whose source_index lists rows that must stay unseen."
+        ),
+    ] = None,
+) -> None:
+    """Train the built-in generator on images of your own; run again, it goes on from its checkpoint.
+
+    [dim]fedktl generator train cifar10.npz work --steps 8000[/]
+    """
+    import torch
+
+    from stages.data import datasets
+    from stages.generators.builtin import train as training
+
+    terminal, settings = here(context), TrainGenerator.make({}, given)
+    torch.set_num_threads(settings.threads)
+    dataset = datasets.read(Prepare(dataset="npz", source=str(images), image_size=32))
+    pixels = dataset.images[training.rows_to_train_on(len(dataset.labels), leave_out)]
+    with terminal.observer() as observer:
+        terminal.show(str(training.train(pixels, work, settings, observer)))

@@ -22,7 +22,7 @@ def prepare(context: typer.Context, given: dict, name: Name = None, preset: Pres
     terminal = here(context)
     settings = Prepare.make(presets.load(preset).prepare, given)
     from fedktl_cli.tables import label_heat_map, sample_counts
-    from stages.artifacts.kinds import read
+    from stages.artifacts.schemas import read
     from stages.prepare import prepare as run
 
     with terminal.observer() as observer, plugins.only(given.get("dataset")):

@@ -50,7 +50,7 @@ def report(
     if paper is not None:
         beside_paper(terminal, paper, runs or [], format, output, name)
         return
-    from stages.artifacts.kinds import read
+    from stages.artifacts.schemas import read
     from stages.report import page_path
     from stages.report import report as run
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedktl_cli.terminal import amount, safe
-from stages.artifacts.kinds import SPLITS, Data, Run
+from stages.artifacts.schemas import SPLITS, Data, Run
 from stages.reporting import formats, paper
 from stages.reporting.scores import best_on_test, last
 

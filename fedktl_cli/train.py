@@ -14,7 +14,7 @@ from stages.errors import UserError
 from stages.settings import Train
 
 if TYPE_CHECKING:
-    from stages.artifacts.kinds import Run
+    from stages.artifacts.schemas import Run
 
 Assignments = Annotated[
     list[str] | None,
@@ -77,7 +77,7 @@ def train(
 
 def report(terminal: Any, published: list[Any], as_json: bool) -> None:
     from fedktl_cli import tables
-    from stages.artifacts.kinds import read
+    from stages.artifacts.schemas import read
 
     runs = [read(artifact) for artifact in published]
     if as_json:

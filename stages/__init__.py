@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stages.algorithms.contract import Algorithm as Algorithm
-    from stages.artifacts.kinds import read as read
+    from stages.artifacts.schemas import read as read
     from stages.artifacts.store import Store as Store
     from stages.checking import check_algorithm as check_algorithm
     from stages.errors import UserError as UserError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Algorithm": "algorithms.contract", "Generate": "settings", "Prepare": "settings", "Report": "settings",
     "Store": "artifacts.store", "Train": "settings", "UserError": "errors", "check_algorithm": "checking",
-    "generate": "generate", "prepare": "prepare", "read": "artifacts.kinds", "report": "report", "resume": "train",
+    "generate": "generate", "prepare": "prepare", "read": "artifacts.schemas", "report": "report", "resume": "train",
     "train": "train",
 }  # fmt: skip
 __all__ = list(_HOMES)

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.algorithms.contract import Algorithm, rebuilt, tensors
+from stages.algorithms.common.records import rebuilt, tensors
+from stages.algorithms.contract import Algorithm
 from stages.artifacts.store import Artifact, Store
 from stages.engines import checkpoint, rounds
-from stages.engines.assembly import Plan, assemble
+from stages.engines.assembly import assemble
 from stages.engines.federation import State
 from stages.engines.local import in_process
+from stages.engines.plan import RunSpec
 from stages.errors import UserError
 from stages.observer import SILENT
 from stages.settings import Train
@@ -54,7 +56,7 @@ def check_algorithm(
         data, bank = toy_data(store, clients), toy_bank(store)
 
         def played(count: int, earlier: State | None = None) -> State:
-            plan = Plan(watched(algorithm), own, Train.make(settings, {"rounds": count}), 0, data, bank)
+            plan = RunSpec(watched(algorithm), own, Train.make(settings, {"rounds": count}), 0, data, bank)
             federation, state = assemble(plan)
             if earlier is not None:
                 checkpoint.unpack(state, checkpoint.pack(earlier), algorithm, federation.device)

@@ -15,15 +15,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stages import npy, plugins
-from stages.artifacts.kinds import read
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref
+from stages.artifacts.schemas import read
 from stages.artifacts.store import Artifact, Store
 from stages.devices import device
 from stages.errors import Interrupted, UserError, printable
 from stages.generators import registry
-from stages.generators.protocol import Generator, resized
+from stages.generators.protocol import Generator
 from stages.observer import SILENT, Observer
+from stages.pixels import resized
 from stages.randomness import Rng
 from stages.settings import Generate
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from stages.artifacts.kinds import SPLITS
+from stages.artifacts.schemas import SPLITS
 from stages.artifacts.store import Artifact, Store, Writer
 from stages.data import datasets, pfllib
 from stages.data.images import Dataset
-from stages.data.shares import Share, dealt_out, split
+from stages.data.shares import ClientRows, dealt_out, split
 from stages.observer import SILENT, Observer
 from stages.randomness import Rng
 from stages.settings import Prepare
@@ -41,7 +41,7 @@ def prepare(store: Store, name: str, settings: Prepare, observer: Observer = SIL
     return store.open(writer.ref)
 
 
-def write(writer: Writer, dataset: Dataset, shares: list[Share], observer: Observer) -> None:
+def write(writer: Writer, dataset: Dataset, shares: list[ClientRows], observer: Observer) -> None:
     """Put the images down split by split, a chunk in memory at a time."""
     counts = np.zeros((len(shares), dataset.classes), np.int64)
     observer.start("writing images", sum(len(getattr(share, part)) for share in shares for part in SPLITS))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from stages.artifacts import kinds, seal
-from stages.artifacts.kinds import Run
+from stages.artifacts import schemas, seal
 from stages.artifacts.refs import Ref
+from stages.artifacts.schemas import Run
 from stages.artifacts.store import Artifact, Store
 from stages.errors import UserError, printable
 from stages.observer import SILENT, Observer
@@ -88,7 +88,7 @@ def read(artifacts: list[Artifact], observer: Observer) -> list[Run]:
     observer.start("reading runs", len(artifacts))
     runs = []
     for artifact in artifacts:
-        runs.append(kinds.read(artifact))
+        runs.append(schemas.read(artifact))
         observer.advance(run=str(artifact.ref))
     observer.finish()
     return runs
@@ -118,7 +118,7 @@ def lineage(store: Store, runs: list[Run]) -> dict[tuple[str, str], Artifact | N
 
 def label_counts(data: Artifact) -> Labels:
     """Only the counts and names: a report has no need of the images."""
-    counts, names = kinds.read_counts(data)
+    counts, names = schemas.read_counts(data)
     return Labels(str(data.ref), [printable(name, 60) for name in names], counts)
 
 
@@ -133,7 +133,7 @@ def lay_missing(store: Store) -> list[Path]:
     for ref in store.refs("report"):
         if not page_path(store, ref).exists():
             try:
-                html = kinds.read(store.open(ref)).page
+                html = schemas.read(store.open(ref)).page
             except UserError:  # damaged, for `verify` to say
                 continue
             lay_beside(store, ref, html)

@@ -10,7 +10,19 @@ from dataclasses import dataclass
 
 from stages.fields import LARGEST_SEED, MOST, WIDEST, Settings, key, setting
 
-__all__ = ["LARGEST_SEED", "MOST", "WIDEST", "Generate", "Prepare", "Report", "Settings", "Train", "key", "setting"]
+__all__ = [
+    "LARGEST_SEED",
+    "MOST",
+    "WIDEST",
+    "Generate",
+    "Prepare",
+    "Report",
+    "Settings",
+    "Train",
+    "TrainGenerator",
+    "key",
+    "setting",
+]
 
 DATASETS = (
     "digits", "mnist", "fashion-mnist", "emnist", "svhn", "cifar10", "cifar100", "flowers102", "gtsrb",
@@ -110,6 +122,18 @@ class Generate(Settings):
     )  # fmt: skip
     batch_size: int = setting(64, "Images rendered at once.", panel="Speed", low=1, high=10_000)
     device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed")
+    seed: int = setting(0, "Seed of every random choice.", low=0, high=LARGEST_SEED)
+
+
+@dataclass(frozen=True)
+class TrainGenerator(Settings):
+    """Settings of `fedktl generator train`."""
+
+    steps: int = setting(6000, "Steps of training; more than before go on from the checkpoint.", low=1)
+    batch_size: int = setting(64, "Images per step.", low=2, high=10_000)
+    precision: str = setting("fp32", "Numbers the convolutions compute in.", choices=("fp32", "bf16"))
+    device: str = setting("auto", "cpu, cuda, cuda:1, or auto.")
+    threads: int = setting(2, "CPU threads.", low=1, high=1024)
     seed: int = setting(0, "Seed of every random choice.", low=0, high=LARGEST_SEED)
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stages.generators.snapshots import pickles
-from stages.generators.snapshots.pickles import Call, Name, Pairs
+from stages.generators.stylegan.snapshots import pickles
+from stages.generators.stylegan.snapshots.pickles import Call, Name, UnhashedDict
 from tests.snapshot_writer import dumps
 
 PLAIN = Path(__file__).parent / "fixtures" / "stylegan" / "sg2_resnet_32_cond" / "network.pkl"
 
 
-def records(path: Path) -> Pairs:
+def records(path: Path) -> UnhashedDict:
     return pickles.read(memoryview(path.read_bytes()))[0]
 
 
@@ -31,7 +31,7 @@ def get(record, *keys):
     return record
 
 
-def state(snapshot, *children) -> Pairs:
+def state(snapshot, *children) -> UnhashedDict:
     """The `__dict__` of a module of the generator."""
     record = get(snapshot, "G_ema")
     for child in children:
@@ -63,7 +63,7 @@ LIVE = {
     "torch.load": ("{}",),
     "torch.hub.load": ("{}", "x"),
     "numpy.load": ("{}",),
-    "numpy.testing._private.utils.runstring": ("open('{}', 'w').close()", Pairs()),
+    "numpy.testing._private.utils.runstring": ("open('{}', 'w').close()", UnhashedDict()),
     "torch_utils.persistence.import_hook": ("{}",),
     "collections.namedtuple": ("a", "b"),
     "functools.reduce": ("{}",),
@@ -132,7 +132,7 @@ def tensor(data: bytes, offset=0, shape=(2,), strides=(1,)) -> Call:
 def storage(values=(1.0, 2.0), kind="torch.FloatStorage", declared=None, rest=None, key="k") -> bytes:
     """torch's legacy format for one storage."""
     declared = len(values) if declared is None else declared
-    parts = [0x1950A86A20F9469CFC6C, 1001, Pairs([("little_endian", True)])]
+    parts = [0x1950A86A20F9469CFC6C, 1001, UnhashedDict([("little_endian", True)])]
     parts += [Call(Name("persistent_id"), ("storage", Name(kind), key, "cpu", declared, None)), ["k"]]
     elements = struct.pack("<q", declared) + np.float32(values).tobytes()
     return b"".join(map(dumps, parts)) + (elements if rest is None else rest)
@@ -282,15 +282,15 @@ VARIANTS = {
     "an array of records": altered(in_attributes, array((1,), dtype("V8", "|"), bytes(8))),
     "a number of no size": altered(in_attributes, number(dtype("f0"), b"")),
     "a number of many": altered(in_attributes, number(dtype("f8"), bytes(16))),
-    "a number of a type with fields": altered(in_attributes, number(Call(Name("numpy.dtype"), ("V8", False, True), (3, "|", None, ("a",), Pairs(), 8, 1, 0)), bytes(8))),
+    "a number of a type with fields": altered(in_attributes, number(Call(Name("numpy.dtype"), ("V8", False, True), (3, "|", None, ("a",), UnhashedDict(), 8, 1, 0)), bytes(8))),
     "one array again and again": opcodes(
         b"](" + dumps(array((100_000,), dtype("i1"), bytes(100_000)))[2:-1] + b"q\x07" + b"h\x07" * 100_000 + b"e"
     ),
     # a pickle, but of no generator
     "no dict": raw(dumps([1, 2, 3])),
-    "no G_ema": raw(dumps(Pairs([("G", None)]))),
+    "no G_ema": raw(dumps(UnhashedDict([("G", None)]))),
     "an empty G_ema": altered(as_generator, None),
-    "weights for a G_ema": altered(as_generator, Pairs([("synthesis.b4.const", tensor(storage()))])),
+    "weights for a G_ema": altered(as_generator, UnhashedDict([("synthesis.b4.const", tensor(storage()))])),
     "a G_ema of torch": altered(as_generator, Call(Name("torch.nn.modules.linear.Linear"), ())),
     "a TensorFlow snapshot": raw(b"\x80\x03cdnnlib.tflib.network\nNetwork\n)\x81."),
     "keys that are numbers": altered(lambda snapshot, _: state(snapshot).append((1, 2)), None),

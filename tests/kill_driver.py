@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 import stages
-from stages.artifacts.kinds import read
 from stages.artifacts.partial import unfinished
+from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
 from stages.generate import generate
 from stages.prepare import prepare

@@ -1,8 +1,8 @@
-"""The inverse of stages.generators.snapshots.pickles: inert records to pickle bytes, so that tests can alter a snapshot."""
+"""The inverse of stages.generators.stylegan.snapshots.pickles: inert records to pickle bytes, so that tests can alter snapshots."""
 
 import struct
 
-from stages.generators.snapshots.pickles import Call, Name, Pairs
+from stages.generators.stylegan.snapshots.pickles import Call, Name, UnhashedDict
 
 
 def dumps(record) -> bytes:
@@ -34,7 +34,7 @@ def _written(record):
             yield from _items(record.pairs)
             if record.state is not None:
                 yield from (*_written(record.state), b"b")
-        case Pairs():
+        case UnhashedDict():
             yield from (b"}", *_items(record))
         case list():
             yield from (b"](", *(part for item in record for part in _written(item)), b"e")

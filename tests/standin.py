@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from stages.generators.protocol import to_uint8
+from stages.pixels import to_uint8
 
 WEIGHTS = Path(__file__).parent / "fixtures" / "standin" / "standin-generator.safetensors"
 

@@ -12,15 +12,16 @@ import torch
 
 from stages import algorithms
 from stages.algorithms import fedkd
-from stages.algorithms.contract import cost, sent, tensors
+from stages.algorithms.common.records import cost, sent, tensors
 from stages.algorithms.fedktl import Download
 from stages.algorithms.lg_fedavg import Upload
 from stages.artifacts.store import Store
 from stages.engines import rounds
-from stages.engines.assembly import Plan, assemble
+from stages.engines.assembly import assemble
 from stages.engines.local import InProcess
+from stages.engines.plan import RunSpec
+from stages.engines.preview import preview
 from stages.settings import Train
-from stages.train import preview
 
 K, C, F, W, PIXELS = 20, 100, 512, 512, 3 * 32 * 32  # clients, classes, feature_dim, latent width, numbers in an image
 HEAD = F * C + C
@@ -56,17 +57,17 @@ def pairs(store) -> int:
     return len(store.open("cifar100").array("train/labels"))
 
 
-def planned(store: Store, name: str, hyper: dict | None = None, **settings) -> Plan:
+def planned(store: Store, name: str, hyper: dict | None = None, **settings) -> RunSpec:
     algorithm = algorithms.get(name)
     quick = {"server_epochs": 1} if "server_epochs" in algorithm.Hyper().as_dict() else {}
     chosen = Train.make({"models": "tests.toys:tiny", "feature_dim": F, "batch_size": 50}, settings)
     own = algorithm.Hyper.make({**quick, **(hyper or {})})
-    return Plan(algorithm, own, chosen, 0, store.open("cifar100"), store.open("bank"))
+    return RunSpec(algorithm, own, chosen, 0, store.open("cifar100"), store.open("bank"))
 
 
-def second_round(plan: Plan) -> tuple[Traffic, Traffic]:
+def second_round(spec: RunSpec) -> tuple[Traffic, Traffic]:
     """Floats, and bytes, up and down in the second round, all clients together; in the first, nothing comes down."""
-    federation, state = assemble(plan)
+    federation, state = assemble(spec)
     for _ in range(2):
         rounds.play_round(federation, state, InProcess(federation, state.clients))
     last = {name: int(values[-1].sum()) for name, values in state.history.tensors().items() if "load_" in name}
@@ -109,8 +110,8 @@ def test_fedkd_sends_each_matrix_in_as_few_numbers_as_its_rank_allows(store):
         messages.append(upload.change)
         return upload, metrics
 
-    plan = planned(store, "fedkd")
-    federation, state = assemble(replace(plan, algorithm=replace(plan.algorithm, client_update=overheard)))
+    spec = planned(store, "fedkd")
+    federation, state = assemble(replace(spec, algorithm=replace(spec.algorithm, client_update=overheard)))
     rounds.play_round(federation, state, InProcess(federation, state.clients))
     shapes = {name: (len(w), w[0].numel()) for name, w in federation.shared.start.state_dict().items()}
     assert sum(rows * columns for rows, columns in shapes.values()) == AUXILIARY
@@ -127,8 +128,8 @@ def test_fedkd_sends_each_matrix_in_as_few_numbers_as_its_rank_allows(store):
 
 @pytest.mark.parametrize("name", ["lg-fedavg", "fedktl"])
 def test_a_dry_run_foretells_the_same(store, pairs, name):
-    told = preview(planned(store, name))
-    assert (told["upload_floats_per_round"], told["download_floats_per_round"]) == formulas(pairs)[name]
+    previewed = preview(planned(store, name))
+    assert (previewed["upload_floats_per_round"], previewed["download_floats_per_round"]) == formulas(pairs)[name]
 
 
 def test_bytes_are_all_that_is_sent(store, pairs):

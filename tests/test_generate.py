@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import stages
-from stages.artifacts.kinds import read
 from stages.artifacts.partial import unfinished
+from stages.artifacts.schemas import read
 from stages.errors import Interrupted, UserError
 from stages.generate import generate, resume
 from stages.observer import Observer

@@ -8,7 +8,7 @@ import torch
 
 import stages
 from stages import plugins
-from stages.artifacts import kinds
+from stages.artifacts import schemas
 from stages.artifacts.store import Store
 from stages.errors import Interrupted, UserError
 from stages.generators import registry
@@ -121,7 +121,7 @@ def test_an_own_data_set(tmp_path, spy):
     told = json.loads(run(tmp_path, *words, "--dataset", "spy:halves", "--json").stdout)
     assert told["data"] == "spy.halves@v1" and told["class_names"] == ["dark", "light"]
     assert sum(map(sum, told["counts"])) == 400
-    data = kinds.read(Store(tmp_path).open("spy.halves"))
+    data = schemas.read(Store(tmp_path).open("spy.halves"))
     assert (data.train.images == data.train.labels[:, None, None, None] * 255).all()
     forgotten(spy)
     preset = tmp_path / "mine.toml"

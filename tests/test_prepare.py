@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from stages.artifacts.kinds import SPLITS, read
+from stages.artifacts.schemas import SPLITS, read
 from stages.artifacts.store import Store
 from stages.data.shares import cut, rank_in_class
 from stages.errors import UserError

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from stages.artifacts import kinds
+from stages.artifacts import schemas
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
 from stages.errors import UserError
@@ -66,7 +66,7 @@ def test_report_of_all_runs(store):
     assert [made["ref"] for made in found.attributes["made_from"].values()] == found.settings["runs"]
     assert found.array("figures/accuracy-rounds").tobytes().startswith(b"<?xml")
 
-    html = kinds.read(found).page
+    html = schemas.read(found).page
     assert page_path(store, found.ref) == store.root / "reports" / "first" / "v1.html"
     assert page_path(store, found.ref).read_text(encoding="utf-8") == html
     assert not list(store.root.glob("reports/first/*.draft"))
@@ -116,14 +116,14 @@ def test_without_validation_and_without_its_sources(store):
     store.remove(Ref("digits", 1, "data"))
     found = report(store, "first", Report(runs=("a",)))
     assert found.attributes["rows"][0]["validation_selected"] is None
-    page = Page(kinds.read(found).page)
+    page = Page(schemas.read(found).page)
     assert "no longer in the store" in page.text and "Label distribution" not in page.text
 
 
 def test_class_names_that_are_no_text_are_shown_all_the_same(store):
     """As data has them that was prepared before such names were refused."""
     made_run(store, "a", made_data(store, class_names=["\udcb9\udcb7", "\x1b[31mred", "x" * 500]))
-    page = Page(kinds.read(report(store, "first", Report())).page)
+    page = Page(schemas.read(report(store, "first", Report())).page)
     assert page.tags.count("img") and "\x1b" not in page.text
 
 

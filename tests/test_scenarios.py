@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.artifacts.kinds import read
+from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
 from stages.errors import UserError
 from stages.prepare import prepare

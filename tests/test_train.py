@@ -10,9 +10,10 @@ import pytest
 from safetensors.torch import load
 
 import stages
-from stages.artifacts.kinds import read
 from stages.artifacts.partial import find_unfinished, progress, unfinished
 from stages.artifacts.refs import Ref
+from stages.artifacts.schemas import read
+from stages.engines.plan import RESUMABLE
 from stages.errors import Interrupted, UserError
 from stages.models import split
 from stages.observer import Observer
@@ -148,7 +149,7 @@ def test_a_finished_run_without_more_rounds_is_left_alone(toy_store):
 
 def test_what_may_change_on_resume_changes_no_result_but_how_long_it_goes():
     idle = {key(field) for field in dataclasses.fields(Train) if not field.metadata["affects"]}
-    assert set(stage.RESUMABLE) - idle == {"rounds", "patience"}
+    assert set(RESUMABLE) - idle == {"rounds", "patience"}
 
 
 def test_only_a_few_settings_may_change_on_resume(toy_store):

@@ -8,7 +8,7 @@ from torch import nn
 
 from stages.algorithms import fedproto
 from stages.data.images import Dataset, Pixels
-from stages.generators.protocol import to_uint8
+from stages.pixels import to_uint8
 from stages.settings import setting
 
 

@@ -13,17 +13,15 @@ crosses the border between client and server is a dataclass of tensors; its cost
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from stages.algorithms.common.records import tensors
 from stages.models.split import SplitModel
-from stages.randomness import Rng
 from stages.settings import Settings
 
 Metrics = Mapping[str, Tensor]  # scalars; read once a round
@@ -67,98 +65,6 @@ class PairSource(Protocol):
 
 
 @dataclass(frozen=True)
-class Steps:
-    """What each step of training takes: a few small tensors, such as row numbers, and the batch that `take` makes of them.
-
-    The two are apart so that on a GPU `take` is part of the graph, and only the small tensors are copied for a step.
-    """
-
-    given: Iterable[tuple[Tensor, ...]]
-    take: Callable[..., tuple[Tensor, ...]] = lambda *given: given
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        return (self.take(*given) for given in self.given)
-
-
-def passes(
-    tables: Sequence[Tensor], size: int, count: int, generator: torch.Generator, begin: Callable[[], object]
-) -> Steps:
-    """`count` passes over the rows of `tables`, equally long, `size` a step and each pass in an order of its own.
-
-    `begin` is called before each pass.
-    """
-    device = tables[0].device
-
-    def orders() -> Iterator[tuple[Tensor]]:
-        for _ in range(count):
-            begin()
-            order = torch.randperm(len(tables[0]), generator=generator).to(device, non_blocking=True)
-            yield from ((rows,) for rows in order.split(size))
-
-    return Steps(orders(), lambda rows: tuple(table[rows] for table in tables))
-
-
-class Batches:
-    """One client's training images, already on the device.
-
-    images uint8 [n, C, H, W], labels int64 [n]. A last batch of a single image joins the batch before it: BatchNorm
-    has no variance over one.
-    """
-
-    def __init__(
-        self, images: Tensor, labels: Tensor, size: int, epochs: int = 1, shuffle: bool = True, drop_last: bool = False
-    ):
-        trained = len(labels) - len(labels) % size if drop_last else len(labels)
-        seen = len(labels) if shuffle else trained  # in a fixed order the tail is never trained on
-        self.images, self.labels = images[:seen], labels[:seen]
-        self.total = len(labels)  # all of the client's, as they count in averages over clients
-        self.size, self.epochs, self.shuffle, self.drop_last = size, epochs, shuffle, drop_last
-        cuts = [*range(0, trained, size), trained]
-        if len(cuts) > 2 and cuts[-1] - cuts[-2] == 1:
-            del cuts[-2]
-        self._slices = [slice(a, b) for a, b in pairwise(cuts)]
-
-    def __len__(self) -> int:
-        """Steps in all local epochs."""
-        return self.epochs * len(self._slices)
-
-    def steps(self, rng: Rng) -> Steps:
-        """x float32 [B, C, H, W] in [-1, 1] and y int64 [B], epoch after epoch."""
-        return Steps(self._rows(rng), lambda rows: (normalised(self.images[rows]), self.labels[rows]))
-
-    def _rows(self, rng: Rng) -> Iterator[tuple[Tensor]]:
-        device = self.labels.device
-        stored = torch.arange(len(self.labels), device=device)
-        for epoch in range(self.epochs):
-            order = stored
-            if self.shuffle:
-                drawn = torch.randperm(len(self.labels), generator=rng.torch("order", epoch))
-                order = drawn.to(device, non_blocking=True)
-            yield from ((order[rows],) for rows in self._slices)
-
-    def only(self, rows: Tensor) -> Batches:
-        """The same steps over some of the images, int64 [m]; fewer than a batch of them still make one step."""
-        drop_last = self.drop_last and len(rows) >= self.size
-        return Batches(self.images[rows], self.labels[rows], self.size, self.epochs, self.shuffle, drop_last)
-
-    def once(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image that training sees, once, in large batches and stored order."""
-        size = eval_batch(self.images.device)
-        for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True):
-            yield normalised(images), labels
-
-
-def eval_batch(device: torch.device) -> int:
-    """Images per forward where no gradient is taken: on a CPU few, since their activations set a run's peak memory."""
-    return 40 if device.type == "cpu" else 2048
-
-
-def normalised(images: Tensor) -> Tensor:
-    """Images uint8, or float32 in 0..255, as float32 in [-1, 1]."""
-    return images.to(torch.float32, copy=True).div_(127.5).sub_(1)
-
-
-@dataclass(frozen=True)
 class Predictor:
     """What another program needs to label an image x as `predict` does, beside a client's `base` and `head`."""
 
@@ -193,53 +99,3 @@ class Algorithm:
     predictor: Callable[[Any, Any, ClientState, Any], Predictor] = lambda hyper, shared, client, download: Predictor()
     unit_rows: tuple[str, ...] = ()
     same_start: bool = False
-
-
-def tensors(record: Any) -> dict[str, Tensor]:
-    """All tensors of a record (a dataclass of tensors, modules, or dicts of these), by dotted name."""
-    if record is None:
-        return {}
-    if isinstance(record, Tensor):
-        return {"": record}
-    if isinstance(record, nn.Module):
-        return dict(record.state_dict())
-    items = (
-        record.items()
-        if isinstance(record, Mapping)
-        else ((f.name, getattr(record, f.name)) for f in dataclasses.fields(record))
-    )
-    return {f"{name}.{inner}".rstrip("."): tensor for name, part in items for inner, tensor in tensors(part).items()}
-
-
-def rebuilt(kind: type, values: Mapping[str, Tensor]) -> Any:
-    """The record of class `kind` of which `values` are the `tensors`; its fields are tensors or mappings of tensors."""
-    fields: dict[str, Any] = {field.name: {} for field in dataclasses.fields(kind)}
-    for name, tensor in values.items():
-        field, _, inner = name.partition(".")
-        if inner:
-            fields[field] |= {inner: tensor}
-        else:
-            fields[field] = tensor
-    return kind(**fields)
-
-
-def cost(record: Any, wire: str = "fp32") -> tuple[int, int]:
-    """(floats, bytes) of a record on the wire.
-
-    Floats are its values as the papers count them: every number that is not an integer index (labels, counts).
-    Bytes are all that travels: pictures of bytes one a value, float32 numbers two with the wire fp16.
-    """
-    parts = tensors(record).values()
-    floats = sum(tensor.numel() for tensor in parts if tensor.dtype not in (torch.int64, torch.bool))
-    half = wire == "fp16"
-    return floats, sum(
-        tensor.numel() * (2 if half and tensor.dtype == torch.float32 else tensor.element_size()) for tensor in parts
-    )
-
-
-def sent(record: Any, wire: str) -> Any:
-    """A record as it arrives: with the wire fp16, its float32 numbers were rounded to half precision on the way."""
-    if record is None or wire == "fp32":
-        return record
-    arrived = {name: t.half().float() if t.dtype == torch.float32 else t for name, t in tensors(record).items()}
-    return rebuilt(type(record), arrived)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.class_means import ClassMeans
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
-from stages.algorithms.descent import Descent, Measured
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.class_means import ClassMeans
+from stages.algorithms.common.sgd import SGD, LossAndMetrics
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
 from stages.randomness import Rng
 from stages.settings import Settings, setting
 
@@ -60,14 +61,14 @@ def client_update(
     teachers, known = teachers_of(hyper, shared, client, download)
     means = ClassMeans(shared.classes, shared.classes, shared.device)
 
-    def objective(x: Tensor, y: Tensor) -> Measured:
+    def objective(x: Tensor, y: Tensor) -> LossAndMetrics:
         logits = model(x)
         loss = F.cross_entropy(logits, y)
         distance = (known[y] * F.cross_entropy(logits, teachers[y], reduction="none")).mean()
         means.add(logits.detach().softmax(1), y)
         return loss + hyper.gamma * distance, {"loss": loss, "distillation": distance}
 
-    metrics = Descent(shared.lr, model).follow(objective, batches.steps(rng))
+    metrics = SGD(shared.lr, model).minimise(objective, batches.steps(rng))
     labels, outputs, _ = means.taken()
     upload = Upload(labels, outputs, torch.tensor(rng.seed("receipt"), device=shared.device))
     client.private = {"labels": upload.labels, "outputs": upload.outputs, "receipt": upload.receipt}

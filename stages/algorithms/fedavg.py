@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from stages.algorithms import local
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Predictor, Task, tensors
-from stages.algorithms.sharing import Weights, average, copied
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.records import tensors
+from stages.algorithms.common.weights import Weights, average, copied
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Predictor, Task
 from stages.errors import UserError
 from stages.models.split import SplitModel
 from stages.randomness import Rng

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms import one_head
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Steps, Task
-from stages.algorithms.descent import AdamDescent, Descent, Measured
-from stages.algorithms.sharing import Weights, average, copied
+from stages.algorithms.common import one_head
+from stages.algorithms.common.batches import Batches, Steps
+from stages.algorithms.common.sgd import SGD, Adam, LossAndMetrics
+from stages.algorithms.common.weights import Weights, average, copied
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
 from stages.clock import phase
 from stages.randomness import Rng, seeded
 from stages.settings import WIDEST, setting
@@ -108,7 +109,7 @@ def client_update(
         sources.append(Steps(zip(*drawn, strict=True)))
     model.train()
 
-    def objective(x: Tensor, y: Tensor, wanted: Tensor | None = None, inputs: Tensor | None = None) -> Measured:
+    def objective(x: Tensor, y: Tensor, wanted: Tensor | None = None, inputs: Tensor | None = None) -> LossAndMetrics:
         loss = F.cross_entropy(model(x), y)
         if wanted is None:
             return loss, {"loss": loss, "generated": torch.zeros_like(loss)}
@@ -117,7 +118,7 @@ def client_update(
         extra = F.cross_entropy(model.head(features), wanted)
         return loss + extra, {"loss": loss, "generated": extra}
 
-    metrics = Descent(task.lr, model).follow(objective, *sources)
+    metrics = SGD(task.lr, model).minimise(objective, *sources)
     counts = torch.bincount(batches.labels, minlength=task.classes)
     return Upload(model.head.state_dict(), counts, torch.tensor(batches.total)), metrics
 
@@ -141,13 +142,13 @@ def train_generator(hyper: Hyper, generator: nn.Sequential, head: Weights, count
     """Steps towards features that the head assigns to their label; the loss of the last step."""
     last = torch.zeros((), device=counts.device)
 
-    def objective(wanted: Tensor, drawn: Tensor) -> Measured:
+    def objective(wanted: Tensor, drawn: Tensor) -> LossAndMetrics:
         loss = F.cross_entropy(F.linear(generator(drawn), **head), wanted)
         last.copy_(loss.detach())
         return loss, {}
 
     drawn = draws(hyper, counts, hyper.server_epochs, hyper.server_batch_size, rng)
-    AdamDescent(hyper.generator_lr, generator).follow(objective, Steps(zip(*drawn, strict=True)))
+    Adam(hyper.generator_lr, generator).minimise(objective, Steps(zip(*drawn, strict=True)))
     return last
 
 

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms import local, one_head
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, passes
-from stages.algorithms.descent import Descent, Measured
+from stages.algorithms import local
+from stages.algorithms.common import one_head
+from stages.algorithms.common.batches import Batches, passes
+from stages.algorithms.common.one_head import Shared
+from stages.algorithms.common.sgd import SGD, LossAndMetrics
+from stages.algorithms.common.weights import Weights, copied
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
 from stages.algorithms.fedproto import Upload, class_means
-from stages.algorithms.one_head import Shared
-from stages.algorithms.sharing import Weights, copied
 from stages.clock import phase
 from stages.randomness import Rng
 from stages.settings import setting
@@ -73,13 +75,13 @@ def train_head(hyper: Hyper, head: nn.Linear, features: Tensor, labels: Tensor, 
     """SGD on features float32 [P, feature_dim] of classes int64 [P]; the mean loss of the last pass."""
     total = torch.zeros((), device=features.device)
 
-    def objective(some: Tensor, classes: Tensor) -> Measured:
+    def objective(some: Tensor, classes: Tensor) -> LossAndMetrics:
         loss = F.cross_entropy(head(some), classes)
         total.add_(loss.detach(), alpha=len(classes))
         return loss, {}
 
     drawn = passes((features, labels), hyper.server_batch_size, hyper.server_epochs, rng.torch("order"), total.zero_)
-    Descent(hyper.server_lr, head).follow(objective, drawn)
+    SGD(hyper.server_lr, head).minimise(objective, drawn)
     return total / len(labels)
 
 

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
-from stages.algorithms.descent import Descent, Measured
-from stages.algorithms.losses import distillation
-from stages.algorithms.sharing import Weights, auxiliary, average, copied
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.losses import distillation
+from stages.algorithms.common.sgd import SGD, LossAndMetrics
+from stages.algorithms.common.weights import Weights, auxiliary, average, copied
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng, seeded
 from stages.settings import Settings, setting
@@ -88,7 +89,7 @@ def client_update(
     mentor.train()
     mentee.train()
 
-    def objective(x: Tensor, y: Tensor) -> Measured:
+    def objective(x: Tensor, y: Tensor) -> LossAndMetrics:
         features, mentee_features = mentor.features(x), mentee.features(x)
         logits, mentee_logits = mentor.head(features), mentee.head(mentee_features)
         loss, mentee_loss = F.cross_entropy(logits, y), F.cross_entropy(mentee_logits, y)
@@ -96,8 +97,8 @@ def client_update(
         mutual = mutual_loss(logits, mentee_logits, hidden, loss + mentee_loss)
         return loss + mentee_loss + mutual, {"loss": loss, "auxiliary": mentee_loss}
 
-    descent = Descent(shared.task.lr, mentor, mentee, projection, max_norm=MAX_NORM)
-    metrics = descent.follow(objective, batches.steps(rng))
+    sgd = SGD(shared.task.lr, mentor, mentee, projection, max_norm=MAX_NORM)
+    metrics = sgd.minimise(objective, batches.steps(rng))
     client.private = dict(projection.state_dict())
     change = {name: tensor - received[name] for name, tensor in mentee.state_dict().items()}
     return Upload(compressed(change, energy(hyper, rounds))), metrics

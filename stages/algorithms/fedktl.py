@@ -12,21 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import (
-    Algorithm,
-    Batches,
-    ClientState,
-    Metrics,
-    PairSource,
-    Predictor,
-    Steps,
-    Task,
-    normalised,
-)  # fmt: skip
-from stages.algorithms.descent import AdamDescent, Descent, Measured
-from stages.algorithms.losses import BANDWIDTHS, arcface, median_bandwidths, mmd, prototypes, simplex_etf
-from stages.algorithms.one_pass import OnePass
+from stages.algorithms.common.batches import Batches, Steps, slices
+from stages.algorithms.common.losses import BANDWIDTHS, arcface, median_bandwidths, mmd, prototypes, simplex_etf
+from stages.algorithms.common.one_pass import OnePass
+from stages.algorithms.common.sgd import SGD, Adam, LossAndMetrics
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Predictor, Task
 from stages.clock import phase
+from stages.pixels import normalised
 from stages.randomness import Rng, seeded
 from stages.settings import Settings, setting
 
@@ -116,7 +108,7 @@ def client_update(
     model.train()
     features_of_both = OnePass(model, track_both=hyper.statistics == "both")
 
-    def objective(x: Tensor, y: Tensor, images: Tensor | None = None, latents: Tensor | None = None) -> Measured:
+    def objective(x: Tensor, y: Tensor, images: Tensor | None = None, latents: Tensor | None = None) -> LossAndMetrics:
         if images is None or latents is None:
             loss = classification_loss(hyper, shared, model(x), y)
             return loss, {"loss": loss, "transfer": torch.zeros_like(loss)}
@@ -125,7 +117,7 @@ def client_update(
         transfer = F.mse_loss(projection(transferred), latents)
         return loss + hyper.mu * transfer, {"loss": loss, "transfer": transfer}
 
-    metrics = Descent(task.lr, model, projection, max_norm=MAX_NORM).follow(objective, *sources)
+    metrics = SGD(task.lr, model, projection, max_norm=MAX_NORM).minimise(objective, *sources)
     with phase("prototypes"), torch.no_grad():
         model.eval()
         projections, labels = zip(*((model(x), y) for x, y in batches.once()), strict=True)
@@ -148,7 +140,7 @@ def endless_pairs(download: Download, size: int, rng: Rng) -> Steps:
     def orders() -> Iterator[tuple[Tensor]]:
         while True:
             order = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
-            yield from ((rows,) for rows in split(order, size))
+            yield from ((order[rows],) for rows in slices(len(order), size))
 
     return Steps(orders(), lambda rows: (images[rows], latents[rows]))
 
@@ -188,15 +180,15 @@ def align(
     sums = torch.zeros(2, device=protos.device)
     transformer.train()
 
-    def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def batches() -> Iterator[tuple[Tensor, ...]]:
         for _ in range(hyper.server_epochs):
             order = torch.randperm(len(protos), generator=order_rng).to(protos.device, non_blocking=True)
             sampled = pairs.sample_latents(len(protos), latent_rng)
             sums.zero_()  # the last epoch's are reported
-            epoch = (split(rows, hyper.server_batch_size) for rows in (protos[order], labels[order], sampled))
-            yield from zip(*epoch, strict=True)
+            epoch = protos[order], labels[order], sampled
+            yield from (tuple(table[rows] for table in epoch) for rows in slices(len(order), hyper.server_batch_size))
 
-    def objective(protos: Tensor, labels: Tensor, latents: Tensor) -> Measured:
+    def objective(protos: Tensor, labels: Tensor, latents: Tensor) -> LossAndMetrics:
         mapped = transformer(protos)
         bandwidths = fixed if hyper.mmd_bandwidth == "reference" else median_bandwidths(latents)
         discrepancy = mmd(mapped, latents, bandwidths)
@@ -204,21 +196,13 @@ def align(
         sums.add_(torch.stack([discrepancy.detach(), pull.detach()]), alpha=len(protos))
         return hyper.mmd * discrepancy + hyper.mse * hyper.lambda_ * pull, {}
 
-    adam = AdamDescent(hyper.server_lr, transformer, nn.ParameterList([table]), max_norm=MAX_NORM)
-    adam.follow(objective, Steps(batches()))
+    adam = Adam(hyper.server_lr, transformer, nn.ParameterList([table]), max_norm=MAX_NORM)
+    adam.minimise(objective, Steps(batches()))
     if hyper.centroids == "mean":
         set_class_means(table, transformer, protos, labels)
     state.centroids = table.detach()
     last_epoch = sums / len(protos)
     return {"mmd": last_epoch[0], "mse": last_epoch[1]}
-
-
-def split(rows: Tensor, size: int) -> list[Tensor]:
-    """Batches of `size` rows; a single row left over joins the batch before it."""
-    parts = list(rows.split(size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
 
 
 @torch.no_grad()

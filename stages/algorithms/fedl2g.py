@@ -19,10 +19,12 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, normalised
-from stages.algorithms.descent import Descent, Measured, clip
-from stages.algorithms.sharing import copied
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.sgd import SGD, LossAndMetrics, clip
+from stages.algorithms.common.weights import copied
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
 from stages.models.split import SplitModel
+from stages.pixels import normalised
 from stages.randomness import Rng
 from stages.settings import Settings, setting
 
@@ -84,13 +86,13 @@ def client_update(
     study, quiz = divided(client, batches, rng)
     model.train()
 
-    def objective(x: Tensor, y: Tensor) -> Measured:
+    def objective(x: Tensor, y: Tensor) -> LossAndMetrics:
         loss, guidance = losses(hyper, model, vectors, x, y)
         return loss + guidance, {"loss": loss}
 
     metrics: Metrics = {}
     if rounds >= hyper.warm_up:
-        metrics = Descent(task.lr, model, max_norm=MAX_NORM).follow(objective, study.steps(rng))
+        metrics = SGD(task.lr, model, max_norm=MAX_NORM).minimise(objective, study.steps(rng))
     drawn = torch.randperm(len(study.labels), generator=rng.torch("study")).to(task.device)[: max(2, task.batch_size)]
     batch = normalised(study.images[drawn]), study.labels[drawn]
     held_out = normalised(quiz.images), quiz.labels

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Predictor, Task
-from stages.algorithms.descent import Descent, Measured
-from stages.algorithms.sharing import Weights, auxiliary, average, copied
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.sgd import SGD, LossAndMetrics
+from stages.algorithms.common.weights import Weights, auxiliary, average, copied
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Predictor, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng, seeded
 from stages.settings import WIDEST, Settings, setting
@@ -71,12 +72,12 @@ def client_update(
     model.train()
     small.train()
 
-    def objective(x: Tensor, y: Tensor) -> Measured:
+    def objective(x: Tensor, y: Tensor) -> LossAndMetrics:
         logits, small_logits = both(model, small, projection, x)
         loss, small_loss = F.cross_entropy(logits, y), F.cross_entropy(small_logits, y)
         return loss + small_loss, {"loss": loss, "auxiliary": small_loss}
 
-    metrics = Descent(shared.task.lr, model, small, projection).follow(objective, batches.steps(rng))
+    metrics = SGD(shared.task.lr, model, small, projection).minimise(objective, batches.steps(rng))
     client.private = dict(projection.state_dict())
     return Upload(small.state_dict(), torch.tensor(batches.total)), metrics
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.class_means import ClassMeans
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Predictor, Task
-from stages.algorithms.descent import Descent, Measured
-from stages.algorithms.losses import squared_distances
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.class_means import ClassMeans
+from stages.algorithms.common.losses import squared_distances
+from stages.algorithms.common.sgd import SGD, LossAndMetrics
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Predictor, Task
 from stages.clock import phase
 from stages.models.split import SplitModel
 from stages.randomness import Rng
@@ -63,7 +64,7 @@ def client_update(
     table, known = dense(shared, download)
     means = ClassMeans(shared.classes, shared.feature_dim, shared.device)
 
-    def objective(x: Tensor, y: Tensor) -> Measured:
+    def objective(x: Tensor, y: Tensor) -> LossAndMetrics:
         features = model.features(x)
         means.add(features.detach(), y)
         loss = F.cross_entropy(model.head(features), y)
@@ -73,7 +74,7 @@ def client_update(
         pull = F.mse_loss(features, targets)
         return loss + hyper.lambda_ * pull, {"loss": loss, "pull": pull}
 
-    metrics = Descent(shared.lr, model).follow(objective, batches.steps(rng))
+    metrics = SGD(shared.lr, model).minimise(objective, batches.steps(rng))
     if hyper.collected == "training":
         return Upload(*means.taken()), metrics
     with phase("prototypes"), torch.no_grad():

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.algorithms import fedproto
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task, passes
-from stages.algorithms.descent import Descent, Measured
+from stages.algorithms.common.batches import Batches, passes
+from stages.algorithms.common.sgd import SGD, LossAndMetrics
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
 from stages.algorithms.fedproto import Download, Upload
 from stages.clock import phase
 from stages.randomness import Rng, seeded
@@ -73,13 +74,13 @@ def server_update(
     every = torch.arange(shared.classes, device=shared.device)
     total = torch.zeros((), device=shared.device)  # of the last pass
 
-    def objective(uploads: Tensor, classes: Tensor) -> Measured:
+    def objective(uploads: Tensor, classes: Tensor) -> LossAndMetrics:
         loss = contrast(uploads, classes, state.prototypes(every), margin)
         total.add_(loss.detach(), alpha=len(classes))
         return loss, {}
 
     with phase("alignment"):
-        Descent(hyper.server_lr, state.prototypes).follow(
+        SGD(hyper.server_lr, state.prototypes).minimise(
             objective,
             passes((uploaded, labels), hyper.server_batch_size, hyper.server_epochs, rng.torch("order"), total.zero_),
         )

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
-from stages.algorithms.descent import Descent, Measured
-from stages.algorithms.losses import distillation
-from stages.algorithms.sharing import Weights, auxiliary, average, copied
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.losses import distillation
+from stages.algorithms.common.sgd import SGD, LossAndMetrics
+from stages.algorithms.common.weights import Weights, auxiliary, average, copied
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
 from stages.settings import Settings, setting
@@ -71,11 +72,11 @@ def client_update(
     model.train()
     meme.train()
 
-    def objective(x: Tensor, y: Tensor) -> Measured:
+    def objective(x: Tensor, y: Tensor) -> LossAndMetrics:
         loss, meme_loss = mutual_losses(hyper, model(x), meme(x), y)
         return loss + meme_loss, {"loss": loss, "auxiliary": meme_loss}
 
-    metrics = Descent(shared.task.lr, model, meme, max_norm=MAX_NORM).follow(objective, batches.steps(rng))
+    metrics = SGD(shared.task.lr, model, meme, max_norm=MAX_NORM).minimise(objective, batches.steps(rng))
     return Upload(meme.state_dict()), metrics
 
 

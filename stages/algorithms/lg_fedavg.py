@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.algorithms import local, one_head
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
-from stages.algorithms.one_head import Shared
-from stages.algorithms.sharing import Weights, average
+from stages.algorithms import local
+from stages.algorithms.common import one_head
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.one_head import Shared
+from stages.algorithms.common.weights import Weights, average
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
 from stages.randomness import Rng
 
 

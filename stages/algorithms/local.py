@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.contract import Algorithm, Batches, ClientState, Metrics, PairSource, Task
-from stages.algorithms.descent import Descent, Measured
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.sgd import SGD, LossAndMetrics
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
 from stages.randomness import Rng
 from stages.settings import Settings
 
@@ -28,11 +29,11 @@ def client_update(
 ) -> tuple[None, Metrics]:
     model = client.model.train()
 
-    def objective(x: Tensor, y: Tensor) -> Measured:
+    def objective(x: Tensor, y: Tensor) -> LossAndMetrics:
         loss = F.cross_entropy(model(x), y)
         return loss, {"loss": loss}
 
-    return None, Descent(shared.lr, model).follow(objective, batches.steps(rng))
+    return None, SGD(shared.lr, model).minimise(objective, batches.steps(rng))
 
 
 def server_update(

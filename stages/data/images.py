@@ -161,7 +161,7 @@ def unpacked(opening: Callable[[], IO[bytes]], name: str, size: int, squeeze: bo
 def _resized(block: np.ndarray, size: int, squeeze: bool) -> np.ndarray:
     import torch
 
-    from stages.generators.protocol import resized
+    from stages.pixels import resized
 
     images = torch.from_numpy(np.ascontiguousarray(block))
     if not squeeze:

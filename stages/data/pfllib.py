@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.artifacts.kinds import Data, Split
+from stages.artifacts.schemas import Data, Split
 from stages.data.archives import array, pickled, write_pickled
 from stages.data.counts import CONFIG_KEYS, COUNTS_KEY, read_config
 from stages.data.folders import listed, source

@@ -14,7 +14,7 @@ from stages.settings import Prepare
 
 
 @dataclass(frozen=True)
-class Share:
+class ClientRows:
     """What one client gets, as row numbers of the data set."""
 
     train: np.ndarray
@@ -63,7 +63,9 @@ def by_domain(dataset: Dataset, settings: Prepare) -> list[np.ndarray]:
     return np.split(np.arange(len(dataset.labels)), np.cumsum(dataset.domains)[:-1])
 
 
-def split(dataset: Dataset, train: np.ndarray, test: np.ndarray, settings: Prepare, rng: Rng, client: int) -> Share:
+def split(
+    dataset: Dataset, train: np.ndarray, test: np.ndarray, settings: Prepare, rng: Rng, client: int
+) -> ClientRows:
     """The client's share with the validation images cut from its training images, which few-shot then thins out."""
     train, validation = cut(train, settings.validation_fraction, rng.at("validation", client))
     if settings.few_shot:
@@ -74,7 +76,7 @@ def split(dataset: Dataset, train: np.ndarray, test: np.ndarray, settings: Prepa
                 f"Client {client} is left without a {part} image, of {len(train) + len(validation) + len(test)} in all; "
                 "raise --min-samples, lower --clients, or change the fractions."
             )
-    return Share(train, validation, test)
+    return ClientRows(train, validation, test)
 
 
 def cut(rows: np.ndarray, fraction: float, rng: Rng) -> tuple[np.ndarray, np.ndarray]:

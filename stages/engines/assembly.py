@@ -1,146 +1,98 @@
-"""From a plan (artifacts, settings, seed) to a federation ready for its first round."""
+"""From a RunSpec (artifacts, settings, seed) to a federation ready for its first round."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 
 from stages import memory
-from stages.algorithms.contract import Algorithm, ClientState, PairSource, Task
-from stages.artifacts import kinds
-from stages.artifacts.refs import Ref
+from stages.algorithms.contract import ClientState, PairSource, Task
+from stages.artifacts import schemas
 from stages.artifacts.store import Artifact
 from stages.devices import check_room, home, set_up
 from stages.devices import device as placed
-from stages.engines.federation import Federation, Share, State
+from stages.engines.federation import ClientData, Federation, State
+from stages.engines.plan import RemoteData, RunSpec, data_spec_of
 from stages.errors import UserError
 from stages.generators import registry
 from stages.generators.pairs import BankPairs, LivePairs
 from stages.models import pretrained, split
 from stages.randomness import Rng
-from stages.settings import Settings, Train
 
 
-@dataclass(frozen=True)
-class Elsewhere:
-    """Data that only the clients have: what they say of it."""
-
-    identity: dict[str, str]  # of the artifact that their shares were cut from
-    census: kinds.Census
-
-    @property
-    def ref(self) -> Ref:
-        return Ref.parse(self.identity["ref"])
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One run: one algorithm, one seed."""
-
-    algorithm: Algorithm
-    hyper: Settings
-    settings: Train
-    seed: int
-    data: Artifact | Elsewhere
-    latents: Artifact | None
-    run: str | None = None  # key of the clients' models on their own disks, for an engine that keeps them there
-
-    @property
-    def sources(self) -> dict[str, Artifact | Elsewhere]:
-        return {"data": self.data} | ({"latents": self.latents} if self.latents else {})
-
-    def facts(self) -> dict[str, Any]:
-        """What is needed to make this plan again, JSON-able."""
-        own = replace(self.settings, algorithm=(self.algorithm.name,), seeds=(self.seed,))
-        federation: dict[str, Any] = {"run": self.run}
-        if isinstance(self.data, Elsewhere):
-            census = asdict(self.data.census)
-            federation |= {"weights": "with the clients", "identity": self.data.identity, "census": census}
-        return {
-            "algorithm": self.algorithm.name, "hyper": self.hyper.as_dict(), "settings": own.as_dict(),
-            "seed": self.seed, "made_from": {role: source.identity for role, source in self.sources.items()},
-        } | ({"federation": federation} if self.run else {})  # fmt: skip
-
-
-def assemble(plan: Plan, images: bool = True) -> tuple[Federation, State]:
+def assemble(spec: RunSpec, images: bool = True) -> tuple[Federation, State]:
     """Build every client's model, read the artifacts, put everything on the device; without `images` none is read.
 
     A server whose clients are elsewhere keeps no state of theirs. Raises UserError for data that can't be trained on,
     a model that does not fit, a bank too small.
     """
-    settings, device, rng = plan.settings, placed(plan.settings.device), Rng(plan.seed)
+    settings, device, rng = spec.settings, placed(spec.settings.device), Rng(spec.seed)
     set_up(settings)
-    census = census_of(plan.data)
-    check_shares(census, plan)
-    pairs = pair_source(plan, census, device)
-    task = task_of(plan, census, pairs.latent_dim if pairs else 0, device)
-    built = models(plan, census)
-    images_of = sum(sum(sizes) for sizes in census.sizes.values())
-    check_room(device, images_of * math.prod(census.shape), built, settings)
+    data_spec = data_spec_of(spec.data)
+    check_shares(data_spec, spec)
+    pairs = pair_source(spec, data_spec, device)
+    task = task_of(spec, data_spec, pairs.latent_dim if pairs else 0, device)
+    built = models(spec, data_spec)
+    images_of = sum(sum(sizes) for sizes in data_spec.sizes.values())
+    check_room(device, images_of * math.prod(data_spec.shape), built, settings)
     waiting = home(settings.offload, built, device)
     states = [ClientState(model.to(waiting)) for model in built]
-    plan.algorithm.check(plan.hyper, task, [state.model for state in states])
-    server, shared = plan.algorithm.init(plan.hyper, task, rng.at("init"))
-    sizes = {name: torch.tensor(census.sizes[name]) for name in kinds.SPLITS}
-    shares: dict[str, list[Share]] = {}
-    if images and isinstance(plan.data, Artifact):
-        data = kinds.read(plan.data)
-        shares = {name: shares_of(getattr(data, name), data.clients, device) for name in kinds.SPLITS}
+    spec.algorithm.check(spec.hyper, task, [state.model for state in states])
+    server, shared = spec.algorithm.init(spec.hyper, task, rng.at("init"))
+    sizes = {name: torch.tensor(data_spec.sizes[name]) for name in schemas.SPLITS}
+    shares: dict[str, list[ClientData]] = {}
+    if images and isinstance(spec.data, Artifact):
+        data = schemas.read(spec.data)
+        shares = {name: shares_of(getattr(data, name), data.clients, device) for name in schemas.SPLITS}
     memory.give_back()
     federation = Federation(
-        plan.algorithm, plan.hyper, shared, settings, rng, device, census.classes, sizes, shares, pairs
+        spec.algorithm, spec.hyper, shared, settings, rng, device, data_spec.classes, sizes, shares, pairs
     )
-    return federation, State([] if isinstance(plan.data, Elsewhere) else states, server)
+    return federation, State([] if isinstance(spec.data, RemoteData) else states, server)
 
 
-def census_of(data: Artifact | Elsewhere) -> kinds.Census:
-    return data.census if isinstance(data, Elsewhere) else kinds.census(data)
-
-
-def task_of(plan: Plan, census: kinds.Census, latent_dim: int, device: torch.device) -> Task:
-    settings = plan.settings
+def task_of(spec: RunSpec, data_spec: schemas.DataSpec, latent_dim: int, device: torch.device) -> Task:
+    settings = spec.settings
     return Task(
-        census.clients, census.classes, settings.feature_dim, latent_dim, settings.lr, settings.batch_size, device,
-        census.shape,
+        data_spec.clients, data_spec.classes, settings.feature_dim, latent_dim, settings.lr, settings.batch_size, device,
+        data_spec.shape,
     )  # fmt: skip
 
 
-def shares_of(part: kinds.Split, clients: int, device: torch.device) -> list[Share]:
+def shares_of(part: schemas.Split, clients: int, device: torch.device) -> list[ClientData]:
     images, labels = torch.from_numpy(part.images).to(device), torch.from_numpy(part.labels).to(device)
-    return [Share(images[part.rows(client)], labels[part.rows(client)]) for client in range(clients)]
+    return [ClientData(images[part.rows(client)], labels[part.rows(client)]) for client in range(clients)]
 
 
-def check_shares(census: kinds.Census, plan: Plan) -> None:
-    settings = plan.settings
+def check_shares(data_spec: schemas.DataSpec, spec: RunSpec) -> None:
+    settings = spec.settings
     least = settings.batch_size if settings.drop_last else 2
-    for client, size in enumerate(census.sizes["train"]):
+    for client, size in enumerate(data_spec.sizes["train"]):
         if size < least:
             why = (
                 "fewer than a batch, and drop-last leaves out the rest" if settings.drop_last else "training needs two"
             )
             raise UserError(
-                f"Client {client} of {plan.data.ref} has {size} training images, {why}; prepare with a larger --min-samples."
+                f"Client {client} of {spec.data.ref} has {size} training images, {why}; prepare with a larger --min-samples."
             )
-    if not sum(census.sizes["test"]):
-        raise UserError(f"{plan.data.ref} has no test images; prepare it with a test fraction.")
+    if not sum(data_spec.sizes["test"]):
+        raise UserError(f"{spec.data.ref} has no test images; prepare it with a test fraction.")
 
 
-def models(plan: Plan, census: kinds.Census) -> list[split.SplitModel]:
+def models(spec: RunSpec, data_spec: schemas.DataSpec) -> list[split.SplitModel]:
     """Every client's freshly initialised model; each architecture is tried on two images first."""
     built, tried = [], set()
-    names = split.architectures(plan.settings.models, census.clients)
-    weights = pretrained.read(plan.settings.pretrained, names)
+    names = split.architectures(spec.settings.models, data_spec.clients)
+    weights = pretrained.read(spec.settings.pretrained, names)
     for client, name in enumerate(names):
         try:
-            model = model_of(plan, census, client, weights)
+            model = model_of(spec, data_spec, client, weights)
             if name not in tried:
-                split.shapes(model, census.shape)
-                if plan.settings.batch_size == 1:
-                    split.check_single(model, census.shape)
+                split.shapes(model, data_spec.shape)
+                if spec.settings.batch_size == 1:
+                    split.check_single(model, data_spec.shape)
                 tried.add(name)
         except UserError as error:
             raise UserError(f"Client {client}'s model '{name}' does not fit: {error}") from error
@@ -149,39 +101,39 @@ def models(plan: Plan, census: kinds.Census) -> list[split.SplitModel]:
 
 
 def model_of(
-    plan: Plan, census: kinds.Census, client: int, weights: Mapping[str, pretrained.Weights] | None = None
+    spec: RunSpec, data_spec: schemas.DataSpec, client: int, weights: Mapping[str, pretrained.Weights] | None = None
 ) -> split.SplitModel:
     """A client's freshly initialised model, the same wherever it is built."""
-    name = split.architectures(plan.settings.models, census.clients)[client]
-    same = plan.algorithm.same_start or plan.settings.initial_weights == "same"
-    seed = plan.seed if same else Rng(plan.seed).seed("weights", client)
-    model = split.build(name, census.shape, census.classes, plan.settings.feature_dim, seed, weights)
-    model.bf16 = plan.settings.precision == "bf16"
-    return model.to(memory_format=torch.channels_last if plan.settings.channels_last else torch.contiguous_format)
+    name = split.architectures(spec.settings.models, data_spec.clients)[client]
+    same = spec.algorithm.same_start or spec.settings.initial_weights == "same"
+    seed = spec.seed if same else Rng(spec.seed).seed("weights", client)
+    model = split.build(name, data_spec.shape, data_spec.classes, spec.settings.feature_dim, seed, weights)
+    model.bf16 = spec.settings.precision == "bf16"
+    return model.to(memory_format=torch.channels_last if spec.settings.channels_last else torch.contiguous_format)
 
 
-def pair_source(plan: Plan, census: kinds.Census, device: torch.device) -> PairSource | None:
+def pair_source(spec: RunSpec, data_spec: schemas.DataSpec, device: torch.device) -> PairSource | None:
     """The server's pairs from the latents artifact, for an algorithm that wants them."""
-    if plan.latents is None:
+    if spec.latents is None:
         return None
-    size, bank = census.shape[-1], kinds.read(plan.latents)
-    if plan.settings.pairs == "bank" and (plan.settings.generator or plan.settings.weights):
+    size, bank = data_spec.shape[-1], schemas.read(spec.latents)
+    if spec.settings.pairs == "bank" and (spec.settings.generator or spec.settings.weights):
         raise UserError("A generator and its weights are for live pairs; add --pairs live, or leave them out.")
-    if plan.settings.pairs == "live":
-        if plan.settings.pairs_per_class > 1:
+    if spec.settings.pairs == "live":
+        if spec.settings.pairs_per_class > 1:
             raise UserError("Live pairs are one a class, its centroid rendered; for more of them use --pairs bank.")
         embeddings = {name: torch.from_numpy(values) for name, values in bank.embeddings.items()}
         generator = registry.again(
-            plan.latents.settings, bank.generator, embeddings, plan.settings.generator, plan.settings.weights, device
+            spec.latents.settings, bank.generator, embeddings, spec.settings.generator, spec.settings.weights, device
         )
         if generator.latent_dim != bank.latents.shape[1]:
             raise UserError(
-                f"The generator of {plan.latents.ref} takes latents of {generator.latent_dim}, the bank holds "
+                f"The generator of {spec.latents.ref} takes latents of {generator.latent_dim}, the bank holds "
                 f"{bank.latents.shape[1]}; generate the bank again."
             )
-        settings = plan.settings
+        settings = spec.settings
         return LivePairs(
             generator, size, device, settings.pair_pixels == "floats", settings.pair_resizing == "antialias"
         )
     latents, images = (torch.from_numpy(values).to(device) for values in (bank.latents, bank.images))
-    return BankPairs(latents, images, size, census.classes, plan.settings.pairs_per_class)
+    return BankPairs(latents, images, size, data_spec.classes, spec.settings.pairs_per_class)

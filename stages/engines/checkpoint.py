@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from stages.algorithms.contract import Algorithm, ClientState, rebuilt, tensors
+from stages.algorithms.common.records import rebuilt, tensors
+from stages.algorithms.contract import Algorithm, ClientState
 from stages.engines.federation import State
 from stages.engines.history import History
 from stages.foreign import understood

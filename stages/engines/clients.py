@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from stages import memory
-from stages.algorithms.contract import Batches, ClientState, eval_batch, normalised
-from stages.engines.federation import Diverged, Federation, Share
+from stages.algorithms.common.batches import Batches, eval_batch
+from stages.algorithms.contract import ClientState
+from stages.engines.federation import ClientData, Diverged, Federation
+from stages.pixels import normalised
 
 EVALUATED = ("test", "validation")  # splits
 
@@ -24,7 +26,9 @@ class Answer:
     metrics: dict[str, float]
 
 
-def train(federation: Federation, client: int, state: ClientState, share: Share, rounds: int, download: Any) -> Answer:
+def train(
+    federation: Federation, client: int, state: ClientState, share: ClientData, rounds: int, download: Any
+) -> Answer:
     """Local training in the round after `rounds` are done; changes `state`."""
     rng = federation.rng.at("round", rounds).at("client", client)
     with torch.random.fork_rng(device_list(federation.device)):
@@ -37,7 +41,7 @@ def train(federation: Federation, client: int, state: ClientState, share: Share,
     return answer
 
 
-def batches(federation: Federation, share: Share) -> Batches:
+def batches(federation: Federation, share: ClientData) -> Batches:
     settings = federation.settings
     return Batches(
         share.images, share.labels, settings.batch_size, settings.local_epochs, settings.shuffle, settings.drop_last
@@ -45,7 +49,7 @@ def batches(federation: Federation, share: Share) -> Batches:
 
 
 def evaluated(
-    federation: Federation, state: ClientState, shares: Mapping[str, Share], download: Any
+    federation: Federation, state: ClientState, shares: Mapping[str, ClientData], download: Any
 ) -> dict[str, Tensor]:
     """By split, how many images the client labels rightly, int64 []; `test_auc`, float64 []. On the device."""
     measured = {}
@@ -58,7 +62,7 @@ def evaluated(
 
 
 @torch.no_grad()
-def scored(federation: Federation, state: ClientState, share: Share, download: Any) -> Tensor:
+def scored(federation: Federation, state: ClientState, share: ClientData, download: Any) -> Tensor:
     """The client's scores of its images, float32 [n, C]."""
     if not len(share.labels):
         return torch.zeros(0, federation.classes, device=federation.device)

@@ -1,4 +1,4 @@
-"""Which engine runs a federation: where its data is, and the fleet of its clients."""
+"""Which engine runs a federation: where its data is, and the pool of its clients."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from stages.artifacts.store import Artifact, Store
-from stages.engines.assembly import Elsewhere, Plan
 from stages.engines.federation import Federation, State
 from stages.engines.growing import Growing, worthwhile
 from stages.engines.local import in_process
-from stages.engines.rounds import Fleet
+from stages.engines.plan import RemoteData, RunSpec
+from stages.engines.rounds import ClientPool
 from stages.engines.workers import Workers
 from stages.errors import UserError
 from stages.observer import SILENT, Observer
@@ -21,10 +21,10 @@ from stages.settings import Train
 class Engine(Protocol):
     images: bool  # whether the clients' images belong into this process
 
-    def data(self, store: Store, settings: Train) -> Artifact | Elsewhere:
+    def data(self, store: Store, settings: Train) -> Artifact | RemoteData:
         """What the clients train on."""
 
-    def fleet(self, plan: Plan, federation: Federation, state: State) -> Fleet:
+    def pool(self, spec: RunSpec, federation: Federation, state: State) -> ClientPool:
         """The clients of one run, as `state` has them; to be closed."""
 
 
@@ -39,11 +39,11 @@ class Local:
     def data(self, store: Store, settings: Train) -> Artifact:
         return store.open(settings.data, "data") if settings.data else store.newest("data")
 
-    def fleet(self, plan: Plan, federation: Federation, state: State) -> Fleet:
+    def pool(self, spec: RunSpec, federation: Federation, state: State) -> ClientPool:
         """UserError if the clients can't be divided among processes."""
-        workers, on_cpu = plan.settings.workers, federation.device.type == "cpu"
+        workers, on_cpu = spec.settings.workers, federation.device.type == "cpu"
         if workers is None and on_cpu:
-            count = worthwhile(federation.clients, plan.settings.threads)
+            count = worthwhile(federation.clients, spec.settings.threads)
             return Growing(federation, state.clients, count, self._observer.note)
         if workers is None or workers == 1:
             return in_process(federation, state.clients)
@@ -55,7 +55,7 @@ class Local:
 
 
 @contextmanager
-def opened(settings: Train, observer: Observer) -> Iterator[Engine]:
+def open_engine(settings: Train, observer: Observer) -> Iterator[Engine]:
     """The engine that the settings name. UserError if it can't be had."""
     if settings.engine == "local":
         if settings.federation:

@@ -30,7 +30,7 @@ class Missing(IntEnum):
 
 
 @dataclass(frozen=True)
-class Share:
+class ClientData:
     """One split of one client on the device: images uint8 [n, C, H, W], labels int64 [n]."""
 
     images: Tensor
@@ -49,7 +49,7 @@ class Federation:
     device: torch.device
     classes: int
     sizes: dict[str, Tensor]  # images of every client by split, int64 [clients]
-    shares: dict[str, list[Share]]  # by split, those of the clients that live in this process
+    shares: dict[str, list[ClientData]]  # by split, those of the clients that live in this process
     pairs: PairSource | None
 
     @property

@@ -13,7 +13,7 @@ from torch import Tensor
 from stages.algorithms.contract import ClientState
 from stages.engines.federation import Federation
 from stages.engines.local import InProcess
-from stages.engines.rounds import Fleet
+from stages.engines.rounds import ClientPool
 from stages.engines.workers import Workers
 from stages.errors import UserError
 
@@ -22,18 +22,18 @@ WORKER_BYTES = 1 << 30  # of free memory for each, most of it for libraries and 
 
 
 class Growing:
-    """A fleet in this process that moves into `count` worker processes if the run is long enough for them to pay.
+    """A pool in this process that moves into `count` worker processes if the run is long enough for them to pay.
 
     The result is the same either way, to the last bit.
     """
 
     def __init__(self, federation: Federation, states: list[ClientState], count: int, tell: Callable[[str], None]):
         self._federation, self._states, self._count, self._tell = federation, states, count, tell
-        self._fleet: Fleet = InProcess(federation, states)
+        self._pool: ClientPool = InProcess(federation, states)
 
     def train(self, rounds: int, joined: list[int], download: Any) -> Mapping[int, Any]:
         begun = time.perf_counter()
-        answers: Mapping[int, Any] = self._fleet.train(rounds, joined, download)
+        answers: Mapping[int, Any] = self._pool.train(rounds, joined, download)
         left = self._federation.settings.rounds - rounds - 1
         if self._count > 1 and (time.perf_counter() - begun) * left > WORTH:
             self._grow()
@@ -42,22 +42,22 @@ class Growing:
     def _grow(self) -> None:
         count, self._count = self._count, 1
         try:
-            self._fleet = Workers(self._federation, self._states, count)
+            self._pool = Workers(self._federation, self._states, count)
         except UserError:  # models that can't leave this process stay in it
             return
         self._tell(f"Training goes on in {count} processes, one a core; --workers sets their number.")
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        return self._fleet.evaluate(rounds, download)
+        return self._pool.evaluate(rounds, download)
 
     def traffic(self) -> Mapping[str, list[int]]:
-        return self._fleet.traffic()
+        return self._pool.traffic()
 
     def collect(self) -> None:
-        self._fleet.collect()
+        self._pool.collect()
 
     def close(self) -> None:
-        self._fleet.close()
+        self._pool.close()
 
 
 def worthwhile(clients: int, threads: int) -> int:

@@ -18,7 +18,7 @@ from stages.engines.slots import Slots, on_gpu
 
 
 class InProcess:
-    """A fleet that trains the very states it is given. Images stay on the device; models too, unless off-loaded."""
+    """A pool that trains the very states it is given. Images stay on the device; models too, unless off-loaded."""
 
     def __init__(self, federation: Federation, states: list[ClientState], slots: Slots | None = None):
         self.federation, self.states, self._slots = federation, states, slots
@@ -82,7 +82,7 @@ class InProcess:
 
 
 def in_process(federation: Federation, states: list[ClientState]) -> InProcess:
-    """The fleet of a device: on a GPU several clients are in flight, but one if all runs must give the same bits."""
+    """The pool of a device: on a GPU several clients are in flight, but one if all runs must give the same bits."""
     settings, device = federation.settings, federation.device
     if device.type != "cuda":
         return InProcess(federation, states)

@@ -1,21 +1,19 @@
-"""The round loop, written once: it asks a fleet of clients to train, has the server learn, and records."""
+"""The round loop, written once: it asks a pool of clients to train, has the server learn, and records."""
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from stages import memory
-from stages.algorithms.contract import cost, sent, tensors
-from stages.algorithms.graphs import refusals
+from stages.algorithms.common.cuda_graphs import refusals
+from stages.algorithms.common.records import sent, tensors
 from stages.clock import Clock, collecting, phase
+from stages.engines import recording
 from stages.engines.clients import EVALUATED, Answer, check_finite, scalars
 from stages.engines.federation import Diverged, Federation, Missing, State
 from stages.means import over_clients
@@ -23,11 +21,9 @@ from stages.observer import Observer
 from stages.randomness import Rng
 
 PHASES = ("local training", "prototypes", "alignment", "pairs", "evaluation", "checkpoint")
-SERVER = "server_metrics/"
-PICTURES = 8  # rounds whose pairs are kept as pictures, spread evenly over the run
 
 
-class Fleet(Protocol):
+class ClientPool(Protocol):
     """Where the clients are. The loop below is the same for clients in this process and for clients anywhere."""
 
     def train(self, rounds: int, joined: list[int], download: Any) -> Mapping[int, Answer | Missing]:
@@ -54,7 +50,7 @@ class Fleet(Protocol):
 
 
 def run(
-    federation: Federation, state: State, fleet: Fleet, observer: Observer, checkpoint: Callable[[State], None]
+    federation: Federation, state: State, pool: ClientPool, observer: Observer, checkpoint: Callable[[State], None]
 ) -> None:
     """Run rounds until `settings.rounds`, patience or a request to stop; the last state is always checkpointed.
 
@@ -64,26 +60,26 @@ def run(
     clock = Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
     with collecting(clock):
         if "rounds/evaluated" not in state.history:
-            evaluate(federation, state, fleet)
-            fleet.collect()
+            evaluate(federation, state, pool)
+            pool.collect()
             checkpoint(state)
         clock.seconds = dict.fromkeys(PHASES, 0.0)
         ended, stopping = finished(federation, state), observer.stop_requested()
         while not (ended or stopping):
-            play_round(federation, state, fleet)
+            play_round(federation, state, pool)
             for reason in refusals():
                 observer.note(f"A step can't be captured as a CUDA graph and is run as it is, slowly: {reason}")
             if state.rounds % settings.eval_every == 0 or state.rounds == settings.rounds:
-                evaluate(federation, state, fleet)
+                evaluate(federation, state, pool)
             for name, seconds in clock.seconds.items():  # a checkpoint's are charged to the round after it
                 state.history.add(f"seconds/{name}", seconds)
-            state.history.add("rounds/peak_memory", peak_memory(device))
+            state.history.add("rounds/peak_memory", recording.peak_memory(device))
             clock.seconds = dict.fromkeys(PHASES, 0.0)
-            observer.advance(1, **highlights(federation, state))
+            observer.advance(1, **recording.highlights(federation, state))
             ended, stopping = finished(federation, state), observer.stop_requested()
             if state.rounds % settings.checkpoint_every == 0 or ended or stopping:
                 with phase("checkpoint"):
-                    fleet.collect()
+                    pool.collect()
                     checkpoint(state)
 
 
@@ -91,24 +87,24 @@ def finished(federation: Federation, state: State) -> bool:
     return state.rounds >= federation.settings.rounds or out_of_patience(federation, state)
 
 
-def play_round(federation: Federation, state: State, fleet: Fleet) -> None:
+def play_round(federation: Federation, state: State, pool: ClientPool) -> None:
     """One round: the joined clients train and upload, the server makes what they download next."""
     rng, wire = federation.rng.at("round", state.rounds), federation.settings.wire
-    joined, heard = participants(federation, rng)
+    joined, delivered = participants(federation, rng)
     with phase("local training"):
-        came = fleet.train(state.rounds, joined, state.download)
+        came = pool.train(state.rounds, joined, state.download)
     answers = {client: answer for client, answer in came.items() if isinstance(answer, Answer)}
     for client, reason in came.items():
         if isinstance(reason, Missing):
             state.history.add("faults/missing", torch.tensor([state.rounds + 1, client, reason]))
-    for name, row in fleet.traffic().items():
+    for name, row in pool.traffic().items():
         state.history.add(f"rounds/{name}", row)
-    uploads = {client: sent(answers[client].upload, wire) for client in heard if client in answers}
-    record_traffic(federation, state, joined, uploads)
-    record_slowness(federation, state, joined)
+    uploads = {client: sent(answers[client].upload, wire) for client in delivered if client in answers}
+    recording.traffic(federation, state, joined, uploads)
+    recording.slowness(federation, state, joined)
     server_metrics = serve(federation, state, {c: upload for c, upload in uploads.items() if upload is not None}, rng)
-    record_metrics(federation, state, {client: answer.metrics for client, answer in answers.items()}, server_metrics)
-    record_pairs(federation, state)
+    recording.metrics(federation, state, {client: answer.metrics for client, answer in answers.items()}, server_metrics)
+    recording.pairs(federation, state)
     state.rounds += 1
 
 
@@ -150,8 +146,8 @@ def participants(federation: Federation, rng: Rng) -> tuple[list[int], list[int]
     draw = rng.numpy("participants")
     ratio = draw.uniform(settings.join_ratio, 1) if settings.random_join else settings.join_ratio
     joined = draw.permutation(count)[: at_least_one(ratio * count)]
-    heard = joined[: at_least_one((1 - settings.drop_rate) * len(joined))]
-    return sorted(joined.tolist()), sorted(heard.tolist())
+    delivered = joined[: at_least_one((1 - settings.drop_rate) * len(joined))]
+    return sorted(joined.tolist()), sorted(delivered.tolist())
 
 
 def at_least_one(number: float) -> int:
@@ -159,14 +155,14 @@ def at_least_one(number: float) -> int:
     return max(1, int(number + 1e-9))
 
 
-def evaluate(federation: Federation, state: State, fleet: Fleet) -> None:
+def evaluate(federation: Federation, state: State, pool: ClientPool) -> None:
     """Accuracy of every client on its own test and validation images, and AUC on the former."""
     with phase("evaluation"):
         state.history.add("rounds/evaluated", state.rounds)
-        measured = fleet.evaluate(state.rounds, state.download)
+        measured = pool.evaluate(state.rounds, state.download)
         for split in EVALUATED:
-            right = measured[split].double().masked_fill(measured[split] < 0, float("nan"))
-            state.history.add(f"rounds/{split}_accuracy", right / federation.sizes[split])  # no images: NaN
+            correct = measured[split].double().masked_fill(measured[split] < 0, float("nan"))
+            state.history.add(f"rounds/{split}_accuracy", correct / federation.sizes[split])  # no images: NaN
         place = len(state.history["rounds/evaluated"]) - 1  # earlier ones may come from a run that had no AUC
         state.history.add_at(place, "rounds/test_auc", measured["test_auc"])
         memory.give_back()
@@ -180,73 +176,3 @@ def out_of_patience(federation: Federation, state: State) -> bool:
     judged = "validation" if federation.sizes["validation"].any() else "test"
     curve = over_clients(state.history[f"rounds/{judged}_accuracy"].numpy(), federation.sizes[judged].numpy())
     return len(curve) - 1 - int(np.nan_to_num(curve, nan=-1).argmax()) >= patience
-
-
-def record_traffic(federation: Federation, state: State, joined: list[int], uploads: Mapping[int, Any]) -> None:
-    """Floats and bytes of each client's round, counted from the records: the download it trained with, its upload."""
-    count, wire = federation.clients, federation.settings.wire
-    down = cost(state.download, wire)
-    up = {client: cost(upload, wire) for client, upload in uploads.items()}
-    for i, unit in enumerate(("floats", "bytes")):
-        state.history.add(f"rounds/upload_{unit}", [up[c][i] if c in up else 0 for c in range(count)])
-        state.history.add(f"rounds/download_{unit}", [down[i] if c in joined else 0 for c in range(count)])
-    state.history.add("rounds/joined", [c in joined for c in range(count)])
-    state.history.add("rounds/uploaded", [uploads.get(c) is not None for c in range(count)])
-
-
-def record_slowness(federation: Federation, state: State, joined: list[int]) -> None:
-    """By how many simulated seconds each client is late, if any is slow: the same ones in every round."""
-    settings, count = federation.settings, federation.clients
-    if settings.slow_rate and settings.slow_seconds:
-        slow = federation.rng.numpy("slow").permutation(count)[: round(settings.slow_rate * count)]
-        late = [settings.slow_seconds * (c in slow and c in joined) for c in range(count)]
-        state.history.add("rounds/simulated_seconds", late)
-
-
-def record_metrics(
-    federation: Federation, state: State, clients: Mapping[int, dict[str, float]], server: Mapping[str, float]
-) -> None:
-    """A row a round of each metric that has ever come; the server has none in a round in which no upload arrived."""
-    for name in next(iter(clients.values())):
-        rows = [clients[c][name] if c in clients else float("nan") for c in range(federation.clients)]
-        state.history.add(f"client_metrics/{name}", rows)
-    known = {name.removeprefix(SERVER) for name in state.history if name.startswith(SERVER)}
-    for name in sorted(known | server.keys()):
-        state.history.add_at(state.rounds, f"{SERVER}{name}", server.get(name, float("nan")))
-
-
-def record_pairs(federation: Federation, state: State) -> None:
-    """Keep a picture of each class, if this round is one of those kept: a row per class, label -1 where there is none."""
-    download, last = state.download, federation.settings.rounds - 1
-    kept = {round(i * last / (PICTURES - 1)) for i in range(PICTURES)}
-    if not hasattr(download, "images") or state.rounds not in kept:
-        return
-    first = download.labels.diff(prepend=download.labels.new_tensor([-1])) != 0  # the pairs of a class lie together
-    labels, images = download.labels[first], download.images[first]
-    images = images.round().to(torch.uint8) if images.is_floating_point() else images
-    missing = federation.classes - len(labels)
-    state.history.add("pairs/rounds", state.rounds + 1)
-    state.history.add("pairs/labels", F.pad(labels, (0, missing), value=-1).cpu())
-    state.history.add("pairs/images", F.pad(images, (0, 0, 0, 0, 0, 0, 0, missing)).cpu())
-
-
-def highlights(federation: Federation, state: State) -> dict[str, Any]:
-    """What is worth showing of the round just done."""
-    history = state.history
-    accuracy = over_clients(history.last("rounds/test_accuracy").numpy(), federation.sizes["test"].numpy())
-    facts: dict[str, Any] = {"accuracy": float(accuracy)}
-    facts["loss"] = float(history.last("client_metrics/loss").nanmean())
-    for name in ("mmd", "mse"):
-        if f"{SERVER}{name}" in history:
-            facts[name] = float(history.last(f"{SERVER}{name}"))
-    facts["floats_up"] = int(history.last("rounds/upload_floats").sum())
-    facts["floats_down"] = int(history.last("rounds/download_floats").sum())
-    return facts
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the most the device has held, or on a CPU the most this process has."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from stages.algorithms.graphs import Baton, CudaLane, Lane
+from stages.algorithms.common.cuda_graphs import Baton, CudaLane, Lane
 from stages.clock import TURN, Clock, collecting
 
 Made = TypeVar("Made")

@@ -15,25 +15,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.algorithms.contract import ClientState, rebuilt, tensors
+from stages.algorithms.common.records import rebuilt, tensors
+from stages.algorithms.contract import ClientState
 from stages.clock import TURN, Clock, collecting, side_by_side
 from stages.devices import set_up
 from stages.engines import clients
-from stages.engines.arena import Arena
 from stages.engines.clients import Answer
 from stages.engines.federation import Federation
+from stages.engines.shared_memory import SharedMemory
 from stages.errors import UserError
 
 
 @dataclass(frozen=True)
-class Parcel:
+class PackedRecord:
     """A record as it goes through a pipe: as arrays, because torch would open shared memory for every tensor."""
 
     kind: type | None
     arrays: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, record: Any) -> Parcel:
+    def of(cls, record: Any) -> PackedRecord:
         return cls(None if record is None else type(record), arrays_of(tensors(record)))
 
     def opened(self) -> Any:
@@ -46,20 +47,20 @@ class Job:
 
     client: int
     rounds: int
-    download: Parcel
+    download: PackedRecord
     private: dict[str, np.ndarray]  # travels with the client, so that any worker can take it
     evaluate: bool = False
 
 
 @dataclass(frozen=True)
 class Done:
-    result: Any  # what `clients.evaluated` measured, or an Answer whose upload is a Parcel
+    result: Any  # what `clients.evaluated` measured, or an Answer whose upload is a PackedRecord
     private: dict[str, np.ndarray]
     seconds: dict[str, float]  # by phase
 
 
 class Workers:
-    """A fleet of processes. Any number of them computes the same, bit for bit: a client is trained by one at a time.
+    """A pool of processes. Any number of them computes the same, bit for bit: a client is trained by one at a time.
 
     Raises UserError for models that can't leave this process.
     """
@@ -68,10 +69,10 @@ class Workers:
         self.federation, self.states = federation, states
         self._cost = federation.sizes["train"].tolist()  # of a client's job: first its images, then its seconds
         try:
-            arena = Arena.of((replace(federation, pairs=None), states))
+            memory = SharedMemory.of((replace(federation, pairs=None), states))
         except (PicklingError, AttributeError, TypeError) as error:
             raise UserError(f"A model can't be handed to worker processes ({error}); use --workers 1.") from error
-        mine, shared = arena.load()
+        mine, shared = memory.load()
         federation.shares = mine.shares
         for state, moved in zip(states, shared, strict=True):
             state.model = moved.model
@@ -79,14 +80,14 @@ class Workers:
         self._workers = []
         for _ in range(min(count, len(states))):
             ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs, arena), daemon=True)
+            process = context.Process(target=work, args=(theirs, memory), daemon=True)
             process.start()
             theirs.close()
             self._workers.append((process, ours))
 
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer]:
         """Raises Diverged for the lowest client whose loss is not finite."""
-        parcel = Parcel.of(download)
+        parcel = PackedRecord.of(download)
         with side_by_side("local training") as turns:
             done = self._all([Job(client, rounds, parcel, arrays_of(self.states[client].private)) for client in joined])
             turns += [each.seconds for each in done.values()]
@@ -98,7 +99,7 @@ class Workers:
         return {client: Answer(result.upload.opened(), result.metrics) for client, result in results.items()}
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        parcel, states = Parcel.of(download), enumerate(self.states)
+        parcel, states = PackedRecord.of(download), enumerate(self.states)
         done = self._all([Job(client, rounds, parcel, arrays_of(state.private), True) for client, state in states])
         results = [done[client].result for client in sorted(done)]
         return {name: torch.from_numpy(np.array([result[name] for result in results])) for name in results[0]}
@@ -147,11 +148,11 @@ class Workers:
             ) from error
 
 
-def work(pipe: connection.Connection, arena: Arena) -> None:
+def work(pipe: connection.Connection, memory: SharedMemory) -> None:
     """A worker's life: job after job until the pipe is closed or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=die_with_parent, daemon=True).start()
-    federation, states = arena.load()
+    federation, states = memory.load()
     set_up(federation.settings)
     while True:
         try:
@@ -178,7 +179,7 @@ def do(federation: Federation, state: ClientState, job: Job) -> Done:
         else:
             share = federation.shares["train"][job.client]
             answer = clients.train(federation, job.client, state, share, job.rounds, download)
-            result = replace(answer, upload=Parcel.of(answer.upload))
+            result = replace(answer, upload=PackedRecord.of(answer.upload))
     return Done(result, arrays_of(state.private), clock.seconds)
 
 

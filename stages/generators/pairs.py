@@ -7,7 +7,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from stages.errors import UserError
-from stages.generators.protocol import Generator, resized
+from stages.generators.protocol import Generator
+from stages.pixels import resized
 
 
 class BankPairs:

@@ -1,4 +1,4 @@
-"""What fedktl asks of an image generator, and how one is found by name."""
+"""What fedktl asks of an image generator."""
 
 from __future__ import annotations
 
@@ -23,23 +23,3 @@ class Generator(Protocol):
 
         A generator may also have `pixels`, which gives them as float32 in 0..255 before they become bytes.
         """
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Images float [n, 3, h, w] in [-1, 1] as uint8: clamped and rounded once."""
-    return images.mul(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-
-
-def resized(images: Tensor, size: int, antialias: bool = True) -> Tensor:
-    """[n, 3, h, w] with the short side brought to `size`, centre-cropped to size x size; bytes stay bytes."""
-    height, width = images.shape[-2:]
-    if height == width == size:
-        return images
-    scale = size / min(height, width)
-    shape = (max(size, round(height * scale)), max(size, round(width * scale)))
-    scaled = torch.nn.functional.interpolate(
-        images.float(), size=shape, mode="bilinear", antialias=antialias, align_corners=False
-    )
-    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
-    cropped = scaled[..., top : top + size, left : left + size]
-    return cropped if images.is_floating_point() else cropped.round_().clamp_(0, 255).to(torch.uint8)

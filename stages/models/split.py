@@ -140,7 +140,7 @@ def made_head(name: str, feature_dim: int, hidden: list[int], classes: int) -> n
     return nn.Sequential(first, *(layer for linear in others for layer in (activation(), linear)))
 
 
-def outline(architecture: str, image_shape: tuple[int, int, int], classes: int, feature_dim: int) -> SplitModel:
+def meta_model(architecture: str, image_shape: tuple[int, int, int], classes: int, feature_dim: int) -> SplitModel:
     """The model on the meta device, without memory or time for its weights: good for counts and shapes.
 
     A model whose code reads values while it is built (RegNet's does) is built in full instead.

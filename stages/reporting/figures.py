@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.artifacts.kinds import Run
+from stages.artifacts.schemas import Run
 from stages.reporting import scores
 from stages.reporting.rows import Group
 

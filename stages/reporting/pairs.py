@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.artifacts.kinds import Run
+from stages.artifacts.schemas import Run
 
 ROUNDS = 6  # rounds shown at most
 WIDTH = 1000  # pixels of a sheet, about what the page gives it

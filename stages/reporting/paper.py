@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.artifacts.kinds import Run, descriptor, read_facts
+from stages.artifacts.schemas import Run, descriptor, read_facts
 from stages.artifacts.store import Artifact
 from stages.errors import unknown
 from stages.reporting import formats, scores

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.artifacts.kinds import Run
+from stages.artifacts.schemas import Run
 from stages.errors import UserError
 from stages.reporting import scores
 from stages.settings import Train, key

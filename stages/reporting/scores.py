@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stages.artifacts.kinds import Run
+from stages.artifacts.schemas import Run
 from stages.errors import UserError
 from stages.means import over_clients
 

@@ -13,8 +13,11 @@ from torch.nn import functional as F
 
 from stages import algorithms, presets
 from stages.algorithms import fedgen
-from stages.algorithms.contract import Batches, ClientState, Task, normalised, tensors
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.records import tensors
+from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
+from stages.pixels import normalised
 from stages.randomness import Rng
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "baselines"

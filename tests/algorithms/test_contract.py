@@ -3,9 +3,12 @@
 import pytest
 import torch
 
-from stages.algorithms import NAMES, assigned, descent, fedgen, fedktl
-from stages.algorithms.contract import Batches, normalised, rebuilt, tensors
+from stages.algorithms import NAMES, assigned, fedgen, fedktl
+from stages.algorithms.common import sgd
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.records import rebuilt, tensors
 from stages.errors import UserError
+from stages.pixels import normalised
 from stages.randomness import Rng
 from tests.algorithms.messages import exchanged
 
@@ -72,7 +75,7 @@ def test_a_message_is_rebuilt_from_its_tensors():
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "ktl"])
 def test_gradients_are_clipped_where_the_public_library_does(name, monkeypatch):
     norms = []
-    monkeypatch.setattr(descent, "clip", lambda gradients, max_norm: norms.append(max_norm))
+    monkeypatch.setattr(sgd, "clip", lambda gradients, max_norm: norms.append(max_norm))
     quick = {"fedktl": {"transfer": False}, "fedtgp": {"server_epochs": 2}, "fedgen": {"server_epochs": 2}}
     exchanged(name, **quick.get(name, {}))
     assert set(norms) == {"fedktl": {100}, "fedl2g": {100}, "fml": {10}, "fedkd": {10}}.get(name, set())

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from stages.algorithms import fd
-from stages.algorithms.contract import Batches, ClientState, Task
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
 from tests.algorithms.messages import CLASSES, PAIRS, exchanged

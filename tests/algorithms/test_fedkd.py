@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.algorithms import fedkd
-from stages.algorithms.contract import Batches, ClientState, Task, cost
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.records import cost
+from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
 from tests.algorithms.messages import CLIENTS, exchanged

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stages.algorithms import contract, fedktl
-from stages.algorithms.contract import Batches, ClientState, Task
-from stages.algorithms.losses import BANDWIDTHS, arcface, mmd, prototypes, simplex_etf
+from stages.algorithms import fedktl
+from stages.algorithms.common import batches
+from stages.algorithms.common.batches import Batches, Steps
+from stages.algorithms.common.losses import BANDWIDTHS, arcface, mmd, prototypes, simplex_etf
+from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
 
@@ -160,7 +162,7 @@ class Recorded(Batches):
         super().__init__(f["x"], f["y"].long(), size, shuffle=False, drop_last=True)
 
     def steps(self, rng):
-        return contract.Steps(zip(self.images.split(4), self.labels.split(4), strict=True))
+        return Steps(zip(self.images.split(4), self.labels.split(4), strict=True))
 
 
 @pytest.mark.parametrize("name", ["client_train", "client_train_no_transfer", "client_train_clipped"])
@@ -178,7 +180,7 @@ def test_client_training(name, monkeypatch):
     monkeypatch.setattr(torch, "randperm", lambda n, generator: next(orders))
     monkeypatch.setattr(fedktl, "normalised", lambda images: images)  # recorded as floats
     hyper = fedktl.Hyper(mu=float(f["mu"]), statistics="both") if has_pairs else fedktl.Hyper()
-    monkeypatch.setattr(contract, "normalised", lambda images: images)
+    monkeypatch.setattr(batches, "normalised", lambda images: images)
     _, metrics = fedktl.client_update(hyper, shared, client, download, Recorded(f), Rng(0))
     close(metrics["loss"], f["arcface_per_step"].mean(), 0, 2e-6)
     if has_pairs:

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from stages.algorithms import fedmrl
-from stages.algorithms.contract import Batches, ClientState, Task
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
 from tests.algorithms.messages import CLIENTS, exchanged

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from stages.algorithms import fedproto
-from stages.algorithms.contract import Batches, ClientState, Task, cost
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.records import cost
+from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
 from tests.toys import tiny

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from stages.algorithms import fedktl, ktl
-from stages.algorithms.contract import cost
+from stages.algorithms.common.records import cost
 from stages.engines.assembly import assemble
 from stages.errors import UserError
 from tests.engines.test_local import planned, played

@@ -3,7 +3,8 @@
 import torch
 
 from stages.algorithms import lg_fedavg
-from stages.algorithms.contract import Batches, ClientState, Task
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
 from tests.algorithms.messages import CLIENTS, HEAD, exchanged

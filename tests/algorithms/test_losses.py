@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from stages.algorithms.losses import (
+from stages.algorithms.common.losses import (
     BANDWIDTHS,
     arcface,
     distillation,

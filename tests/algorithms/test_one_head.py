@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from stages import algorithms
-from stages.algorithms import one_head
-from stages.algorithms.contract import Batches, ClientState, Task
+from stages.algorithms.common import one_head
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.contract import ClientState, Task
 from stages.algorithms.lg_fedavg import Download
 from stages.errors import UserError
 from stages.models.split import SplitModel

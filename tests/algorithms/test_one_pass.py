@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from stages.algorithms import one_pass
-from stages.algorithms.one_pass import OnePass, joins
+from stages.algorithms.common import one_pass
+from stages.algorithms.common.one_pass import OnePass, joins
 from stages.models import split, zoo
 from stages.models.split import SplitModel
 

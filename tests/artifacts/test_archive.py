@@ -8,7 +8,7 @@ import pytest
 import zarr
 from safetensors.numpy import load
 
-from stages.artifacts import kinds, seal
+from stages.artifacts import schemas, seal
 from stages.artifacts.lineage import lineage
 from stages.artifacts.store import SCHEMAS, Store
 from tests.artifacts.archive.write import CLASS_NAMES, PAGE, ROWS, ramp
@@ -26,7 +26,7 @@ def test_there_is_an_archive_of_the_newest_schema():
 
 
 def test_data(store):
-    data = kinds.read(store.open("shapes@v1", "data", thorough=True))
+    data = schemas.read(store.open("shapes@v1", "data", thorough=True))
     assert (data.clients, data.classes, data.class_names) == (2, 3, CLASS_NAMES)
     assert data.counts.tolist() == [[3, 1, 0], [0, 1, 2]] and data.artifact.attributes["seed"] == 7
     assert (data.train.images == ramp(4, 3, 4, 4)).all() and data.train.labels.tolist() == [0, 0, 2, 2]
@@ -35,13 +35,13 @@ def test_data(store):
 
 
 def test_latents(store):
-    bank = kinds.read(store.open("bank@v1", "latents", thorough=True))
+    bank = schemas.read(store.open("bank@v1", "latents", thorough=True))
     assert bank.latents.dtype == np.float32 and bank.latents.tolist() == [[0, 0.25], [0.5, 0.75], [1, 1.25]]
     assert (bank.images == ramp(3, 3, 4, 4)).all() and bank.generator["family"] == "builtin"
 
 
 def test_run(store):
-    run = kinds.read(store.open("fedktl-shapes-s7@v1", "run", thorough=True))
+    run = schemas.read(store.open("fedktl-shapes-s7@v1", "run", thorough=True))
     assert run.clients == 2 and run.evaluated.tolist() == [0, 1, 2]
     assert run.test_accuracy.tolist() == [[1, 0], [1, 1], [0.25, 1]] and run.test_samples.tolist() == [1, 1]
     assert np.isnan(run.validation_accuracy[:, 1]).all() and run.validation_samples.tolist() == [1, 0]
@@ -60,7 +60,7 @@ def test_run(store):
 
 
 def test_report(store):
-    report = kinds.read(store.open("report@v1", "report", thorough=True))
+    report = schemas.read(store.open("report@v1", "report", thorough=True))
     assert report.rows == ROWS and report.page == PAGE
     assert report.artifact.array("figures/accuracy").tobytes() == b"<svg/>"
 

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from stages.artifacts import kinds, seal
+from stages.artifacts import schemas, seal
 from stages.artifacts.store import Store
 from stages.errors import UserError
 from tests.artifacts.archive.write import write_data, write_latents
@@ -41,7 +41,7 @@ def forge(path, **attributes):
 def test_a_flipped_bit_in_any_file_is_found_by_name(tmp_path):
     store = Store(tmp_path)
     artifact = write_data(store)
-    read = kinds.read(artifact)
+    read = schemas.read(artifact)
     for path in contents(artifact.path):
         original = path.read_bytes()
         for position in (0, len(original) // 2, len(original) - 1):
@@ -53,9 +53,9 @@ def test_a_flipped_bit_in_any_file_is_found_by_name(tmp_path):
                     store.open("shapes")
             else:  # a chunk of no use can't become wrong numbers
                 with pytest.raises(UserError, match=str(path.relative_to(artifact.path)).split("/c/")[0]):
-                    kinds.read(store.open("shapes"))
+                    schemas.read(store.open("shapes"))
             path.write_bytes(original)
-    assert (kinds.read(store.open("shapes", thorough=True)).counts == read.counts).all()
+    assert (schemas.read(store.open("shapes", thorough=True)).counts == read.counts).all()
 
 
 @pytest.mark.parametrize("harm", ["truncated", "emptied", "missing", "grown", "a folder", "a link"])
@@ -209,7 +209,7 @@ def test_an_array_described_wrongly_by_someone_who_can_seal(tmp_path, change, se
     manifest = json.loads((path / "zarr.json").read_text())["attributes"]["manifest"]
     forge(path, manifest=manifest | {"latents/zarr.json": [inner.stat().st_size, seal.sha256(inner)]})
     with pytest.raises(UserError, match=sentence):
-        kinds.read(store.open("bank"))
+        schemas.read(store.open("bank"))
 
 
 def test_a_chunk_that_someone_who_can_seal_left_out_is_missed(tmp_path):
@@ -220,7 +220,7 @@ def test_a_chunk_that_someone_who_can_seal_left_out_is_missed(tmp_path):
     del manifest["latents/c/0/0"]
     forge(artifact.path, manifest=manifest)
     with pytest.raises(UserError, match="latents has 0 chunks instead of 1"):  # Zarr would fill in zeros
-        kinds.read(store.open("bank"))
+        schemas.read(store.open("bank"))
 
 
 def test_a_number_that_is_not_finite_can_not_be_sealed(tmp_path):

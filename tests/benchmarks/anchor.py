@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import stages
 from stages import algorithms, presets
 from stages.algorithms import fedktl
-from stages.artifacts.kinds import read
+from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
 from stages.generate import generate
 from stages.observer import Observer

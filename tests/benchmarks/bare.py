@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stages.algorithms import fedktl
-from stages.algorithms.losses import arcface
+from stages.algorithms.common.losses import arcface
 
 
 def bare_seconds(hyper, shared, client, download, batches, rng) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from stages import algorithms, presets
 from stages.artifacts.store import Store
-from stages.engines.assembly import Plan
+from stages.engines.plan import RunSpec
 from stages.settings import Train
 from tests.benchmarks.anchor import write_data
 
@@ -50,14 +50,14 @@ def stored(case: Case, folder: Path | None = None):
         yield store
 
 
-def plan(store: Store, case: Case, **settings) -> Plan:
+def plan(store: Store, case: Case, **settings) -> RunSpec:
     """FedKTL as the public reference runs it; `settings` override those of `fedktl train`."""
     preset, algorithm = presets.load("reference"), algorithms.get("fedktl")
     hyper = algorithm.Hyper.make(preset.algorithms["fedktl"])
     chosen = Train.make(
         preset.train, {"models": case.models, "pairs": "bank", "device": "cpu", "channels_last": True}, settings
     )
-    return Plan(algorithm, hyper, chosen, 0, store.newest("data"), store.newest("latents"))
+    return RunSpec(algorithm, hyper, chosen, 0, store.newest("data"), store.newest("latents"))
 
 
 def make_data(store: Store, case: Case, classes: int = 10, per_client: int = 2) -> None:

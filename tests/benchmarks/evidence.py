@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.algorithms.contract import normalised
 from stages.data import datasets
 from stages.generators.builtin.generator import WEIGHTS, Builtin, pretrained
 from stages.generators.builtin.train import rows_to_train_on
 from stages.models import split
+from stages.pixels import normalised
 from stages.randomness import Rng
 from stages.settings import Prepare
 from tests import standin, untrained

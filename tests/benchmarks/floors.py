@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.algorithms.contract import ClientState, tensors
+from stages.algorithms.common.records import tensors
+from stages.algorithms.contract import ClientState
 from stages.engines import checkpoint, clients
 from stages.engines.federation import Federation, State
 from stages.settings import Train

@@ -26,12 +26,12 @@ def measure(store: Store, case: Case, repeats: int, settings: dict) -> dict:
     """Medians over the rounds after the first two: one without pairs, and one in which libraries choose their kernels."""
     federation, state = assemble(plan(store, case, **settings))
     device, phases, reserved = federation.device, [], []
-    with closing(in_process(federation, state.clients)) as fleet:
+    with closing(in_process(federation, state.clients)) as pool:
         for _ in range(2 + repeats):
             clock = Clock(lambda: torch.cuda.synchronize(device))
             with collecting(clock):
-                rounds.play_round(federation, state, fleet)
-                rounds.evaluate(federation, state, fleet)
+                rounds.play_round(federation, state, pool)
+                rounds.evaluate(federation, state, pool)
             phases.append(clock.seconds)
             reserved.append(torch.cuda.memory_reserved(device) >> 20)
     seconds = {

@@ -65,12 +65,12 @@ def measure(store: Store, case: Case, repeats: int, settings: dict) -> dict:
     planned, bare = plan(store, case, **settings), {"bare": 0.0}
     algorithm = replace(planned.algorithm, client_update=beside(planned.algorithm.client_update, bare))
     federation, state = assemble(replace(planned, algorithm=algorithm))
-    fleet, ratios, phases = InProcess(federation, state.clients), [], []
+    pool, ratios, phases = InProcess(federation, state.clients), [], []
     for number in range(repeats + 1):
         bare["bare"], clock = 0.0, Clock()
         with collecting(clock):
-            rounds.play_round(federation, state, fleet)
-            rounds.evaluate(federation, state, fleet)
+            rounds.play_round(federation, state, pool)
+            rounds.evaluate(federation, state, pool)
             with phase("checkpoint"):
                 checkpoint.write(state, store.root / "checkpoint.safetensors")
         del clock.seconds["bare"]
@@ -92,10 +92,10 @@ def memory(root: Path, case: Case, settings: dict) -> dict:
 
     def play(store: Store, case: Case) -> tuple[Federation, State]:
         federation, state = assemble(plan(store, case, **settings))
-        fleet = InProcess(federation, state.clients)
+        pool = InProcess(federation, state.clients)
         for _ in range(2):
-            rounds.play_round(federation, state, fleet)
-            rounds.evaluate(federation, state, fleet)
+            rounds.play_round(federation, state, pool)
+            rounds.evaluate(federation, state, pool)
         return federation, state
 
     with stored(TINY) as store:  # so that what libraries load at first use is loaded

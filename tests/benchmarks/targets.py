@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from stages.algorithms import fedktl
 from stages.algorithms.contract import Task
-from stages.artifacts import kinds
+from stages.artifacts import schemas
 from stages.artifacts.store import Store
 from stages.engines import rounds
 from stages.engines.assembly import assemble, shares_of
@@ -91,14 +91,14 @@ def preparation(asked) -> dict:
         alone = peak_of("--store", folder, "prepare", "--dataset", "npz", "--source", str(source), "--clients", "100")
         path = store.path(store.resolve("images", "data"))
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        raw = kinds.read(store.open("images", "data"))
+        raw = schemas.read(store.open("images", "data"))
         splits = (raw.train, raw.validation, raw.test)
         packed = sum(
             len(Zstd(level=3).encode(s.images[i : i + 1365])) for s in splits for i in range(0, len(s.images), 1365)
         )
 
         def place() -> None:
-            data = kinds.read(store.open("images", "data"))
+            data = schemas.read(store.open("images", "data"))
             for split in (data.train, data.validation, data.test):
                 shares_of(split, data.clients, torch.device("cpu"))
 
@@ -131,7 +131,7 @@ def seconds_per_round(plans: dict, repeats: int) -> dict:
         teams, found = {}, {name: [] for name in plans}
         for name, planned in plans.items():
             federation, state = assemble(planned)
-            teams[name] = federation, state, Local().fleet(planned, federation, state)
+            teams[name] = federation, state, Local().pool(planned, federation, state)
             stack.callback(teams[name][2].close)
         for number in range(repeats + 1):
             for name, (federation, state, team) in teams.items():

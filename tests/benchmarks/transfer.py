@@ -22,9 +22,9 @@ import torch
 
 import stages
 from stages import algorithms, presets
-from stages.artifacts.kinds import read
 from stages.artifacts.partial import find_unfinished
 from stages.artifacts.refs import Ref
+from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
 from stages.generate import generate
 from stages.prepare import prepare

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stages.artifacts.kinds import read
+from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
 from tests.cli.test_cli import TINY, run
 

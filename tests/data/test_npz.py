@@ -120,8 +120,8 @@ def test_what_an_archive_of_other_names_holds_is_said(tmp_path):
 
 
 def test_our_own_export_is_read_whole(tmp_path):
-    from stages.artifacts.exporting import export
     from stages.artifacts.store import Store
+    from stages.export import export
     from tests.conftest import write_toy_data
 
     toy = write_toy_data(Store(tmp_path / "store"))

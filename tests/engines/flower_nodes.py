@@ -7,9 +7,9 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.engine import nodes
-from stages.engines.flower.fleet import Roll, called
 from stages.engines.flower.link import GridLink
 from stages.engines.flower.node import client_app
+from stages.engines.flower.pool import NodeRegistry, require_nodes
 from stages.observer import Observer
 
 RUN = "0123456789abcdef" * 2
@@ -71,11 +71,11 @@ class Grid:
 
 
 def mustered(plan, federation, state, grid, notes=None):
-    """The fleet of a plan over these nodes."""
+    """The pool of a plan over these nodes."""
     link = GridLink(grid)
-    roll = Roll(link, notes or Notes())
-    called(roll, 5, federation.clients)
-    return nodes(plan, federation, state, link, roll)
+    registry = NodeRegistry(link, notes or Notes())
+    require_nodes(registry, 5, federation.clients)
+    return nodes(plan, federation, state, link, registry)
 
 
 def gathered(plan, federation, state, folder):

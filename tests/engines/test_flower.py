@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import socket
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -14,19 +15,19 @@ pytest.importorskip("flwr")
 
 import stages
 from stages import algorithms
-from stages.artifacts.exporting import export
-from stages.artifacts.kinds import read
+from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
-from stages.engines import checkpoint, engine, rounds
+from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
 from stages.engines.federation import Missing
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.engine import Deployed
-from stages.engines.flower.fleet import Roll
 from stages.engines.flower.link import GridLink, RelayLink, relay
-from stages.engines.flower.node import Home
+from stages.engines.flower.node import ClientNode
 from stages.engines.flower.payload import from_records, to_records
+from stages.engines.flower.pool import NodeRegistry
 from stages.errors import UserError
+from stages.export import export
 from stages.means import over_clients
 from stages.observer import SILENT
 from stages.settings import Train
@@ -40,7 +41,7 @@ TIMED = ("history/seconds", "history/rounds/peak_memory", "history/rounds/wire")
 @pytest.fixture
 def homes(toy_store, tmp_path):
     data = toy_store.open("toy")
-    return [Home(client, data, tmp_path / "disks") for client in range(CLIENTS)]
+    return [ClientNode(client, data, tmp_path / "disks") for client in range(CLIENTS)]
 
 
 def over_flower(store, homes, algorithm="fedktl", grid=None, notes=None, **settings):
@@ -62,8 +63,8 @@ def assert_same_state(one, other):
 def test_every_algorithm_computes_what_it_computes_in_one_process(toy_store, homes, tmp_path, algorithm, wire):
     changes = {"join_ratio": 0.75, "drop_rate": 0.4, "wire": wire}
     _, local = played(planned(toy_store, algorithm, **changes))
-    plan, federation, state, fleet = over_flower(toy_store, homes, algorithm, **changes)
-    rounds.run(federation, state, fleet, SILENT, lambda s: None)
+    plan, federation, state, pool = over_flower(toy_store, homes, algorithm, **changes)
+    rounds.run(federation, state, pool, SILENT, lambda s: None)
     gathered(plan, federation, state, tmp_path / "disks")
     assert_same_state(local, state)
     moved = state.history["rounds/wire_upload_bytes"]
@@ -72,10 +73,10 @@ def test_every_algorithm_computes_what_it_computes_in_one_process(toy_store, hom
 
 def test_no_image_of_a_client_leaves_it(toy_store, homes):
     grid = Grid(homes)
-    *_, federation, state, fleet = over_flower(toy_store, homes, "fedproto", grid=grid, rounds=2)
+    *_, federation, state, pool = over_flower(toy_store, homes, "fedproto", grid=grid, rounds=2)
     replies = []
     grid.spoil = {client: lambda kind, reply: replies.append(reply) or reply for client in range(CLIENTS)}
-    rounds.run(federation, state, fleet, SILENT, lambda s: None)
+    rounds.run(federation, state, pool, SILENT, lambda s: None)
     sent = [array for reply in replies for array in from_records(reply.content)[0].values()]
     assert sent and not any(value.dtype == np.uint8 or value.ndim > 2 for value in sent)
 
@@ -116,27 +117,27 @@ def spoilt(**changes):
 )
 def test_what_is_not_as_it_must_be_is_refused_by_name_and_the_others_go_on(toy_store, homes, change, sentence):
     grid, notes = Grid(homes), Notes()
-    *_, federation, state, fleet = over_flower(toy_store, homes, grid=grid, notes=notes, rounds=2)
+    *_, federation, state, pool = over_flower(toy_store, homes, grid=grid, notes=notes, rounds=2)
     grid.spoil = {1: spoilt(**change)}
-    rounds.play_round(federation, state, fleet)
+    rounds.play_round(federation, state, pool)
     assert state.history["rounds/uploaded"].tolist() == [[True, False, True, True]]
     assert state.history["faults/missing"].tolist() == [[1, 1, Missing.REFUSED]]
     (note,) = notes.said
     assert re.search(f"Client 1 is missing after round 0: .*{sentence}", note), note
     grid.spoil = {}
-    rounds.play_round(federation, state, fleet)  # it is taken back
+    rounds.play_round(federation, state, pool)  # it is taken back
     assert state.history["rounds/uploaded"][1].all()
 
 
 def test_a_client_that_left_is_missing_and_taken_back_with_its_model(toy_store, homes, tmp_path):
     grid = Grid(homes)
-    *_, federation, state, fleet = over_flower(toy_store, homes, "fedproto", grid=grid, rounds=4)
-    rounds.play_round(federation, state, fleet)
+    *_, federation, state, pool = over_flower(toy_store, homes, "fedproto", grid=grid, rounds=4)
+    rounds.play_round(federation, state, pool)
     home = grid.leave(2)
-    rounds.play_round(federation, state, fleet)
-    rounds.evaluate(federation, state, fleet)
+    rounds.play_round(federation, state, pool)
+    rounds.evaluate(federation, state, pool)
     grid.come(home)  # as another node
-    rounds.play_round(federation, state, fleet)
+    rounds.play_round(federation, state, pool)
     assert state.history["rounds/uploaded"][:, 2].tolist() == [True, False, True]
     assert state.history["faults/missing"].tolist() == [[2, 2, Missing.ABSENT]]
     accuracy = state.history["rounds/test_accuracy"][0]
@@ -161,9 +162,9 @@ def evaluation(**changes):
 
 def test_a_measurement_that_can_not_be_is_refused_by_name(toy_store, homes):
     grid, notes = Grid(homes), Notes()
-    *_, federation, state, fleet = over_flower(toy_store, homes, "local", grid=grid, notes=notes)
+    *_, federation, state, pool = over_flower(toy_store, homes, "local", grid=grid, notes=notes)
     grid.spoil = {0: evaluation(test=11), 1: evaluation(test_auc=1.5), 2: evaluation(test_auc=None)}
-    rounds.evaluate(federation, state, fleet)
+    rounds.evaluate(federation, state, pool)
     assert state.history["rounds/test_accuracy"][0].isnan().tolist() == [True, True, True, False]
     assert torch.equal(state.history["rounds/test_accuracy"].isnan(), state.history["rounds/test_auc"].isnan())
     for said, sentence in zip(notes.said, ("labels 11 of its 10", "AUC is 1.5", "AUC is None"), strict=True):
@@ -172,27 +173,27 @@ def test_a_measurement_that_can_not_be_is_refused_by_name(toy_store, homes):
 
 def test_a_late_client_is_not_waited_for_and_one_that_fails_is_told_from_it(toy_store, homes, monkeypatch):
     grid, notes = Grid(homes), Notes()
-    *_, federation, state, fleet = over_flower(toy_store, homes, grid=grid, notes=notes)
+    *_, federation, state, pool = over_flower(toy_store, homes, grid=grid, notes=notes)
     grid.spoil = {0: lambda kind, reply: None}
-    monkeypatch.setattr(Home, "row", property(lambda home: home.client // (home.client != 3)))
-    rounds.play_round(federation, state, fleet)
+    monkeypatch.setattr(ClientNode, "row", property(lambda home: home.client // (home.client != 3)))
+    rounds.play_round(federation, state, pool)
     assert [row[1:] for row in state.history["faults/missing"].tolist()] == [[0, Missing.LATE], [3, Missing.FAILED]]
     assert "did not answer in time" in notes.said[0]
 
 
 def test_fewer_than_min_clients_end_the_run_with_what_to_do(toy_store, homes):
     grid = Grid(homes)
-    *_, federation, state, fleet = over_flower(toy_store, homes, grid=grid, min_clients=4)
+    *_, federation, state, pool = over_flower(toy_store, homes, grid=grid, min_clients=4)
     grid.leave(0)
     with pytest.raises(UserError, match=r"In round 1 3 of 4 clients answered.*--min-clients 4.*--resume"):
-        rounds.play_round(federation, state, fleet)
+        rounds.play_round(federation, state, pool)
 
 
 def test_a_diverging_client_is_missing_and_keeps_its_model(toy_store, homes, tmp_path):
-    *_, federation, state, fleet = over_flower(toy_store, homes, "local", models="tests.toys:wild")
+    *_, federation, state, pool = over_flower(toy_store, homes, "local", models="tests.toys:wild")
     with pytest.raises(UserError, match="0 of 4 clients answered"):
         for _ in range(5):
-            rounds.play_round(federation, state, fleet)
+            rounds.play_round(federation, state, pool)
     for client in range(CLIENTS):
         Disk(tmp_path / "disks", RUN, client).load(state.clients[client], 9, torch.device("cpu"))
 
@@ -200,19 +201,19 @@ def test_a_diverging_client_is_missing_and_keeps_its_model(toy_store, homes, tmp
 @pytest.mark.parametrize("algorithm", ["fedktl", "fedkd", "fd"])
 def test_a_killed_server_goes_on_from_its_checkpoint_and_so_do_its_clients(toy_store, homes, tmp_path, algorithm):
     _, whole = played(planned(toy_store, algorithm, rounds=5))
-    plan, federation, state, fleet = over_flower(toy_store, homes, algorithm, rounds=5)
-    rounds.evaluate(federation, state, fleet)
+    plan, federation, state, pool = over_flower(toy_store, homes, algorithm, rounds=5)
+    rounds.evaluate(federation, state, pool)
     for done in range(1, 5):  # the checkpoint is of round 2, the server dies after round 4
-        rounds.play_round(federation, state, fleet)
-        rounds.evaluate(federation, state, fleet)
+        rounds.play_round(federation, state, pool)
+        rounds.evaluate(federation, state, pool)
         state.history.add("rounds/peak_memory", 0)
         if done == 2:
-            fleet.collect()
+            pool.collect()
             checkpoint.write(state, tmp_path / "c")
     federation, state = assemble(plan, images=False)
     checkpoint.unpack(state, checkpoint.read(tmp_path / "c"), plan.algorithm, federation.device)
-    fleet = mustered(plan, federation, state, Grid(homes))
-    rounds.run(federation, state, fleet, SILENT, lambda s: None)
+    pool = mustered(plan, federation, state, Grid(homes))
+    rounds.run(federation, state, pool, SILENT, lambda s: None)
     gathered(plan, federation, state, tmp_path / "disks")
     assert_same_state(whole, state)
 
@@ -234,13 +235,13 @@ def test_a_disk_keeps_what_a_server_may_ask_for_and_ignores_what_a_kill_left(toy
 
 def test_a_node_serves_its_own_client_only(toy_store, homes, tmp_path):
     grid, notes = Grid(homes), Notes()
-    *_, federation, state, fleet = over_flower(toy_store, homes, grid=grid, notes=notes)
+    *_, federation, state, pool = over_flower(toy_store, homes, grid=grid, notes=notes)
     first, second = list(grid.homes)[:2]
     grid.homes[first], grid.homes[second] = grid.homes[second], grid.homes[first]  # behind the server's back
-    rounds.play_round(federation, state, fleet)
+    rounds.play_round(federation, state, pool)
     assert "A message for client 0 reached client 1" in notes.said[0]
     with pytest.raises(UserError, match=r"toy@v1 has no client 4; its clients are 0 to 3"):
-        Home(4, toy_store.open("toy"), tmp_path)
+        ClientNode(4, toy_store.open("toy"), tmp_path)
 
 
 def shared_out(store, tmp_path):
@@ -249,7 +250,7 @@ def shared_out(store, tmp_path):
     for client in range(CLIENTS):
         export(store.open("toy"), None, tmp_path / f"share{client}", client)
         data = Store(tmp_path / f"share{client}").open(f"toy-client-{client:03d}", "data")
-        homes.append(Home(client, data, tmp_path / f"share{client}" / "clients"))
+        homes.append(ClientNode(client, data, tmp_path / f"share{client}" / "clients"))
     return homes
 
 
@@ -262,7 +263,7 @@ def test_an_exported_share_is_a_data_artifact_of_one_client(toy_store, tmp_path)
     assert home.data.attributes["part_of"] == {"client": 2, "clients": CLIENTS}
     assert home.described()["data"] == toy_store.open("toy").identity
     with pytest.raises(UserError, match="holds client 2, not 1"):
-        Home(1, home.data, tmp_path)
+        ClientNode(1, home.data, tmp_path)
     with pytest.raises(UserError, match="say whose"):
         export(toy_store.open("toy"), "share", tmp_path / "x")
     with pytest.raises(UserError, match="has no client 7"):
@@ -282,7 +283,7 @@ def test_a_federation_of_shares_runs_without_the_data_and_publishes_without_the_
     def opened(settings, observer):
         yield Deployed(GridLink(Grid(homes)), observer)
 
-    monkeypatch.setattr(engine, "opened", opened)
+    monkeypatch.setattr(sys.modules["stages.train"], "open_engine", opened)
     settings = Train.make(QUICK, {"rounds": 2, "engine": "flower", "federation": "server:8000"})
     (run,) = stages.train(server, "far", settings, {"fedktl": {"server_epochs": 2}})
     assert run.attributes["facts"]["data"] == "toy@v1" and run.attributes["facts"]["federation"]["weights"]
@@ -295,11 +296,11 @@ def test_a_federation_of_shares_runs_without_the_data_and_publishes_without_the_
 
 def test_two_nodes_of_one_client_and_clients_of_other_data_are_told_apart(toy_store, homes, tmp_path):
     grid, notes = Grid(homes), Notes()
-    plan, federation, state, fleet = over_flower(toy_store, homes, grid=grid, notes=notes)
-    fleet.roll.expect(plan)
-    grid.come(Home(1, toy_store.open("toy"), tmp_path / "other"))
-    grid.come(Home(1, write_toy_data(toy_store, "else", seed=5), tmp_path / "other"))
-    rounds.play_round(federation, state, fleet)
+    plan, federation, state, pool = over_flower(toy_store, homes, grid=grid, notes=notes)
+    pool.registry.expect(plan)
+    grid.come(ClientNode(1, toy_store.open("toy"), tmp_path / "other"))
+    grid.come(ClientNode(1, write_toy_data(toy_store, "else", seed=5), tmp_path / "other"))
+    rounds.play_round(federation, state, pool)
     assert "Two nodes say they are client 1" in notes.said[0] and "in this run it is" in notes.said[1]
     assert state.history["rounds/uploaded"].all() and not (tmp_path / "other").exists()
 
@@ -320,10 +321,10 @@ def test_the_relay_says_what_the_grid_says(toy_store, homes):
         patched.setattr(type(far), "connect", lambda self, path: None, raising=False)
         thread = threading.Thread(target=relay, args=(grid, type("Context", (), {"run_config": {"socket": "x"}})))
         thread.start()
-        roll = Roll(RelayLink(near), Notes())
-        while len(roll.nodes) < CLIENTS:
-            roll.update()
-        assert roll.claims[roll.nodes[3]] == homes[3].described()
+        registry = NodeRegistry(RelayLink(near), Notes())
+        while len(registry.nodes) < CLIENTS:
+            registry.update()
+        assert registry.claims[registry.nodes[3]] == homes[3].described()
         near.close()
         thread.join(5)
     assert not thread.is_alive()

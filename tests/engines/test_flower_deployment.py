@@ -16,9 +16,9 @@ import pytest
 pytest.importorskip("flwr")
 pytest.importorskip("cryptography")
 
-from stages.artifacts.exporting import export
-from stages.artifacts.kinds import read
+from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
+from stages.export import export
 from tests.conftest import write_toy_data
 
 pytestmark = pytest.mark.slow

@@ -16,10 +16,10 @@ from flwr.app import Array, ConfigRecord
 from stages.engines import rounds
 from stages.engines.assembly import assemble
 from stages.engines.federation import Diverged, Missing
-from stages.engines.flower.fleet import Roll
 from stages.engines.flower.link import GridLink, reply
-from stages.engines.flower.node import Home
+from stages.engines.flower.node import ClientNode
 from stages.engines.flower.payload import from_records, to_records
+from stages.engines.flower.pool import NodeRegistry
 from stages.engines.local import InProcess
 from tests.conftest import CLIENTS
 from tests.engines.flower_nodes import Grid, Notes
@@ -32,7 +32,7 @@ ESCAPE = "\x1b]0;mine\x07" * 1_000_000
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory):
-    """A fleet, and by message type a genuine answer of client 1."""
+    """A pool, and by message type a genuine answer of client 1."""
     from stages.artifacts.store import Store
     from tests.conftest import write_toy_data, write_toy_latents
 
@@ -40,14 +40,14 @@ def federation(tmp_path_factory):
     store = Store(folder / "store")
     data = write_toy_data(store)
     write_toy_latents(store)
-    grid, notes, answers = Grid([Home(client, data, folder / "disks") for client in range(CLIENTS)]), Notes(), {}
+    grid, notes, answers = Grid([ClientNode(client, data, folder / "disks") for client in range(CLIENTS)]), Notes(), {}
     grid.spoil = {1: lambda kind, answer: answers.setdefault(kind, copy.deepcopy(answer)) and answer}
-    *_, state, fleet = over_flower(store, list(grid.homes.values()), "fedproto", grid=grid, notes=notes)
-    rounds.play_round(fleet.federation, state, fleet)
-    rounds.evaluate(fleet.federation, state, fleet)
+    *_, state, pool = over_flower(store, list(grid.homes.values()), "fedproto", grid=grid, notes=notes)
+    rounds.play_round(pool.federation, state, pool)
+    rounds.evaluate(pool.federation, state, pool)
     answers["query"] = copy.deepcopy(answers["train"])
     answers["query"].content = to_records({}, {**grid.homes[2].described()})
-    return fleet, notes, answers
+    return pool, notes, answers
 
 
 def facts(**changes):
@@ -189,20 +189,20 @@ def test_there_are_many_of_them():
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_an_answer_that_can_not_be_is_refused_by_name(federation, kind, name):
-    fleet, notes, answers = federation
+    pool, notes, answers = federation
     notes.said.clear()
     start = time.perf_counter()
     answer = copy.copy(answers[kind])
     answer.content = ASKED[kind][name](answers[kind].content)
     told = reply(answer)
     if kind == "query":
-        roll = Roll(fleet.link, notes)
-        roll.heard(9, told)
-        assert roll.refused == {9} and not roll.claims
+        registry = NodeRegistry(pool.link, notes)
+        registry.heard(9, told)
+        assert registry.refused == {9} and not registry.claims
         told_of = "A node was refused: "
     else:
-        read = fleet.trained if kind == "train" else fleet.evaluated
-        assert fleet.judged(1, {1: told}, read) in (Missing.REFUSED, Missing.FAILED)
+        read = pool.trained if kind == "train" else pool.evaluated
+        assert pool.judged(1, {1: told}, read) in (Missing.REFUSED, Missing.FAILED)
         told_of = "Client 1 is missing after round 1: "
     (note,) = notes.said
     assert note.startswith(told_of) and note.isprintable() and len(note) < 400
@@ -210,24 +210,24 @@ def test_an_answer_that_can_not_be_is_refused_by_name(federation, kind, name):
 
 
 def test_genuine_answers_are_not_refused(federation):
-    fleet, notes, answers = federation
-    assert not isinstance(fleet.judged(1, {1: reply(answers["train"])}, fleet.trained), Missing)
-    assert not isinstance(fleet.judged(1, {1: reply(answers["evaluate"])}, fleet.evaluated), Missing)
-    roll = Roll(fleet.link, notes)
-    roll.heard(9, reply(answers["query"]))
-    assert roll.nodes == {1: 9}
+    pool, notes, answers = federation
+    assert not isinstance(pool.judged(1, {1: reply(answers["train"])}, pool.trained), Missing)
+    assert not isinstance(pool.judged(1, {1: reply(answers["evaluate"])}, pool.evaluated), Missing)
+    registry = NodeRegistry(pool.link, notes)
+    registry.heard(9, reply(answers["query"]))
+    assert registry.nodes == {1: 9}
 
 
 def test_rows_longer_than_the_method_has_are_refused(toy_store, tmp_path):
-    grid, notes = Grid([Home(client, toy_store.open("toy"), tmp_path) for client in range(CLIENTS)]), Notes()
-    *_, state, fleet = over_flower(toy_store, list(grid.homes.values()), "fedktl", grid=grid, notes=notes, wire="fp16")
+    grid, notes = Grid([ClientNode(client, toy_store.open("toy"), tmp_path) for client in range(CLIENTS)]), Notes()
+    *_, state, pool = over_flower(toy_store, list(grid.homes.values()), "fedktl", grid=grid, notes=notes, wire="fp16")
 
     def longer(kind, answer):
         answer.content = arrays(prototypes=lambda p: p * np.float16(1.2))(answer.content)
         return answer
 
     grid.spoil = {1: longer}
-    rounds.play_round(fleet.federation, state, fleet)
+    rounds.play_round(pool.federation, state, pool)
     (note,) = notes.said  # the others' rows, of length 1 in half precision, are taken
     assert "its prototypes has a row of length 1.2, where the method has none above 1" in note
 
@@ -264,19 +264,19 @@ class Torn(Grid):
 
 
 def test_a_message_that_flower_can_not_open_is_its_senders_alone(toy_store, tmp_path):
-    homes, notes = [Home(client, toy_store.open("toy"), tmp_path) for client in range(CLIENTS)], Notes()
+    homes, notes = [ClientNode(client, toy_store.open("toy"), tmp_path) for client in range(CLIENTS)], Notes()
     grid = Grid(homes)
-    *_, state, fleet = over_flower(toy_store, homes, "fedproto", grid=grid, notes=notes)
+    *_, state, pool = over_flower(toy_store, homes, "fedproto", grid=grid, notes=notes)
     grid.__class__ = Torn  # once everybody has said who they are
-    rounds.play_round(fleet.federation, state, fleet)
+    rounds.play_round(pool.federation, state, pool)
     assert state.history["rounds/uploaded"].tolist() == [[True, False, True, True]]
     assert notes.said == ["Client 1 is missing after round 0: Flower can't open its message (ValueError)"]
 
 
 def test_a_first_word_of_many_clients_takes_no_memory(toy_store, tmp_path):
-    liar = Home(0, toy_store.open("toy"), tmp_path)
+    liar = ClientNode(0, toy_store.open("toy"), tmp_path)
     grid, notes = Grid([liar]), Notes()
     grid.spoil = {0: lambda kind, answer: setattr(answer, "content", facts(clients=10**9)(answer.content)) or answer}
-    roll = Roll(GridLink(grid), notes)
-    roll.update()
-    assert not roll.claims and "it does not say which client it is" in notes.said[0]
+    registry = NodeRegistry(GridLink(grid), notes)
+    registry.update()
+    assert not registry.claims and "it does not say which client it is" in notes.said[0]

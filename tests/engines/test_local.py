@@ -10,10 +10,11 @@ from torch.nn import functional as F
 from stages import algorithms
 from stages.algorithms import fedktl
 from stages.engines import checkpoint, rounds
-from stages.engines.assembly import Plan, assemble
+from stages.engines.assembly import assemble
 from stages.engines.clients import micro_auc
 from stages.engines.federation import Diverged, Missing
 from stages.engines.local import InProcess
+from stages.engines.plan import RunSpec
 from stages.errors import UserError
 from stages.observer import SILENT
 from stages.settings import Train
@@ -23,18 +24,18 @@ CODE = {"models": "tests.toys:tiny,tests.toys:narrow"}  # what a resumed run nee
 QUICK = {**CODE, "feature_dim": 16, "rounds": 3, "batch_size": 8}
 
 
-def planned(store, algorithm="fedktl", seed=0, hyper=None, **settings) -> Plan:
+def planned(store, algorithm="fedktl", seed=0, hyper=None, **settings) -> RunSpec:
     found = algorithms.get(algorithm)
     default = {"server_epochs": 2} if algorithm in ("fedktl", "ktl") else {}
     if algorithm == "fedavg":  # for clients of one architecture
         settings = {"models": "tests.toys:narrow", **settings}
     chosen = found.Hyper.make({**default, **(hyper or {})})
     data = write_toy_data(store, "solo", clients=1) if algorithm == "ktl" else store.open("toy")
-    return Plan(found, chosen, Train.make(QUICK, settings), seed, data, store.open("bank"))
+    return RunSpec(found, chosen, Train.make(QUICK, settings), seed, data, store.open("bank"))
 
 
-def played(plan: Plan):
-    federation, state = assemble(plan)
+def played(spec: RunSpec):
+    federation, state = assemble(spec)
     play(federation, state)
     return federation, state
 
@@ -67,13 +68,13 @@ def test_same_seed_same_result_and_another_seed_another(toy_store, algorithm):
 
 @pytest.mark.parametrize("algorithm", algorithms.NAMES)
 def test_a_state_restored_from_its_checkpoint_goes_on_as_if_nothing_had_happened(toy_store, algorithm, tmp_path):
-    plan = planned(toy_store, algorithm, rounds=4, join_ratio=0.5, drop_rate=0.3)
-    _, whole = played(plan)
-    federation, half = assemble(dataclasses.replace(plan, settings=dataclasses.replace(plan.settings, rounds=2)))
+    spec = planned(toy_store, algorithm, rounds=4, join_ratio=0.5, drop_rate=0.3)
+    _, whole = played(spec)
+    federation, half = assemble(dataclasses.replace(spec, settings=dataclasses.replace(spec.settings, rounds=2)))
     play(federation, half)
     checkpoint.write(half, tmp_path / "c.safetensors")
-    federation, resumed = assemble(plan)
-    checkpoint.unpack(resumed, checkpoint.read(tmp_path / "c.safetensors"), plan.algorithm, federation.device)
+    federation, resumed = assemble(spec)
+    checkpoint.unpack(resumed, checkpoint.read(tmp_path / "c.safetensors"), spec.algorithm, federation.device)
     play(federation, resumed)
     one, other = checkpoint.pack(whole), checkpoint.pack(resumed)
     timed = ("history/seconds", "history/rounds/peak_memory", "history/pairs")
@@ -120,9 +121,9 @@ class Deaf(InProcess):
 @pytest.mark.parametrize("deaf", [{0}, {1}])
 def test_a_round_in_which_no_upload_arrives_leaves_the_server_as_it_was(toy_store, algorithm, deaf):
     federation, state = assemble(planned(toy_store, algorithm, rounds=3, drop_rate=0.5))
-    fleet, sent = Deaf(federation, state.clients, deaf), []
+    pool, sent = Deaf(federation, state.clients, deaf), []
     for _ in range(3):
-        rounds.play_round(federation, state, fleet)
+        rounds.play_round(federation, state, pool)
         sent.append(state.download)
     if deaf == {0}:
         assert sent[0] is None

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from stages.algorithms.graphs import Baton, Lane, Refused
+from stages.algorithms.common.cuda_graphs import Baton, Lane, Refused
 from stages.engines import rounds
 from stages.engines.assembly import assemble
 from stages.engines.federation import Diverged
@@ -48,11 +48,11 @@ def in_slots(plan, count, lane=Recorder):
     Recorder.log, baton = [], Baton()
     lanes = [lane(baton) for _ in range(count)]
     federation, state = assemble(plan)
-    fleet = InProcess(federation, state.clients, Slots(lanes))
+    pool = InProcess(federation, state.clients, Slots(lanes))
     try:
-        rounds.run(federation, state, fleet, SILENT, lambda s: None)
+        rounds.run(federation, state, pool, SILENT, lambda s: None)
     finally:
-        fleet.close()
+        pool.close()
     return state, lanes
 
 
@@ -121,7 +121,7 @@ class Refusing(Recorder):
 
 
 def test_a_run_goes_on_where_no_step_can_be_captured(toy_store, monkeypatch):
-    monkeypatch.setattr("stages.algorithms.graphs._refused", set())
+    monkeypatch.setattr("stages.algorithms.common.cuda_graphs._refused", set())
     plan = planned(toy_store)
     (_, alone), (refused, _) = played(plan), in_slots(plan, 2, Refusing)
     assert same(weights(alone), weights(refused))

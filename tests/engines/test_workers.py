@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 import stages
-from stages.artifacts import kinds
+from stages.artifacts import schemas
 from stages.engines import engine, growing, rounds
-from stages.engines.arena import Arena
 from stages.engines.assembly import assemble
 from stages.engines.engine import Local
 from stages.engines.federation import Diverged
+from stages.engines.shared_memory import SharedMemory
 from stages.errors import UserError
 from stages.observer import SILENT, Observer
 from tests.engines.test_local import CODE, planned, same, weights
@@ -23,7 +23,7 @@ from tests.engines.test_local import CODE, planned, same, weights
 
 def played(plan):
     federation, state = assemble(plan)
-    working = Local().fleet(plan, federation, state)
+    working = Local().pool(plan, federation, state)
     try:
         rounds.run(federation, state, working, SILENT, lambda s: None)
     finally:
@@ -61,8 +61,8 @@ def test_a_killed_worker_ends_the_run_with_a_sentence_and_the_run_goes_on(toy_st
     with pytest.raises(UserError, match=r"The worker process of client \d was killed in round 3"):
         stages.train(toy_store, "cut", replace(settings, algorithm=("local",)), {}, KillOne())
     assert not multiprocessing.active_children()
-    went_on = kinds.read(stages.resume(toy_store, "cut", {**CODE, "workers": 1}))
-    whole = kinds.read(stages.train(toy_store, "whole", replace(settings, algorithm=("local",), workers=1), {})[0])
+    went_on = schemas.read(stages.resume(toy_store, "cut", {**CODE, "workers": 1}))
+    whole = schemas.read(stages.train(toy_store, "whole", replace(settings, algorithm=("local",), workers=1), {})[0])
     assert (went_on.test_accuracy == whole.test_accuracy).all() and len(went_on.evaluated) == 5
 
 
@@ -71,14 +71,14 @@ def test_a_model_that_cant_leave_the_process_is_refused(toy_store):
     federation, state = assemble(plan)
     state.clients[0].model.hook = lambda: None
     with pytest.raises(UserError, match="--workers 1"):
-        Local().fleet(plan, federation, state)
+        Local().pool(plan, federation, state)
 
 
 def test_an_arena_holds_tensors_once_in_their_order_of_axes():
     tied = nn.Linear(2, 2)
     image = torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last)
-    arena = Arena.of({"a": tied, "b": tied.weight, "c": image, "d": torch.zeros(0), "e": image[:, :, 1:]})
-    one, other = arena.load(), arena.load()
+    memory = SharedMemory.of({"a": tied, "b": tied.weight, "c": image, "d": torch.zeros(0), "e": image[:, :, 1:]})
+    one, other = memory.load(), memory.load()
     assert one["a"].weight is one["b"] and isinstance(one["b"], nn.Parameter)
     assert one["c"].is_contiguous(memory_format=torch.channels_last) and torch.equal(one["c"], image)
     assert len(one["d"]) == 0 and torch.equal(one["e"], image[:, :, 1:])
@@ -100,12 +100,12 @@ def test_a_long_run_takes_the_cores_that_there_are_and_computes_the_same(toy_sto
     monkeypatch.setattr(engine, "worthwhile", lambda clients, threads: cores)
     plan, observer = planned(toy_store, "fedktl", workers=None), Told()
     federation, state = assemble(plan)
-    fleet = Local(observer).fleet(plan, federation, state)
+    pool = Local(observer).pool(plan, federation, state)
     try:
-        rounds.run(federation, state, fleet, SILENT, lambda s: None)
+        rounds.run(federation, state, pool, SILENT, lambda s: None)
         assert len(multiprocessing.active_children()) == (2 if notes else 0)
     finally:
-        fleet.close()
+        pool.close()
     assert len(observer.notes) == notes
     assert (state.history["seconds/prototypes"] > 0).all()
     assert same(weights(state), weights(played(planned(toy_store, "fedktl", workers=1))[1]))
@@ -116,8 +116,8 @@ def test_models_that_cant_leave_the_process_stay_in_it(toy_store, monkeypatch):
     monkeypatch.setattr(growing, "Workers", refusing)
     plan = planned(toy_store, "local", workers=None)
     federation, state = assemble(plan)
-    fleet = growing.Growing(federation, state.clients, 2, pytest.fail)
-    rounds.run(federation, state, fleet, SILENT, lambda s: None)
+    pool = growing.Growing(federation, state.clients, 2, pytest.fail)
+    rounds.run(federation, state, pool, SILENT, lambda s: None)
     assert state.rounds == 3
 
 

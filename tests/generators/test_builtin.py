@@ -1,20 +1,19 @@
-"""The generator that comes with fedktl: its weights, and the script that trains it."""
-
-import subprocess
-import sys
+"""The generator that comes with fedktl: its weights, and the command that trains it."""
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stages.errors import UserError
+from stages.errors import Interrupted, UserError
 from stages.generators import registry
 from stages.generators.builtin import train
 from stages.generators.builtin.generator import WEIGHTS, pretrained
 from stages.generators.builtin.network import Network
+from stages.observer import Observer
 from stages.randomness import Rng, seeded
-from stages.settings import Generate
+from stages.settings import Generate, TrainGenerator
+from tests.cli.test_cli import run
 
 CPU = torch.device("cpu")
 
@@ -28,9 +27,20 @@ def source(tmp_path):
     return tmp_path / "images.npz"
 
 
-def trained(source, work, *options):
-    command = [sys.executable, "-m", "stages.generators.builtin.train", source, work, "--batch", 4, "--threads", 1]
-    return subprocess.run([str(part) for part in (*command, *options)], capture_output=True, text=True)
+def trained(source, work, *options, code=0):
+    return run(
+        work.parent,
+        "generator",
+        "train",
+        str(source),
+        str(work),
+        "--batch-size",
+        "4",
+        "--threads",
+        "1",
+        *options,
+        code=code,
+    )
 
 
 def test_standardising_changes_coordinates_and_no_image():
@@ -65,11 +75,9 @@ def test_training_goes_on_as_if_it_had_never_stopped(tmp_path):
         assert torch.equal(value, rest.networks.state_dict()[name])
 
 
-def test_the_script_leaves_checkpoint_grid_and_weights(source, tmp_path):
+def test_the_command_leaves_checkpoint_grid_and_weights(source, tmp_path):
     work = tmp_path / "work"
-    done = trained(source, work, "--steps", 2)
-    assert done.returncode == 0, done.stderr
-    assert "step 2" in done.stdout and "minutes left" in done.stdout
+    assert trained(source, work, "--steps", "2").stdout == f"{work / 'weights.safetensors'}\n"
     assert sorted(path.name for path in work.iterdir()) == [
         "checkpoint.safetensors", "grid-000002.png", "weights.safetensors",
     ]  # fmt: skip
@@ -89,8 +97,30 @@ def test_weights_that_only_say_they_are_its_own_are_refused(tmp_path):
 
 
 def test_bad_sources_end_with_a_sentence(tmp_path):
-    done = trained(tmp_path / "nowhere.npz", tmp_path / "work")
-    assert done.returncode == 2 and "Traceback" not in done.stderr and "nowhere.npz" in done.stderr
+    assert "nowhere.npz" in trained(tmp_path / "nowhere.npz", tmp_path / "work", code=2).stderr
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"no archive", {"rows": np.arange(3)}])
+def test_a_list_that_says_nothing_of_images_is_refused(source, tmp_path, content):
+    used = tmp_path / "used.npz"
+    if isinstance(content, bytes):
+        used.write_bytes(content)
+    elif content:
+        np.savez(used, **content)
+    assert "used.npz" in trained(source, tmp_path / "work", "--steps", "1", "--leave-out", str(used), code=2).stderr
+
+
+def test_training_that_is_stopped_goes_on_with_the_same_command(tmp_path):
+    class Stopper(Observer):
+        def stop_requested(self):
+            return True
+
+    images = np.zeros((4, 3, 32, 32), np.uint8)
+    settings = TrainGenerator(steps=3, batch_size=2, device="cpu")
+    with pytest.raises(Interrupted, match="Stopped after step 1"):
+        train.train(images, tmp_path, settings, Stopper())
+    assert train.train(images, tmp_path, settings).exists() and (tmp_path / "grid-000003.png").exists()
 
 
 def test_images_that_evaluation_uses_are_left_out(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stages.errors import UserError
 from stages.generators import registry
 from stages.generators.pairs import BankPairs, LivePairs, match
-from stages.generators.protocol import resized, to_uint8
+from stages.pixels import resized, to_uint8
 from stages.settings import Generate
 from tests.standin import Standin
 from tests.toys import LinearGenerator

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from stages.errors import UserError
-from stages.generators import snapshots
-from stages.generators.snapshots.pickles import Call, Name, Pairs
+from stages.generators.stylegan import snapshots
+from stages.generators.stylegan.snapshots.pickles import Call, Name, UnhashedDict
 from tests.hostile_snapshots import PLAIN, VARIANTS, as_tensor, called, put, records, storage, tensor
 from tests.snapshot_writer import dumps
 
@@ -52,11 +52,11 @@ def test_a_discriminator_of_foreign_classes_is_passed_over(tmp_path):
     """StyleGAN-XL keeps its discriminator, whose feature networks come from other libraries, with closures as hooks."""
     snapshot = records(PLAIN)
     code = Call(Name("dill._dill._create_code"), (0, b"\x00"))
-    closure = Call(Name("dill._dill._create_function"), (code, Pairs()))
+    closure = Call(Name("dill._dill._create_function"), (code, UnhashedDict()))
     method = Call(Call(Name("dill._dill._load_type"), ("MethodType",)), (closure, None))
-    discriminator = Call(Name("timm.models.vision_transformer.VisionTransformer"), (), Pairs([("hook", method)]))
+    discriminator = Call(Name("timm.models.vision_transformer.VisionTransformer"), (), UnhashedDict([("hook", method)]))
     put(snapshot, "D", discriminator)
-    put(snapshot, "progress", Pairs([(3, Call(Name("torch.nn.modules.conv.Conv2d"), ()))]))
+    put(snapshot, "progress", UnhashedDict([(3, Call(Name("torch.nn.modules.conv.Conv2d"), ()))]))
     (tmp_path / "with_d.pkl").write_bytes(dumps(snapshot))
     assert snapshots.read(tmp_path / "with_d.pkl").class_name == "Generator"
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stages.generators import snapshots
-from stages.generators.stylegan import checkpoint, convert, describe, load
+from stages.generators.stylegan import checkpoint, convert, describe, load, snapshots
 from stages.generators.stylegan.generator import StyleGAN
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "stylegan"

@@ -8,10 +8,11 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from stages.generators.stylegan import checkpoint, resampling, stylegan2, stylegan3, styleganxl
+from stages.generators.stylegan import checkpoint
 from stages.generators.stylegan.configs import decoded
-from stages.generators.stylegan.mapping import Network
-from stages.generators.stylegan.resampling import downsample, upsample
+from stages.generators.stylegan.networks import resampling, stylegan2, stylegan3, styleganxl
+from stages.generators.stylegan.networks.mapping import Network
+from stages.generators.stylegan.networks.resampling import downsample, upsample
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "stylegan"
 FOLDERS = sorted(folder.name for folder in FIXTURES.iterdir() if folder.is_dir())

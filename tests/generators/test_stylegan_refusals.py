@@ -12,10 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from stages.errors import UserError
-from stages.generators import snapshots
-from stages.generators.snapshots import pickles
-from stages.generators.snapshots.pickles import Call, Name
-from stages.generators.stylegan import checkpoint, convert, load
+from stages.generators.stylegan import checkpoint, convert, load, snapshots
+from stages.generators.stylegan.snapshots import pickles
+from stages.generators.stylegan.snapshots.pickles import Call, Name
 from tests.snapshot_writer import dumps
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "stylegan"

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from stages import algorithms, devices
-from stages.algorithms import graphs
-from stages.algorithms.graphs import Baton, CudaLane, Refused
+from stages.algorithms.common import cuda_graphs
+from stages.algorithms.common.cuda_graphs import Baton, CudaLane, Refused
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
 from stages.engines.local import InProcess, in_process
@@ -29,7 +29,7 @@ class Eager(CudaLane):
 
 @pytest.fixture(autouse=True)
 def reproducible(monkeypatch):
-    monkeypatch.setattr(graphs, "_refused", set())
+    monkeypatch.setattr(cuda_graphs, "_refused", set())
     devices.set_up(Train(deterministic=True))
     yield
     devices.set_up(Train())
@@ -41,11 +41,11 @@ def played(plan, count=1, lane=CudaLane, start=None):
     if start:
         checkpoint.unpack(state, checkpoint.read(start), plan.algorithm, federation.device)
     baton = Baton()
-    fleet = InProcess(federation, state.clients, Slots([lane(GPU, baton) for _ in range(count)]))
+    pool = InProcess(federation, state.clients, Slots([lane(GPU, baton) for _ in range(count)]))
     try:
-        rounds.run(federation, state, fleet, SILENT, lambda s: None)
+        rounds.run(federation, state, pool, SILENT, lambda s: None)
     finally:
-        fleet.close()
+        pool.close()
     return state
 
 
@@ -78,13 +78,13 @@ def test_replayed_steps_are_the_eager_ones(pictures, name):
 def test_every_algorithm_can_be_captured(toy_store, algorithm):
     plan = on_gpu(toy_store, algorithm)
     captured = played(plan)
-    assert not graphs._refused
+    assert not cuda_graphs._refused
     assert same(weights(captured), weights(played(plan, lane=Eager)))
 
 
 def test_the_median_bandwidth_can_be_captured(toy_store):
     played(on_gpu(toy_store, hyper={"mmd_bandwidth": "median"}))
-    assert not graphs._refused
+    assert not cuda_graphs._refused
 
 
 @pytest.mark.parametrize("algorithm", ["fedktl", "fedkd", "fedproto", "fedl2g"])
@@ -111,12 +111,12 @@ def test_reserved_memory_is_flat_from_the_third_round_on(pictures):
     plan = pictured(pictures, "FedAvgCNN,googlenet,resnet18")
     federation, state = assemble(plan)
     baton = Baton()
-    fleet, reserved = InProcess(federation, state.clients, Slots([CudaLane(GPU, baton) for _ in range(2)])), []
+    pool, reserved = InProcess(federation, state.clients, Slots([CudaLane(GPU, baton) for _ in range(2)])), []
     for _ in range(7):
-        rounds.play_round(federation, state, fleet)
-        rounds.evaluate(federation, state, fleet)
+        rounds.play_round(federation, state, pool)
+        rounds.evaluate(federation, state, pool)
         reserved.append(torch.cuda.memory_reserved())
-    fleet.close()
+    pool.close()
     assert max(reserved[3:]) <= 1.02 * reserved[2], reserved
 
 
@@ -135,7 +135,7 @@ def test_a_refused_capture_changes_nothing(toy_store):
     """Dropout's numbers included; and clients whose steps can be captured are not slowed down."""
     plan = on_gpu(toy_store, models="tests.gpu.test_training:waiting,tests.toys:narrow")
     refused = played(plan, 3)
-    assert len(graphs._refused) == 1
+    assert len(cuda_graphs._refused) == 1
     assert same(weights(refused), weights(played(plan, lane=Eager)))
 
 
@@ -143,9 +143,9 @@ def test_a_refused_capture_changes_nothing(toy_store):
 def test_two_deterministic_runs_are_equal(pictures, precision):
     def run():
         federation, state = assemble(pictured(pictures, "resnet4,mobilenet_v2", precision=precision))
-        fleet = in_process(federation, state.clients)
-        rounds.run(federation, state, fleet, SILENT, lambda s: None)
-        fleet.close()
+        pool = in_process(federation, state.clients)
+        rounds.run(federation, state, pool, SILENT, lambda s: None)
+        pool.close()
         return weights(state)
 
     assert same(run(), run())

@@ -18,7 +18,7 @@ INITIAL = json.loads((FIXTURES / "initial-client-weights.json").read_text())
 @pytest.mark.parametrize("classes", [10, 100])
 @pytest.mark.parametrize("name", zoo.ARCHITECTURES)
 def test_parameter_counts(name, classes):
-    model, expected = split.outline(name, (3, 32, 32), classes, 512), COUNTS[name][str(classes)]
+    model, expected = split.meta_model(name, (3, 32, 32), classes, 512), COUNTS[name][str(classes)]
     assert split.parameters(model.base) == expected["base"]
     assert split.parameters(model.head) == expected["head"]
     assert sum(buffer.numel() for buffer in model.base.buffers()) == expected["buffers"]
@@ -65,9 +65,9 @@ def test_plus_adds_hidden_layers_to_the_head():
 
 
 def test_the_vits_of_htm10_have_a_head_of_their_own():
-    head = split.outline("vit_b_32", (3, 32, 32), 10, 512).head
+    head = split.meta_model("vit_b_32", (3, 32, 32), 10, 512).head
     assert [type(layer) for layer in head] == [nn.Linear, nn.Tanh, nn.Linear]
-    assert split.parameters(split.outline("vit_b_32+256", (3, 32, 32), 10, 512).head) == 513 * 256 + 257 * 10
+    assert split.parameters(split.meta_model("vit_b_32+256", (3, 32, 32), 10, 512).head) == 513 * 256 + 257 * 10
 
 
 @pytest.mark.parametrize(

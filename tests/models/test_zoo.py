@@ -34,7 +34,7 @@ def test_every_group_stands_in_the_table_and_loads_nothing(monkeypatch):
 @pytest.mark.parametrize("name", zoo.GROUPS["HtM10"])
 def test_larger_images(name, size):
     shape = (3, size, size)
-    assert split.shapes(split.outline(name, shape, 10, 512), shape) == ((2, 512), (2, 10))
+    assert split.shapes(split.meta_model(name, shape, 10, 512), shape) == ((2, 512), (2, 10))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_larger_images(name, size):
     ],
 )  # fmt: skip
 def test_any_torchvision_classifier_by_name(name, size, base):
-    model = split.outline(name, (3, size, size), 10, 64)
+    model = split.meta_model(name, (3, size, size), 10, 64)
     assert split.shapes(model, (3, size, size)) == ((2, 64), (2, 10))
     assert split.parameters(model.base) == base
 

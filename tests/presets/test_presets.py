@@ -48,7 +48,7 @@ def test_every_shipped_preset_is_what_the_parser_takes(name):
 @cache
 def model(architecture: str, shape: tuple[int, int, int], classes: int) -> split.SplitModel:
     """Without memory for its weights, and tried on images of that shape."""
-    made = split.outline(architecture, shape, classes, 512)
+    made = split.meta_model(architecture, shape, classes, 512)
     split.shapes(made, shape)
     return made
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_runs import CLASSES, made_data, made_run
 
-from stages.artifacts import kinds
+from stages.artifacts import schemas
 from stages.artifacts.store import Store
 from stages.reporting.figures import Labels, pictures
 from stages.reporting.rows import grouped
@@ -24,7 +24,7 @@ def groups(store, **arrays):
         made_run(store, "fedktl-1", data, seed=1, **arrays),
         made_run(store, "local", data, algorithm="local", **{"rounds/upload_floats": np.zeros((2, 2), int)}),
     ]
-    return grouped(kinds.read(run) for run in runs)
+    return grouped(schemas.read(run) for run in runs)
 
 
 def test_every_figure_and_the_same_bytes_again(store):
@@ -51,7 +51,7 @@ def test_absent_metrics_have_no_figure(store):
 def test_federations_have_their_own_figure(store):
     data, other = made_data(store), made_data(store, "other")
     runs = [made_run(store, "a", data), made_run(store, "b", other, architectures=["CNN", "CNN"])]
-    found = pictures(grouped(kinds.read(run) for run in runs), [])
+    found = pictures(grouped(schemas.read(run) for run in runs), [])
     assert [picture.title for picture in found if picture.name.startswith("clients")] == [
         "Accuracy of each client: digits@v1, small", "Accuracy of each client: other@v1, small",
     ]  # fmt: skip

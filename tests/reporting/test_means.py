@@ -4,7 +4,7 @@ import numpy as np
 from made_runs import made_data, made_run
 
 from fedktl_cli import tables, train
-from stages.artifacts.kinds import read
+from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
 from stages.means import over_clients
 from stages.reporting import scores

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_runs import default_arrays, made_data, made_latents, made_run
 
-from stages.artifacts import kinds
+from stages.artifacts import schemas
 from stages.artifacts.store import Store
 from stages.errors import UserError
 from stages.reporting import scores
@@ -19,7 +19,7 @@ def store(tmp_path):
 
 
 def test_scores_of_one_run(store):
-    run = kinds.read(made_run(store, "a", made_data(store)))
+    run = schemas.read(made_run(store, "a", made_data(store)))
     # Clients with 1 and 3 test images: (1*1 + 3*0)/4, (1 + 3)/4, (0.25 + 3*0.75)/4.
     assert scores.accuracy(run) == pytest.approx([25, 100, 62.5])
     assert scores.validation_accuracy(run) == pytest.approx([50, 75, 75])  # 2 and 2 validation images
@@ -35,30 +35,30 @@ def test_scores_of_one_run(store):
 def test_auc_is_told_where_it_was_measured(store):
     data = made_data(store)
     measured = {"rounds/test_auc": np.array([[0.5, 0.5], [1.0, 1.0], [0.6, 0.8]])}
-    found = row(grouped([kinds.read(made_run(store, "a", data, **measured))])[0])
+    found = row(grouped([schemas.read(made_run(store, "a", data, **measured))])[0])
     assert found["auc"] == {"mean": pytest.approx(75), "std": None}  # (0.6 + 3 * 0.8) / 4
     assert found["auc_spread"] == pytest.approx(10)
-    old = row(grouped([kinds.read(made_run(store, "b", data))])[0])
+    old = row(grouped([schemas.read(made_run(store, "b", data))])[0])
     assert old["auc"] is None and old["auc_spread"] is None
     missing = {"rounds/test_auc": np.array([[0.5, 0.5], [1.0, 1.0], [np.nan, 0.8]])}
-    assert row(grouped([kinds.read(made_run(store, "c", data, **missing))])[0])["auc"]["mean"] == pytest.approx(80)
+    assert row(grouped([schemas.read(made_run(store, "c", data, **missing))])[0])["auc"]["mean"] == pytest.approx(80)
 
 
 def test_uploaded_floats_follow_the_evaluated_rounds(store):
     few = {name: default_arrays()[name][::2] for name in ("rounds/evaluated", *ACCURACIES)}
-    run = kinds.read(made_run(store, "a", made_data(store), **few))
+    run = schemas.read(made_run(store, "a", made_data(store), **few))
     assert scores.uploaded_floats(run).tolist() == [0, 40]
 
 
 def test_a_client_without_test_images_weighs_nothing(store):
     accuracy = np.array([[np.nan, 0.5]] * 3)
     arrays = {"rounds/test_accuracy": accuracy, "rounds/test_samples": [0, 3]}
-    run = kinds.read(made_run(store, "a", made_data(store), **arrays))
+    run = schemas.read(made_run(store, "a", made_data(store), **arrays))
     assert (scores.last(run), scores.worst_client(run), scores.spread(run)) == (50, 50, 0)
 
 
 def test_a_run_without_test_images_is_refused(store):
-    run = kinds.read(made_run(store, "a", made_data(store), **{"rounds/test_samples": [0, 0]}))
+    run = schemas.read(made_run(store, "a", made_data(store), **{"rounds/test_samples": [0, 0]}))
     with pytest.raises(UserError, match=r"a@v1 has no test images"):
         row(grouped([run])[0])
 
@@ -71,8 +71,8 @@ def test_row_over_two_seeds(store):
         "seconds/train": [3.0, 4.0], "seconds/align": [1.0, 0.0],
     }  # fmt: skip
     runs = [
-        kinds.read(made_run(store, "b", data, latents, seed=1, **second)),
-        kinds.read(made_run(store, "a", data, latents, seed=0)),
+        schemas.read(made_run(store, "b", data, latents, seed=1, **second)),
+        schemas.read(made_run(store, "a", data, latents, seed=0)),
     ]
     groups = grouped(runs)
     assert len(groups) == 1
@@ -95,12 +95,17 @@ def test_row_over_two_seeds(store):
 
 
 def test_one_seed_has_no_deviation(store):
-    assert row(grouped([kinds.read(made_run(store, "a", made_data(store)))])[0])["last"] == {"mean": 62.5, "std": None}
+    assert row(grouped([schemas.read(made_run(store, "a", made_data(store)))])[0])["last"] == {
+        "mean": 62.5,
+        "std": None,
+    }
 
 
 def test_without_validation_nothing_is_selected(store):
     none = {"rounds/validation_accuracy": np.full((3, 2), np.nan), "rounds/validation_samples": [0, 0]}
-    assert row(grouped([kinds.read(made_run(store, "a", made_data(store), **none))])[0])["validation_selected"] is None
+    assert (
+        row(grouped([schemas.read(made_run(store, "a", made_data(store), **none))])[0])["validation_selected"] is None
+    )
 
 
 def test_groups_differ_in_anything_but_the_seed(store):
@@ -113,7 +118,7 @@ def test_groups_differ_in_anything_but_the_seed(store):
         made_run(store, "e", data, seed=0, hyper={"mu": 1}, settings={"lr": 0.1}),
         made_run(store, "f", made_data(store, "other"), hyper={"mu": 1}),
     ]
-    groups = grouped(kinds.read(run) for run in runs)
+    groups = grouped(schemas.read(run) for run in runs)
     assert [[run.artifact.ref.name for run in group.runs] for group in groups] == [
         ["a", "d"],
         ["b"],
@@ -130,7 +135,7 @@ def test_what_changes_no_result_sets_no_runs_apart(store):
     data = made_data(store)
     one = {"workers": 1, "checkpoint_every": 10, "device": "cpu", "client_cpus": 1.0, "engine": "local"}
     other = {"workers": 2, "checkpoint_every": 5, "device": "cuda", "client_cpus": 2.0, "engine": "flower"}
-    runs = [kinds.read(made_run(store, name, data, seed=seed, settings=chosen)) for name, seed, chosen in (
+    runs = [schemas.read(made_run(store, name, data, seed=seed, settings=chosen)) for name, seed, chosen in (
         ("a", 0, one), ("b", 1, other), ("c", 1, one),
     )]  # fmt: skip
     assert [[run.artifact.ref.name for run in group.runs] for group in grouped(runs)] == [["a", "b", "c"]]
@@ -141,14 +146,14 @@ def test_what_changes_no_result_sets_no_runs_apart(store):
 def test_latest_keeps_one_run_of_each_seed(store):
     data = made_data(store)
     runs = [
-        kinds.read(made_run(store, name, data, seed=seed)) for name, seed in (("a", 0), ("a", 0), ("a", 1), ("b", 1))
+        schemas.read(made_run(store, name, data, seed=seed)) for name, seed in (("a", 0), ("a", 0), ("a", 1), ("b", 1))
     ]
     assert [str(run.artifact.ref) for run in latest(runs)] == ["a@v2", "b@v1"]
 
 
 def test_one_reference_with_two_contents_is_refused(store, tmp_path):
-    one = kinds.read(made_run(store, "a", made_data(store)))
+    one = schemas.read(made_run(store, "a", made_data(store)))
     elsewhere = Store(tmp_path / "elsewhere")
-    other = kinds.read(made_run(elsewhere, "b", made_data(elsewhere, class_names=["x", "y", "z"])))
+    other = schemas.read(made_run(elsewhere, "b", made_data(elsewhere, class_names=["x", "y", "z"])))
     with pytest.raises(UserError, match=r"a@v1 and b@v1 name the same data digits@v1"):
         grouped([one, other])

@@ -2,7 +2,7 @@
 
 payload.py      named arrays and facts <-> Flower's records
 link.py         how a server reaches nodes: in this process, or through the relay that a SuperLink runs
-fleet.py        the rounds' fleet: sends, waits, checks what arrives, knows who is missing
+pool.py        the rounds' pool: sends, waits, checks what arrives, knows who is missing
 checks.py       what an answer must look like
 node.py         a client: its images, its model on its own disk, its Flower app
 simulation.py   nodes of this machine over Ray

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.algorithms.contract import ClientState, rebuilt, tensors
-from stages.artifacts import kinds
+from stages.algorithms.common.records import rebuilt, received, tensors
+from stages.algorithms.contract import ClientState
+from stages.artifacts import schemas
 from stages.artifacts.refs import Ref
 from stages.engines import clients
 from stages.engines.clients import Answer
-from stages.engines.federation import Federation, Share
+from stages.engines.federation import ClientData, Federation
 from stages.engines.flower.link import Reply
-from stages.engines.flower.node import arrived
 from stages.engines.flower.payload import Facts
 from stages.errors import UserError
 
@@ -34,7 +34,7 @@ ROUNDING = 0.01  # of rows that were rounded to half precision on the way
 
 
 @dataclass(frozen=True)
-class Form:
+class UploadSpec:
     """An upload as it must be; `kind` is None for an algorithm that sends nothing."""
 
     kind: type | None
@@ -43,18 +43,18 @@ class Form:
     classes: int
 
 
-def form(federation: Federation, state: ClientState, shape: tuple[int, int, int]) -> Form:
+def upload_spec(federation: Federation, state: ClientState, shape: tuple[int, int, int]) -> UploadSpec:
     """The form of this federation's uploads; `state` is any client's, untrained, and is left as it is."""
     labels = torch.arange(min(federation.classes, 4)).repeat_interleave(2)
     images = torch.randint(0, 256, (len(labels), *shape), dtype=torch.uint8, generator=federation.rng.torch("noise"))
     settings = replace(federation.settings, drop_last=False, local_epochs=1, batch_size=len(labels))
     brief = replace(federation, settings=settings)
-    share = Share(images.to(federation.device), labels.to(federation.device))
+    share = ClientData(images.to(federation.device), labels.to(federation.device))
     answer = clients.train(brief, 0, deepcopy(state), share, 0, None)
     outline = federation.algorithm.outline(answer.upload)
     shapes = {name: (value.dtype, tuple(value.shape)) for name, value in outline.items()}
     kind = None if answer.upload is None else type(answer.upload)
-    return Form(kind, shapes, frozenset(answer.metrics), federation.classes)
+    return UploadSpec(kind, shapes, frozenset(answer.metrics), federation.classes)
 
 
 def checked(reply: Reply, client: int) -> Reply:
@@ -72,7 +72,7 @@ def described(reply: Reply, alike: Facts) -> None:
         raise UserError(reply.error or str(reply.facts["error"]))
     facts = reply.facts
     sizes, shape, data = (facts.get(name) for name in ("sizes", "shape", "data"))
-    own = sizes.values() if isinstance(sizes, dict) and set(sizes) == set(kinds.SPLITS) else [None]
+    own = sizes.values() if isinstance(sizes, dict) and set(sizes) == set(schemas.SPLITS) else [None]
     sides = shape if isinstance(shape, list) and len(shape) == 3 else [None]
     numbers = [(facts.get("client"), CLIENTS), (facts.get("clients"), CLIENTS), (facts.get("classes"), CLASSES)]
     numbers += [(size, IMAGES) for size in own] + [(side, SIDE) for side in sides]
@@ -89,7 +89,7 @@ def described(reply: Reply, alike: Facts) -> None:
             raise UserError(f"client {facts['client']} says its {name} is {facts[name]}, in this run it is {value}")
 
 
-def trained(reply: Reply, wanted: Form, federation: Federation, images: int) -> Answer:
+def trained(reply: Reply, wanted: UploadSpec, federation: Federation, images: int) -> Answer:
     """The answer of a client that trained on so many images. Raises UserError with what is wrong."""
     metrics = reply.facts.get("metrics")
     if not isinstance(metrics, dict) or metrics.keys() != wanted.metrics:
@@ -102,7 +102,7 @@ def trained(reply: Reply, wanted: Form, federation: Federation, images: int) -> 
             raise UserError("it sent an upload where there is none" if reply.arrays else "it sent no upload")
         return Answer(None, metrics)
     try:
-        values = {name: arrived(value) for name, value in reply.arrays.items()}
+        values = received(reply.arrays)
         upload = rebuilt(wanted.kind, values)
         outline = federation.algorithm.outline(upload)
         whole = tensors(upload).keys() == values.keys()
@@ -110,13 +110,13 @@ def trained(reply: Reply, wanted: Form, federation: Federation, images: int) -> 
         raise UserError(f"its upload is no {wanted.kind.__name__} ({type(error).__name__}: {error})") from error
     if not whole:
         raise UserError(f"its upload is no {wanted.kind.__name__}")
-    check_form(outline, wanted)
+    check_shapes(outline, wanted)
     check_numbers(outline, federation.algorithm.unit_rows, images)
     placed = {name: value.to(federation.device) for name, value in values.items()}
     return Answer(rebuilt(wanted.kind, placed), metrics)
 
 
-def check_form(outline: Mapping[str, Tensor], wanted: Form) -> None:
+def check_shapes(outline: Mapping[str, Tensor], wanted: UploadSpec) -> None:
     if outline.keys() != wanted.shapes.keys():
         raise UserError(f"its upload holds {', '.join(sorted(outline)) or 'nothing'}, not {', '.join(wanted.shapes)}")
     labels = outline.get("labels")

@@ -5,15 +5,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from stages.algorithms.contract import ClientState
-from stages.artifacts import kinds
+from stages.artifacts import schemas
 from stages.artifacts.store import Artifact, Store
-from stages.engines.assembly import Elsewhere, Plan, census_of, model_of
+from stages.engines.assembly import model_of
 from stages.engines.federation import Federation, State
 from stages.engines.flower import checks
 from stages.engines.flower.disk import Disk
-from stages.engines.flower.fleet import Nodes, Roll, awaited, called
 from stages.engines.flower.link import Link
+from stages.engines.flower.pool import FlowerClients, NodeRegistry, require_nodes, wait_for_nodes
 from stages.engines.flower.simulation import simulated
+from stages.engines.plan import RemoteData, RunSpec, data_spec_of
 from stages.observer import Observer
 from stages.settings import Train
 
@@ -29,24 +30,24 @@ class Simulated:
     def data(self, store: Store, settings: Train) -> Artifact:
         return store.open(settings.data, "data") if settings.data else store.newest("data")
 
-    def fleet(self, plan: Plan, federation: Federation, state: State) -> Nodes:
-        assert isinstance(plan.data, Artifact) and plan.run
+    def pool(self, spec: RunSpec, federation: Federation, state: State) -> FlowerClients:
+        assert isinstance(spec.data, Artifact) and spec.run
         with ExitStack() as started:
-            link, folder = started.enter_context(simulated(plan.data, federation.clients, plan.settings))
-            disks = [Disk(folder, plan.run, client) for client in range(federation.clients)]
+            link, folder = started.enter_context(simulated(spec.data, federation.clients, spec.settings))
+            disks = [Disk(folder, spec.run, client) for client in range(federation.clients)]
             for disk, client in zip(disks, state.clients, strict=True):
                 disk.save(client, state.rounds)
-            roll = Roll(link, self.observer)
-            called(roll, plan.settings.round_timeout, federation.clients)
-            fleet = nodes(plan, federation, state, link, roll)
-            fleet.end = started.pop_all().close
+            registry = NodeRegistry(link, self.observer)
+            require_nodes(registry, spec.settings.round_timeout, federation.clients)
+            pool = nodes(spec, federation, state, link, registry)
+            pool.end = started.pop_all().close
 
         def gather(rounds: int) -> None:
             for disk, client in zip(disks, state.clients, strict=True):
                 disk.load(client, rounds, federation.device)
 
-        fleet.gather = gather
-        return fleet
+        pool.gather = gather
+        return pool
 
 
 class Deployed:
@@ -55,30 +56,40 @@ class Deployed:
     images = False
 
     def __init__(self, link: Link, observer: Observer):
-        self.link, self.roll = link, Roll(link, observer)
+        self.link, self.registry = link, NodeRegistry(link, observer)
 
-    def data(self, store: Store, settings: Train) -> Elsewhere:
-        self.roll.observer.note("Waiting for every client to say what it holds.")
-        said = called(self.roll, settings.round_timeout)
-        sizes = {split: [facts["sizes"][split] for facts in said] for split in kinds.SPLITS}
+    def data(self, store: Store, settings: Train) -> RemoteData:
+        self.registry.observer.note("Waiting for every client to say what it holds.")
+        said = require_nodes(self.registry, settings.round_timeout)
+        sizes = {split: [facts["sizes"][split] for facts in said] for split in schemas.SPLITS}
         channels, height, width = said[0]["shape"]
-        return Elsewhere(said[0]["data"], kinds.Census(said[0]["classes"], (channels, height, width), sizes))
+        return RemoteData(said[0]["data"], schemas.DataSpec(said[0]["classes"], (channels, height, width), sizes))
 
-    def fleet(self, plan: Plan, federation: Federation, state: State) -> Nodes:
-        self.roll.expect(plan)
-        awaited(self.roll, plan.settings.round_timeout, federation.clients)  # who is absent then may come later
-        return nodes(plan, federation, state, self.link, self.roll)
+    def pool(self, spec: RunSpec, federation: Federation, state: State) -> FlowerClients:
+        self.registry.expect(spec)
+        wait_for_nodes(
+            self.registry, spec.settings.round_timeout, federation.clients
+        )  # who is absent then may come later
+        return nodes(spec, federation, state, self.link, self.registry)
 
 
-def nodes(plan: Plan, federation: Federation, state: State, link: Link, roll: Roll) -> Nodes:
-    """The fleet of one run."""
-    census = census_of(plan.data)
-    facts = plan.facts()
+def nodes(spec: RunSpec, federation: Federation, state: State, link: Link, registry: NodeRegistry) -> FlowerClients:
+    """The pool of one run."""
+    data_spec = data_spec_of(spec.data)
+    facts = spec.facts()
     terms = {name: facts[name] for name in ("algorithm", "hyper", "settings", "seed")}
     terms |= {
-        "classes": census.classes, "shape": census.shape, "clients": census.clients,
+        "classes": data_spec.classes, "shape": data_spec.shape, "clients": data_spec.clients,
         "latent_dim": federation.pairs.latent_dim if federation.pairs else 0,
     }  # fmt: skip
-    sample = ClientState(model_of(plan, census, 0).to(federation.device))
-    assert plan.run
-    return Nodes(federation, link, roll, checks.form(federation, sample, census.shape), plan.run, terms, state.rounds)
+    sample = ClientState(model_of(spec, data_spec, 0).to(federation.device))
+    assert spec.run
+    return FlowerClients(
+        federation,
+        link,
+        registry,
+        checks.upload_spec(federation, sample, data_spec.shape),
+        spec.run,
+        terms,
+        state.rounds,
+    )

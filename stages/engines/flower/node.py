@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stages import algorithms
-from stages.algorithms.contract import ClientState, rebuilt, tensors
-from stages.artifacts import kinds
+from stages.algorithms.common.records import packed, rebuilt, received
+from stages.algorithms.contract import ClientState
+from stages.artifacts import schemas
 from stages.artifacts.store import Artifact, Store
 from stages.devices import device as placed
 from stages.devices import set_up
 from stages.engines import clients
-from stages.engines.assembly import Elsewhere, Plan, model_of, task_of
-from stages.engines.federation import Federation, Share
+from stages.engines.assembly import model_of, task_of
+from stages.engines.federation import ClientData, Federation
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.payload import Arrays, Facts, from_records, to_records
+from stages.engines.plan import RemoteData, RunSpec
 from stages.errors import UserError, printable
 from stages.models import pretrained, split
 from stages.randomness import Rng
@@ -39,7 +40,7 @@ Answered = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Home:
+class ClientNode:
     """Where one client lives: its number, the artifact with its images, the folder of its models."""
 
     client: int
@@ -59,16 +60,16 @@ class Home:
         return 0 if "part_of" in self.data.attributes else self.client
 
     def described(self) -> dict[str, Any]:
-        census = kinds.census(self.data)
+        data_spec = schemas.census(self.data)
         part = self.data.attributes.get("part_of")
         return {
-            "client": self.client, "clients": part["clients"] if part else census.clients, "classes": census.classes,
-            "shape": list(census.shape), "sizes": {name: sizes[self.row] for name, sizes in census.sizes.items()},
+            "client": self.client, "clients": part["clients"] if part else data_spec.clients, "classes": data_spec.classes,
+            "shape": list(data_spec.shape), "sizes": {name: sizes[self.row] for name, sizes in data_spec.sizes.items()},
             "data": self.data.attributes["made_from"]["data"] if part else self.data.identity,
         }  # fmt: skip
 
 
-def answer(kind: str, arrays: Arrays, facts: Facts, home: Home) -> Answered:
+def answer(kind: str, arrays: Arrays, facts: Facts, home: ClientNode) -> Answered:
     """What a node says to a message. Raises UserError for a message that it refuses."""
     if kind == "query":
         return {}, home.described()
@@ -77,7 +78,9 @@ def answer(kind: str, arrays: Arrays, facts: Facts, home: Home) -> Answered:
     disk, rounds = Disk(home.folder, facts["run"], home.client), facts["rounds"]
     federation, state, shares = at_home(facts["terms"], home, disk.newest(rounds) is None)
     disk.load(state, rounds, federation.device)
-    download = unpacked(federation.algorithm.Download, arrays, facts["sent"], federation.device)
+    record = federation.algorithm.Download if facts["sent"] else None
+    came = {name: tensor.to(federation.device) for name, tensor in received(arrays).items()}
+    download = None if record is None else rebuilt(record, came)
     if kind == "evaluate":
         measured = {name: v.item() for name, v in clients.evaluated(federation, state, shares, download).items()}
         return {}, {"client": home.client, "measured": {k: None if v != v else v for k, v in measured.items()}}
@@ -89,7 +92,7 @@ def answer(kind: str, arrays: Arrays, facts: Facts, home: Home) -> Answered:
     return packed(done.upload, federation.settings.wire), own
 
 
-def at_home(terms: Facts, home: Home, fresh: bool) -> tuple[Federation, ClientState, dict[str, Share]]:
+def at_home(terms: Facts, home: ClientNode, fresh: bool) -> tuple[Federation, ClientState, dict[str, ClientData]]:
     """The federation as this client knows it, its untrained model, and its images, all on its device.
 
     A model that is not `fresh`, because its weights are on the disk, needs no pretrained ones.
@@ -97,48 +100,30 @@ def at_home(terms: Facts, home: Home, fresh: bool) -> tuple[Federation, ClientSt
     algorithm, settings = algorithms.get(terms["algorithm"]), Train.make(terms["settings"])
     set_up(settings)
     device, rng = placed(settings.device), Rng(terms["seed"])
-    own = kinds.census(home.data)
-    census = kinds.Census(terms["classes"], tuple(terms["shape"]), dict.fromkeys(kinds.SPLITS, [0] * terms["clients"]))  # type: ignore[arg-type]
-    if (own.classes, own.shape) != (census.classes, census.shape):
+    own = schemas.census(home.data)
+    data_spec = schemas.DataSpec(
+        terms["classes"], tuple(terms["shape"]), dict.fromkeys(schemas.SPLITS, [0] * terms["clients"])
+    )  # type: ignore[arg-type]
+    if (own.classes, own.shape) != (data_spec.classes, data_spec.shape):
         raise UserError(
-            f"The run has {census.classes} classes of {census.shape} images, {home.data.ref} {own.classes} of {own.shape}."
+            f"The run has {data_spec.classes} classes of {data_spec.shape} images, {home.data.ref} {own.classes} of {own.shape}."
         )
-    data = Elsewhere(home.data.identity, census)
-    plan = Plan(algorithm, algorithm.Hyper.make(terms["hyper"]), settings, terms["seed"], data, None)
+    data = RemoteData(home.data.identity, data_spec)
+    spec = RunSpec(algorithm, algorithm.Hyper.make(terms["hyper"]), settings, terms["seed"], data, None)
     weights = pretrained.read(
-        settings.pretrained if fresh else (), split.architectures(settings.models, census.clients)
+        settings.pretrained if fresh else (), split.architectures(settings.models, data_spec.clients)
     )
-    state = ClientState(model_of(plan, census, home.client, weights).to(device))
-    _, shared = algorithm.init(plan.hyper, task_of(plan, census, terms["latent_dim"], device), rng.at("init"))
-    federation = Federation(algorithm, plan.hyper, shared, settings, rng, device, census.classes, {}, {}, None)
+    state = ClientState(model_of(spec, data_spec, home.client, weights).to(device))
+    _, shared = algorithm.init(spec.hyper, task_of(spec, data_spec, terms["latent_dim"], device), rng.at("init"))
+    federation = Federation(algorithm, spec.hyper, shared, settings, rng, device, data_spec.classes, {}, {}, None)
     shares = {
-        name: Share(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
-        for name, (images, labels) in kinds.read_share(home.data, home.row).items()
+        name: ClientData(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+        for name, (images, labels) in schemas.read_share(home.data, home.row).items()
     }
     return federation, state, shares
 
 
-def packed(record: Any, wire: str) -> dict[str, np.ndarray]:
-    """A record's arrays as they travel."""
-    half = wire == "fp16"
-    values = {name: tensor.detach().cpu() for name, tensor in tensors(record).items()}
-    return {name: (v.half() if half and v.dtype == torch.float32 else v).numpy() for name, v in values.items()}
-
-
-def unpacked(kind: type | None, arrays: Arrays, sent: bool, device: torch.device) -> Any:
-    """The record that `packed` made arrays of; None if none was sent."""
-    if not sent or kind is None:
-        return None
-    return rebuilt(kind, {name: arrived(value).to(device) for name, value in arrays.items()})
-
-
-def arrived(value: np.ndarray) -> Tensor:
-    """No algorithm computes in half precision: a float16 number is a float32 one that travelled so."""
-    tensor = torch.from_numpy(value.copy())
-    return tensor.float() if tensor.dtype == torch.float16 else tensor
-
-
-def client_app(home_of: Callable[[Context], Home]) -> ClientApp:
+def client_app(home_of: Callable[[Context], ClientNode]) -> ClientApp:
     """Flower's app of a client; what its context says leads to its home."""
     from flwr.app import Message
     from flwr.clientapp import ClientApp
@@ -158,8 +143,8 @@ def client_app(home_of: Callable[[Context], Home]) -> ClientApp:
     return app
 
 
-def home_of_node(context: Context) -> Home:
+def home_of_node(context: Context) -> ClientNode:
     """The home that `fedktl federation join` gave a SuperNode."""
     config = context.node_config
     data = Store(Path(str(config["store"]))).open(str(config["data"]), "data")
-    return Home(int(config["client"]), data, Path(str(config["folder"])))
+    return ClientNode(int(config["client"]), data, Path(str(config["folder"])))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.store import Artifact
 from stages.engines.flower.link import GridLink, Reply
-from stages.engines.flower.node import Home, client_app
+from stages.engines.flower.node import ClientNode, client_app
 from stages.environment import socket_folder
 from stages.errors import UserError
 from stages.settings import Train
@@ -88,8 +88,8 @@ def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path)
     server = ServerApp()
     server.main()(serve)
 
-    def home(context: Context) -> Home:
-        return Home(int(context.node_config["partition-id"]), data, folder)
+    def home(context: Context) -> ClientNode:
+        return ClientNode(int(context.node_config["partition-id"]), data, folder)
 
     with warnings.catch_warnings(), socket_folder() as sockets:
         for known in (

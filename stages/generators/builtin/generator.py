@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stages.errors import UserError, printable
 from stages.generators.builtin.network import LATENT_DIM, Network
-from stages.generators.protocol import to_uint8
+from stages.pixels import to_uint8
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"  # what they are: README.md beside them
 

@@ -1,14 +1,11 @@
 """Train the built-in generator on natural images, as a GAN with the hinge loss (Lim and Ye, 2017; Miyato et al., ICLR 2018).
 
-    python -m stages.generators.builtin.train cifar10.npz WORK --steps 6000
-
-WORK gets a checkpoint, from which the same command goes on, a grid of samples now and then, and in the end
+The folder of the work gets a checkpoint, from which the training goes on, a grid of samples now and then, and in the end
 `weights.safetensors`: the generator's moving average in half precision, its latents standardised.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import hashlib
 import time
@@ -23,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from stages.algorithms.contract import normalised
-from stages.data import datasets
 from stages.devices import device as placed
-from stages.errors import UserError
+from stages.errors import Interrupted
+from stages.foreign import understood
 from stages.generators.builtin.network import LATENT_DIM, Network, StyledBlock
-from stages.generators.protocol import to_uint8
+from stages.observer import SILENT, Observer
+from stages.pixels import normalised, to_uint8
 from stages.randomness import Rng, seeded
-from stages.settings import Prepare
+from stages.settings import TrainGenerator
 
 LEARNING_RATES = {"generator": 2e-4, "discriminator": 4e-4}  # two time scales (Heusel et al., NeurIPS 2017)
 AVERAGE = 0.999  # decay of the moving average that becomes the generator
@@ -168,7 +165,7 @@ def rows_to_train_on(count: int, leave_out: Path | None) -> np.ndarray:
     """All of `count` rows but those that the file lists as `source_index`."""
     if leave_out is None:
         return np.arange(count)
-    with np.load(leave_out, allow_pickle=False) as listed:
+    with understood(str(leave_out)), np.load(leave_out, allow_pickle=False) as listed:
         return np.setdiff1d(np.arange(count), listed["source_index"])
 
 
@@ -178,56 +175,36 @@ def save_weights(training: Training, path: Path, rng: Rng, facts: dict[str, Any]
     save_file(tensors, path, {name: str(value) for name, value in facts.items()})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help=".npz with x_train, y_train and perhaps x_test, y_test")
-    parser.add_argument("work", type=Path, help="folder for checkpoint, grids and weights")
-    parser.add_argument("--leave-out", type=Path, help=".npz whose source_index lists images that must stay unseen")
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--bf16", action="store_true", help="convolutions in bfloat16, where the processor has it")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    try:
-        run(asked)
-    except UserError as error:
-        parser.exit(2, f"{error}\n")
+def train(images: np.ndarray, work: Path, settings: TrainGenerator, observer: Observer = SILENT) -> Path:
+    """Train on images uint8 [n, 3, 32, 32], from the checkpoint in `work` on if it has one; the path of the weights.
 
-
-def run(asked: argparse.Namespace) -> None:
-    asked.work.mkdir(parents=True, exist_ok=True)
-    rng, training = Rng(asked.seed), Training(asked.seed, placed(asked.device))
-    checkpoint = asked.work / "checkpoint.safetensors"
+    Raises Interrupted, with a checkpoint written, when the observer asks to stop.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    rng, training = Rng(settings.seed), Training(settings.seed, placed(settings.device))
+    checkpoint = work / "checkpoint.safetensors"
     if checkpoint.exists():
         training.load(checkpoint)
-    dataset = datasets.read(Prepare(dataset="npz", source=str(asked.source), image_size=32))
-    pixels = dataset.images[rows_to_train_on(len(dataset.labels), asked.leave_out)]
-    images = torch.from_numpy(pixels).to(training.device)
-    resumed, started = training.seconds, training.steps
-    since = resumed - time.monotonic()
-    while training.steps < asked.steps:
-        losses = training.step(images, asked.batch, rng, asked.bf16)
-        if training.steps % EVERY == 0 or training.steps == asked.steps:
-            training.seconds = since + time.monotonic()
-            training.save(checkpoint)
-            grid(training.average, rng).save(asked.work / f"grid-{training.steps:06d}.png")
-            pace = (training.seconds - resumed) / (training.steps - started)
-            left = (asked.steps - training.steps) * pace / 60
-            print(
-                f"step {training.steps}  discriminator {losses[0]:.3f}  generator {losses[1]:.3f}  "
-                f"{pace:.2f} s a step, {left:.0f} minutes left",
-                flush=True,
-            )
+    on_device = torch.from_numpy(images).to(training.device)
+    since = training.seconds - time.monotonic()
+    observer.start("The generator's training", settings.steps, training.steps)
+    while training.steps < settings.steps:
+        losses = training.step(on_device, settings.batch_size, rng, settings.precision == "bf16")
+        ended, stopping = training.steps >= settings.steps, observer.stop_requested()
+        if training.steps % EVERY and not ended and not stopping:
+            observer.advance()
+            continue
+        training.seconds = since + time.monotonic()
+        training.save(checkpoint)
+        grid(training.average, rng).save(work / f"grid-{training.steps:06d}.png")
+        observer.advance(discriminator=float(losses[0]), generator=float(losses[1]))
+        if stopping and not ended:
+            raise Interrupted(f"Stopped after step {training.steps}; the same command goes on from {checkpoint}.")
+    observer.finish()
     facts = {
-        "family": "builtin", "steps": training.steps, "batch": asked.batch, "seed": asked.seed, "seconds": round(training.seconds),
-        "images": len(pixels), "images_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(), "torch": torch.__version__,
+        "family": "builtin", "steps": training.steps, "batch": settings.batch_size, "seed": settings.seed,
+        "seconds": round(training.seconds), "images": len(images),
+        "images_sha256": hashlib.sha256(images.tobytes()).hexdigest(), "torch": torch.__version__,
     }  # fmt: skip
-    save_weights(training, asked.work / "weights.safetensors", rng, facts)
-    print(asked.work / "weights.safetensors")
-
-
-if __name__ == "__main__":
-    main()
+    save_weights(training, work / "weights.safetensors", rng, facts)
+    return work / "weights.safetensors"

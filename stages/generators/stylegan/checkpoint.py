@@ -18,10 +18,10 @@ from torch import Tensor
 
 from stages.errors import UserError, printable, unknown
 from stages.foreign import reason
-from stages.generators import snapshots
-from stages.generators.stylegan import official, stylegan2, stylegan3, styleganxl
+from stages.generators.stylegan import official, snapshots
 from stages.generators.stylegan.configs import decoded
-from stages.generators.stylegan.mapping import Network
+from stages.generators.stylegan.networks import stylegan2, stylegan3, styleganxl
+from stages.generators.stylegan.networks.mapping import Network
 
 FAMILIES: dict[str, ModuleType] = {"stylegan2": stylegan2, "stylegan3": stylegan3, "stylegan-xl": styleganxl}
 FORMAT = 1  # of the header; a later one is refused

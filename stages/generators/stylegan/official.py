@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stages.errors import UserError
-from stages.generators.snapshots import Module
+from stages.generators.stylegan.snapshots import Module
 
 Modules = dict[str, Module]  # by path, as `synthesis.b4.conv1`
 

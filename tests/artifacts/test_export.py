@@ -10,11 +10,11 @@ from safetensors.numpy import load_file
 from torch.nn import functional as F
 
 from stages import algorithms, train
-from stages.artifacts import kinds
-from stages.artifacts.exporting import WRITERS, export
+from stages.artifacts import schemas
 from stages.artifacts.store import Store
 from stages.data import datasets
 from stages.errors import UserError
+from stages.export import WRITERS, export
 from stages.models import split
 from stages.settings import Prepare
 from tests.artifacts.archive.write import CLASS_NAMES, ramp
@@ -95,7 +95,7 @@ NAMES = [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for
 def test_an_exported_model_labels_images_as_its_run_did_by_the_rule_it_states(tmp_path, name):
     """The labels come from what is in the file alone, and are right as often as the run recorded."""
     store = Store(tmp_path / "store")
-    data = kinds.read(write_toy_data(store, clients=1 if name == "ktl" else 4))
+    data = schemas.read(write_toy_data(store, clients=1 if name == "ktl" else 4))
     write_toy_latents(store)
     hyper = {
         key: value

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stages.errors import UserError
 from stages.foreign import opened
-from stages.generators.snapshots import pickles
-from stages.generators.snapshots.modules import Interpreter, Module
-from stages.generators.snapshots.pickles import Pairs, Refused
+from stages.generators.stylegan.snapshots import pickles
+from stages.generators.stylegan.snapshots.modules import Interpreter, Module
+from stages.generators.stylegan.snapshots.pickles import Refused, UnhashedDict
 
 __all__ = ["Module", "read"]
 
@@ -38,7 +38,7 @@ def _generator(data: memoryview) -> object:
     if data[:1] != b"\x80":
         raise Refused("it is no pickle")
     content, _ = pickles.read(data)
-    entries = [value for key, value in content if key == "G_ema"] if isinstance(content, Pairs) else []
+    entries = [value for key, value in content if key == "G_ema"] if isinstance(content, UnhashedDict) else []
     if not entries:
         raise Refused("it has no 'G_ema', the generator of a training snapshot")
     return entries[-1]

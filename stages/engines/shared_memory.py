@@ -18,18 +18,18 @@ Place = tuple[int, torch.dtype, torch.Size, tuple[int, ...]]  # first byte, and 
 
 
 @dataclass(frozen=True)
-class Arena:
+class SharedMemory:
     """A pickled object whose tensors lie in `block`, uint8 [bytes], of shared memory.
 
     Every `load`, in whichever process, gives a new object over the same numbers. The pickle only ever passes between
     processes of one run.
     """
 
-    outline: bytes
+    pickled: bytes
     block: Tensor
 
     @classmethod
-    def of(cls, content: Any) -> Arena:
+    def of(cls, content: Any) -> SharedMemory:
         """Raises what pickle raises for content that can't leave its process."""
         buffer = io.BytesIO()
         pickler = _Pickler(buffer)
@@ -40,7 +40,7 @@ class Arena:
         return cls(buffer.getvalue(), block)
 
     def load(self) -> Any:
-        return _Unpickler(io.BytesIO(self.outline), self.block).load()
+        return _Unpickler(io.BytesIO(self.pickled), self.block).load()
 
 
 class _Pickler(pickle.Pickler):

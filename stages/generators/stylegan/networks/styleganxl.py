@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from stages.errors import UserError
-from stages.generators.stylegan.mapping import Dense, Mapping, MappingConfig, Network
-from stages.generators.stylegan.stylegan3 import Synthesis, SynthesisConfig
+from stages.generators.stylegan.networks.mapping import Dense, Mapping, MappingConfig, Network
+from stages.generators.stylegan.networks.stylegan3 import Synthesis, SynthesisConfig
 
 
 @dataclass(frozen=True)

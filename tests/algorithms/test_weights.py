@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from stages.algorithms.common.weights import auxiliary, average, copied
 from stages.algorithms.contract import Task
-from stages.algorithms.sharing import auxiliary, average, copied
 from stages.errors import UserError
 from stages.models.split import parameters
 from stages.randomness import Rng, seeded

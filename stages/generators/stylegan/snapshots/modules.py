@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.generators.snapshots import pickles
-from stages.generators.snapshots.pickles import Call, Name, Pairs, Refused
+from stages.generators.stylegan.snapshots import pickles
+from stages.generators.stylegan.snapshots.pickles import Call, Name, Refused, UnhashedDict
 
 MAX_DEPTH = 20  # of modules in modules, and of lists in lists
 MAX_VALUES = 1_000_000  # attributes and their parts, a part counted as often as it is referred to
@@ -68,7 +68,7 @@ class Interpreter:
     def module(self, record: Any, depth: int = 0) -> Module:
         """A persistent object, or torch's Embedding."""
         class_name, state = self._class_and_state(record, depth)
-        parts = {part: self._dict(state.pop(part, Pairs()), depth) for part in PARTS}
+        parts = {part: self._dict(state.pop(part, UnhashedDict()), depth) for part in PARTS}
         tensors = {
             name: self._tensor(value)
             for name, value in (parts["_parameters"] | parts["_buffers"]).items()
@@ -82,10 +82,10 @@ class Interpreter:
 
     def _class_and_state(self, record: Any, depth: int) -> tuple[str, dict[str, Any]]:
         match record:
-            case Call(Name(path), (Pairs() as facts,), state=None) if path == PERSISTENT:
+            case Call(Name(path), (UnhashedDict() as facts,), state=None) if path == PERSISTENT:
                 named = self._dict(facts, depth)
                 return str(self._plain(named.get("class_name"), depth)), self._dict(named.get("state"), depth)
-            case Call(Name(path), (), state=Pairs() as state) if path == EMBEDDING:
+            case Call(Name(path), (), state=UnhashedDict() as state) if path == EMBEDDING:
                 return "Embedding", self._dict(state, depth)
         raise Refused(f"where a module of the network should be it has {_described(record)}")
 
@@ -93,7 +93,7 @@ class Interpreter:
         match value:
             case Call(Name(path), (), pairs=pairs) if path in DICTS:
                 pass
-            case Pairs() as pairs:
+            case UnhashedDict() as pairs:
                 pass
             case _:
                 raise Refused(f"where a dict should be it has {_described(value)}")
@@ -113,7 +113,7 @@ class Interpreter:
         match value:
             case None | bool() | int() | float() | str():
                 return value
-            case Pairs() | Call(Name("collections.OrderedDict" | "dnnlib.util.EasyDict")):
+            case UnhashedDict() | Call(Name("collections.OrderedDict" | "dnnlib.util.EasyDict")):
                 return {key: self._plain(item, depth + 1) for key, item in self._dict(value, depth).items()}
             case list() | tuple():
                 return [self._plain(item, depth + 1) for item in value]
@@ -185,7 +185,7 @@ def _storage(data: memoryview) -> Tensor:
         record, rest = pickles.read(rest)
         records.append(record)
     match records:
-        case [int(), int(), Pairs(), Call(Name("persistent_id"), ("storage", Name(kind), str(), str(), int(count), None)),
+        case [int(), int(), UnhashedDict(), Call(Name("persistent_id"), ("storage", Name(kind), str(), str(), int(count), None)),
               [str()]] if kind in FLOATS:  # fmt: skip
             pass
         case _:

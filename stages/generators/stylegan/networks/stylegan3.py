@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.errors import UserError
-from stages.generators.stylegan.convolution import LARGEST_ACTIVATION, clamp_, demodulated, leaky_relu_, scaled
-from stages.generators.stylegan.mapping import Dense, Mapping, MappingConfig, Network, normalised
-from stages.generators.stylegan.resampling import downsample, upsample
+from stages.generators.stylegan.networks.convolution import LARGEST_ACTIVATION, clamp_, demodulated, leaky_relu_, scaled
+from stages.generators.stylegan.networks.mapping import Dense, Mapping, MappingConfig, Network, normalised
+from stages.generators.stylegan.networks.resampling import downsample, upsample
 
 HALVED_OCTAVES = 4  # layers with more than resolution / 16 samples per side may compute in half precision
 

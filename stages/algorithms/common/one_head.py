@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from stages.algorithms.contract import ClientState, Predictor, Task, tensors
-from stages.algorithms.sharing import Weights
+from stages.algorithms.common.records import tensors
+from stages.algorithms.common.weights import Weights
+from stages.algorithms.contract import ClientState, Predictor, Task
 from stages.errors import UserError
 from stages.models.split import SplitModel
 from stages.randomness import Rng, seeded

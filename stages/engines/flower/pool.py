@@ -1,4 +1,4 @@
-"""Clients that are nodes of Flower: the rounds' fleet over a link. A client that does not answer is missing."""
+"""Clients that are nodes of Flower: the rounds' pool over a link. A client that does not answer is missing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.engines.assembly import Plan, census_of
+from stages.algorithms.common.records import packed
 from stages.engines.clients import EVALUATED, Answer
 from stages.engines.federation import Federation, Missing
 from stages.engines.flower import checks
 from stages.engines.flower.link import Link, Reply
-from stages.engines.flower.node import packed
 from stages.engines.flower.payload import Facts
+from stages.engines.plan import RunSpec, data_spec_of
 from stages.errors import UserError, printable
 from stages.observer import Observer
 
@@ -26,7 +26,7 @@ ASK = 3600.0  # seconds for which a question who a node is stays open
 
 
 @dataclass
-class Roll:
+class NodeRegistry:
     """Which node is which client. Nodes come and go; each new one is asked who it is, and nobody waits for it."""
 
     link: Link
@@ -36,12 +36,12 @@ class Roll:
     refused: set[int] = field(default_factory=set)
     alike: dict[str, Any] = field(default_factory=dict)  # what every client must say
 
-    def expect(self, plan: Plan) -> None:
+    def expect(self, spec: RunSpec) -> None:
         """From now on only clients of the run's data are taken; the others have to say again who they are."""
-        census = census_of(plan.data)
+        data_spec = data_spec_of(spec.data)
         self.alike = {
-            "clients": census.clients, "classes": census.classes, "shape": list(census.shape),
-            "data": plan.data.identity,
+            "clients": data_spec.clients, "classes": data_spec.classes, "shape": list(data_spec.shape),
+            "data": spec.data.identity,
         }  # fmt: skip
         self.claims = {node: facts for node, facts in self.claims.items() if self.alike.items() <= facts.items()}
 
@@ -83,13 +83,13 @@ class Roll:
 
 
 @dataclass
-class Nodes:
-    """The fleet. `terms` is what every client needs to take part, `run` the key of its model on its disk."""
+class FlowerClients:
+    """The pool. `terms` is what every client needs to take part, `run` the key of its model on its disk."""
 
     federation: Federation
     link: Link
-    roll: Roll
-    form: checks.Form
+    registry: NodeRegistry
+    upload_spec: checks.UploadSpec
     run: str
     terms: Facts
     saved: int  # rounds in the last checkpoint
@@ -130,7 +130,7 @@ class Nodes:
             )
 
     def trained(self, client: int, reply: Reply) -> Answer:
-        return checks.trained(reply, self.form, self.federation, int(self.federation.sizes["train"][client]))
+        return checks.trained(reply, self.upload_spec, self.federation, int(self.federation.sizes["train"][client]))
 
     def evaluated(self, client: int, reply: Reply) -> dict[str, float]:
         sizes = {split: int(self.federation.sizes[split][client]) for split in EVALUATED}
@@ -140,7 +140,7 @@ class Nodes:
         """What a client's reply says, or why it is missing; the user is told."""
         reply = replies.get(client)
         missing, why = Missing.ABSENT, "no node serves it"
-        if client in self.roll.nodes:
+        if client in self.registry.nodes:
             missing, why = Missing.LATE, "it did not answer in time"
         if reply is not None:
             try:
@@ -149,8 +149,8 @@ class Nodes:
                 failed = reply.error or "error" in reply.facts
                 missing, why = Missing.FAILED if failed else Missing.REFUSED, str(error)
         if reply is None or reply.error:
-            self.roll.lost(client)
-        self.roll.observer.note(f"Client {client} is missing after round {self.done}: {printable(why, LONGEST)}")
+            self.registry.lost(client)
+        self.registry.observer.note(f"Client {client} is missing after round {self.done}: {printable(why, LONGEST)}")
         return missing
 
     def exchange(self, kind: str, rounds: int, wanted: list[int], download: Any) -> dict[int, Reply]:
@@ -183,8 +183,8 @@ class Nodes:
         return replies
 
     def present(self, wanted: list[int]) -> dict[int, int]:
-        self.roll.update()
-        nodes = self.roll.nodes
+        self.registry.update()
+        nodes = self.registry.nodes
         return {client: nodes[client] for client in wanted if client in nodes}
 
     def traffic(self) -> dict[str, list[int]]:
@@ -198,28 +198,28 @@ class Nodes:
         self.end()
 
 
-def called(roll: Roll, timeout: float, clients: int | None = None) -> list[Facts]:
+def require_nodes(registry: NodeRegistry, timeout: float, clients: int | None = None) -> list[Facts]:
     """What every client says of itself. UserError names who has no node after `timeout` seconds.
 
     How many there are, unless it is given, is what the first one says.
     """
-    absent = awaited(roll, timeout, clients)
-    if absent or not roll.claims:
+    absent = wait_for_nodes(registry, timeout, clients)
+    if absent or not registry.claims:
         whom = f"clients {printable(', '.join(map(str, absent)), 100)}" if absent else "any client"
         raise UserError(f"No node came for {whom} in {timeout:g} seconds; start them with fedktl federation join.")
-    return [roll.claims[node] for _, node in sorted(roll.nodes.items())]
+    return [registry.claims[node] for _, node in sorted(registry.nodes.items())]
 
 
-def awaited(roll: Roll, timeout: float, clients: int | None = None) -> list[int]:
+def wait_for_nodes(registry: NodeRegistry, timeout: float, clients: int | None = None) -> list[int]:
     """Wait until every client has a node, but no longer than `timeout` seconds; those that have none."""
     deadline = time.monotonic() + timeout
     while True:
-        roll.update()
-        if clients is None and roll.claims:
-            first = next(iter(roll.claims.values()))
-            roll.alike = {name: first[name] for name in ("clients", "classes", "shape", "data")}
+        registry.update()
+        if clients is None and registry.claims:
+            first = next(iter(registry.claims.values()))
+            registry.alike = {name: first[name] for name in ("clients", "classes", "shape", "data")}
             clients = first["clients"]
-        absent = sorted(set(range(clients or 0)) - roll.nodes.keys())
+        absent = sorted(set(range(clients or 0)) - registry.nodes.keys())
         if (clients and not absent) or time.monotonic() > deadline:
             return absent
         time.sleep(POLL)

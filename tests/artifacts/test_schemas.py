@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
-from stages.artifacts import kinds
+from stages.artifacts import schemas
 from stages.artifacts.store import SCHEMAS, Artifact
 from stages.errors import UserError
 from tests.artifacts.archive.write import ramp
 
 
 def test_every_schema_has_its_reader():
-    assert set(kinds.READERS) == {(kind, schema) for kind, newest in SCHEMAS.items() for schema in range(1, newest + 1)}
+    assert set(schemas.READERS) == {
+        (kind, schema) for kind, newest in SCHEMAS.items() for schema in range(1, newest + 1)
+    }
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_arrays_that_do_not_fit_are_named(archived, monkeypatch, kind, path, val
     real = Artifact.array
     monkeypatch.setattr(Artifact, "array", lambda self, name: values if name == path else real(self, name))
     with pytest.raises(UserError, match=sentence):
-        kinds.read(archived[kind])
+        schemas.read(archived[kind])
 
 
 @pytest.mark.parametrize(
@@ -55,10 +57,10 @@ def test_attributes_of_another_type_are_named(archived, kind, name):
     whole = archived[kind]
     for value in (None, 5, "x"):
         with pytest.raises(UserError, match=f"no attribute '{name}'"):
-            kinds.read(Artifact(whole.ref, whole.path, whole.attributes | {name: value}))
+            schemas.read(Artifact(whole.ref, whole.path, whole.attributes | {name: value}))
 
 
 def test_a_run_without_a_group_of_metrics_has_none(archived, monkeypatch):
     real = Artifact.names
     monkeypatch.setattr(Artifact, "names", lambda self, group: [] if group == "server_metrics" else real(self, group))
-    assert kinds.read(archived["run"]).server_metrics == {}
+    assert schemas.read(archived["run"]).server_metrics == {}

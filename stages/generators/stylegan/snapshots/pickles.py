@@ -42,14 +42,14 @@ class Call:
     items: list[Any] = field(default_factory=list)
 
 
-class Pairs(list[tuple[Any, Any]]):
+class UnhashedDict(list[tuple[Any, Any]]):
     """A dict, not hashed yet: its keys are as foreign as its values."""
 
 
 def read(data: memoryview) -> tuple[Any, memoryview]:
     """What the pickle at the start of `data` describes, and the bytes after it; Refused says what is wrong.
 
-    Values are None, bool, int, float, str, memoryview (bytes, not copied), list (also for sets), tuple, Pairs, Name
+    Values are None, bool, int, float, str, memoryview (bytes, not copied), list (also for sets), tuple, UnhashedDict, Name
     and Call. They may contain themselves, or share a part a million times: whoever walks them sets a bound.
     """
     reader = _Reader(data)
@@ -162,7 +162,7 @@ class _Reader:
         values = self.since_mark() if many else [self.stack.pop(), self.stack.pop()][::-1]
         target = self.stack[-1]
         into = target.pairs if isinstance(target, Call) else target
-        if len(values) % 2 or not isinstance(target, Call | Pairs):
+        if len(values) % 2 or not isinstance(target, Call | UnhashedDict):
             raise Refused("its pickle sets items of something that is no dict")
         into.extend(zip(values[::2], values[1::2], strict=True))
 
@@ -241,7 +241,7 @@ ACTIONS: dict[bytes, tuple[Callable[[_Reader, Any], None], Any]] = {
     pickle.BINBYTES8: (_Reader.push_bytes, "<Q"),
     pickle.EMPTY_LIST: (_Reader.push_new, list),
     pickle.EMPTY_SET: (_Reader.push_new, list),
-    pickle.EMPTY_DICT: (_Reader.push_new, Pairs),
+    pickle.EMPTY_DICT: (_Reader.push_new, UnhashedDict),
     pickle.EMPTY_TUPLE: (_Reader.push, ()),
     pickle.TUPLE1: (_Reader.push_tuple, 1),
     pickle.TUPLE2: (_Reader.push_tuple, 2),

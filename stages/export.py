@@ -1,4 +1,4 @@
-"""Artifacts for other programs: arrays as .npz, client models as .safetensors, data in PFLlib's layout."""
+"""Artifacts for other programs: arrays as .npz, client models as .safetensors, data in the layout of PFLlib or as a share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 
-from stages.artifacts import kinds, seal
+from stages.artifacts import schemas, seal
 from stages.artifacts.store import Artifact, Store
 from stages.errors import UserError, printable
 
@@ -57,10 +57,10 @@ def _data_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
     For train, validation and test: x_train uint8 [n, height, width, channels], y_train int64 [n], offsets_train
     int64 [clients + 1] (client k has rows offsets[k]:offsets[k + 1]); counts int64 [clients, classes]; class_names.
     """
-    data = kinds.read_data(artifact)
+    data = schemas.read_data(artifact)
     arrays = {"counts": data.counts, "class_names": np.array(data.class_names, dtype=np.str_)}
-    for name in kinds.SPLITS:
-        split: kinds.Split = getattr(data, name)
+    for name in schemas.SPLITS:
+        split: schemas.Split = getattr(data, name)
         arrays[f"x_{name}"] = split.images.transpose(0, 2, 3, 1)
         arrays[f"y_{name}"], arrays[f"offsets_{name}"] = split.labels, split.offsets
     np.savez(folder / "data.npz", **arrays)  # type: ignore[arg-type]
@@ -69,13 +69,13 @@ def _data_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
 def _data_share(artifact: Artifact, folder: Path, client: int | None) -> None:
     """A store with a data artifact of this client alone, whose attribute `part_of` tells which of how many it is."""
     assert client is not None
-    counts, class_names = kinds.read_counts(artifact)
+    counts, class_names = schemas.read_counts(artifact)
     clients = len(counts)
     if "part_of" in artifact.attributes or client >= clients:
         raise UserError(f"{artifact.ref} has no client {client} to cut out; it holds {clients}.")
     name, sources = f"{artifact.ref.name}-client-{client:03d}", {"data": artifact}
     with Store(folder).write("data", name, artifact.settings, artifact.attributes["seed"], sources) as writer:
-        for split, (images, labels) in kinds.read_share(artifact, client).items():
+        for split, (images, labels) in schemas.read_share(artifact, client).items():
             writer.array(f"{split}/images", images)
             writer.array(f"{split}/labels", labels)
             writer.array(f"{split}/offsets", np.array([0, len(labels)]))
@@ -88,12 +88,12 @@ def _data_pfllib(artifact: Artifact, folder: Path, client: int | None) -> None:
     """train/0.npz, test/0.npz, ... and config.json."""
     from stages.data.pfllib import export_pfllib
 
-    export_pfllib(kinds.read_data(artifact), folder)
+    export_pfllib(schemas.read_data(artifact), folder)
 
 
 def _latents_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
     """latents.npz: latents float32 [n, H] and the images uint8 [n, 3, size, size] they render to."""
-    bank = kinds.read_latents(artifact)
+    bank = schemas.read_latents(artifact)
     np.savez(folder / "latents.npz", latents=bank.latents, images=bank.images)
 
 
@@ -129,7 +129,7 @@ def _run_safetensors(artifact: Artifact, folder: Path, client: int | None) -> No
 
 def described(artifact: Artifact, client: int) -> dict[str, str]:
     """Metadata of a client's file, one entry of JSON: what other programs must know to use it."""
-    facts = kinds.read_facts(artifact)
+    facts = schemas.read_facts(artifact)
     told = {
         "run": artifact.identity, "client": client, "algorithm": facts["algorithm"], "hyper": facts["hyper"],
         "architecture": facts["architectures"][client], "feature_dim": artifact.settings.get("feature_dim"),

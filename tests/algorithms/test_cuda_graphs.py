@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stages.algorithms import graphs
-from stages.algorithms.contract import Steps
-from stages.algorithms.descent import AdamDescent, Descent, clip
-from stages.algorithms.graphs import WARM_UP, Baton, Lane, Refused, Replayed
+from stages.algorithms.common import cuda_graphs
+from stages.algorithms.common.batches import Steps
+from stages.algorithms.common.cuda_graphs import WARM_UP, Baton, Lane, Refused, Replayed
+from stages.algorithms.common.sgd import SGD, Adam, clip
 
 
 class Tape(Lane):
@@ -51,7 +51,7 @@ def test_a_replay_works_on_tensors_of_its_own():
 
 
 def test_a_refused_capture_loses_no_step_and_is_not_tried_again_for_its_kind(monkeypatch):
-    monkeypatch.setattr(graphs, "_refused", set())
+    monkeypatch.setattr(cuda_graphs, "_refused", set())
     refusing, seen = Tape(refuses=True), []
     for kind in ("waits", "waits", "another"):
         step = Replayed(lambda x: seen.append(float(x)), refusing, kind)
@@ -59,7 +59,10 @@ def test_a_refused_capture_loses_no_step_and_is_not_tried_again_for_its_kind(mon
             step(torch.tensor(float(number)))
     assert seen == [0, 1, 2, 3] * 3
     assert refusing.captures == 2  # once a kind
-    assert graphs.refusals() == ["operation not permitted when stream is capturing"] * 2 and not graphs.refusals()
+    assert (
+        cuda_graphs.refusals() == ["operation not permitted when stream is capturing"] * 2
+        and not cuda_graphs.refusals()
+    )
 
 
 def trained(kind, lane):
@@ -74,12 +77,12 @@ def trained(kind, lane):
     with lane.turn() if lane else nullcontext():
         torch.manual_seed(1)
         steps = Steps(((rows,) for rows in torch.arange(48).split(5)), lambda rows: (data[0][rows], data[1][rows]))
-        metrics = kind(0.1, model).follow(objective, steps)
+        metrics = kind(0.1, model).minimise(objective, steps)
     assert all(parameter.grad is None for parameter in model.parameters())
     return metrics["loss"], model.state_dict()
 
 
-@pytest.mark.parametrize("kind", [Descent, AdamDescent])
+@pytest.mark.parametrize("kind", [SGD, Adam])
 def test_replayed_training_equals_eager_training(kind):
     tape = Tape()
     loss, weights = trained(kind, None)
@@ -90,7 +93,7 @@ def test_replayed_training_equals_eager_training(kind):
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "lr"),
-    [(Descent, torch.optim.SGD, 3e-7), (AdamDescent, torch.optim.Adam, 0.1)],
+    [(SGD, torch.optim.SGD, 3e-7), (Adam, torch.optim.Adam, 0.1)],
 )
 @pytest.mark.parametrize("max_norm", [None, 100])
 def test_steps_are_those_of_torchs_optimizers(ours, theirs, lr, max_norm):

@@ -8,24 +8,25 @@ from itertools import chain, islice
 import torch
 from torch import Tensor, nn
 
-from stages.algorithms.contract import Metrics, Steps
-from stages.algorithms.graphs import replayable
+from stages.algorithms.common.batches import Steps
+from stages.algorithms.common.cuda_graphs import replayable
+from stages.algorithms.contract import Metrics
 
-Measured = tuple[Tensor, Metrics]  # a loss to descend, and scalars to report
+LossAndMetrics = tuple[Tensor, Metrics]  # a loss to descend, and scalars to report
 
 
-class Descent:
+class SGD:
     """Plain SGD over modules; with a `max_norm` the gradient of each is clipped to it on its own."""
 
     def __init__(self, lr: float, *modules: nn.Module, max_norm: float | None = None):
         self._lr, self._max_norm = lr, max_norm
         self._groups = [list(module.parameters()) for module in modules]
 
-    def follow(self, objective: Callable[..., Measured], *sources: Steps) -> dict[str, Tensor]:
+    def minimise(self, objective: Callable[..., LossAndMetrics], *sources: Steps) -> dict[str, Tensor]:
         """One step a batch along `objective(*batch)`: a loss, and scalars to report, of which the means come back.
 
         A batch is what all sources give for a step, one after the other; the first source says how many steps there are.
-        On a GPU the steps are replayed from graphs (`stages.algorithms.graphs`), so the objective must compute with
+        On a GPU the steps are replayed from graphs (`stages.algorithms.common.cuda_graphs`), so the objective must compute with
         tensors alone: what it reads stays where it is, what it writes it writes in place.
         """
         sums: dict[str, Tensor] = {}
@@ -46,7 +47,7 @@ class Descent:
         self._forget()
         return {name: total / count for name, total in sums.items()}
 
-    def _kind(self, objective: Callable[..., Measured]) -> Hashable:
+    def _kind(self, objective: Callable[..., LossAndMetrics]) -> Hashable:
         """What tells steps apart that can be captured from steps that can't: their code and the networks they move."""
         return objective.__code__, tuple(parameter.shape for group in self._groups for parameter in group)
 
@@ -80,7 +81,7 @@ def clip(gradients: list[Tensor], max_norm: float) -> None:
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
-class AdamDescent(Descent):
+class Adam(SGD):
     """The same with Adam (Kingma and Ba, ICLR 2015) in place of SGD."""
 
     def __init__(self, lr: float, *modules: nn.Module, max_norm: float | None = None):

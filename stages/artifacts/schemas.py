@@ -47,7 +47,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Census:
+class DataSpec:
     """What can be known of data without its images."""
 
     classes: int
@@ -137,11 +137,11 @@ def _split(artifact: Artifact, split: str, sizes: dict[str, int]) -> Split:
 
 
 @understood("A data artifact")
-def census(artifact: Artifact) -> Census:
+def census(artifact: Artifact) -> DataSpec:
     """The census of a data artifact, read without its images."""
     sizes = {split: np.diff(artifact.array(f"{split}/offsets")).tolist() for split in SPLITS}
     _, channels, height, width = artifact.shape("train/images")
-    return Census(artifact.array("counts").shape[1], (channels, height, width), sizes)
+    return DataSpec(artifact.array("counts").shape[1], (channels, height, width), sizes)
 
 
 @understood("A data artifact")

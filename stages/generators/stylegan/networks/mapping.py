@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.errors import UserError
-from stages.generators.stylegan.convolution import EPSILON, leaky_relu_
+from stages.generators.stylegan.networks.convolution import EPSILON, leaky_relu_
 
 
 class Dense(nn.Module):

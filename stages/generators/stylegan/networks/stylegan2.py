@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stages.errors import UserError, unknown
-from stages.generators.stylegan.convolution import LARGEST_ACTIVATION, clamp_, demodulated, leaky_relu_, scaled
-from stages.generators.stylegan.mapping import Dense, Mapping, MappingConfig, Network
-from stages.generators.stylegan.resampling import downsample, upsample
+from stages.generators.stylegan.networks.convolution import LARGEST_ACTIVATION, clamp_, demodulated, leaky_relu_, scaled
+from stages.generators.stylegan.networks.mapping import Dense, Mapping, MappingConfig, Network
+from stages.generators.stylegan.networks.resampling import downsample, upsample
 
 ARCHITECTURES = ("orig", "skip", "resnet")
 HALVED_BLOCKS = 4  # of the highest resolutions, which may compute in half precision

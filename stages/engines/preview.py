@@ -1,0 +1,52 @@
+"""What a run would be: its shapes and the size of its messages, found by one batch through every architecture."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from stages.algorithms.common.records import cost
+from stages.engines import clients, rounds
+from stages.engines.assembly import assemble
+from stages.engines.federation import ClientData, Federation
+from stages.engines.local import in_process
+from stages.engines.plan import RunSpec
+from stages.models import split
+
+
+def preview(spec: RunSpec) -> dict[str, Any]:
+    """Shapes and parameters of every architecture, and the floats of a round in which everyone takes part."""
+    federation, state = assemble(spec)
+    names = split.architectures(spec.settings.models, len(state.clients))
+    shape = tuple(federation.shares["train"][0].images.shape[1:])
+    rows = []
+    for name in dict.fromkeys(names):
+        model = state.clients[names.index(name)].model
+        features, projections = split.shapes(model, shape)  # type: ignore[arg-type]
+        rows.append({
+            "model": name, "clients": names.count(name), "parameters": split.parameters(model),
+            "features": list(features), "projections": list(projections),
+        })  # fmt: skip
+    small = one_image_per_class(federation)
+    with closing(in_process(small, state.clients)) as pool:
+        rounds.play_round(small, state, pool)
+    up = int(state.history.last("rounds/upload_floats").sum())
+    down = cost(state.download)[0] * len(state.clients)
+    return spec.facts() | {"architectures": rows, "upload_floats_per_round": up, "download_floats_per_round": down}
+
+
+def one_image_per_class(federation: Federation) -> Federation:
+    """The federation with one image of each class a client trains on: its records have the shapes of the real ones."""
+    shares = []
+    for share in federation.shares["train"]:
+        seen = clients.batches(federation, share)
+        first = torch.stack([(seen.labels == label).nonzero()[0, 0] for label in seen.labels.unique()])
+        rows = first if len(first) > 1 else first.repeat(2)  # BatchNorm has no variance over one
+        shares.append(ClientData(seen.images[rows], seen.labels[rows]))
+    everyone = replace(
+        federation.settings, join_ratio=1.0, random_join=False, drop_rate=0.0, local_epochs=1, drop_last=False
+    )
+    return replace(federation, settings=everyone, shares=federation.shares | {"train": shares})

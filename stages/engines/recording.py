@@ -1,0 +1,88 @@
+"""What a round leaves in the history."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from stages.algorithms.common.records import cost
+from stages.engines.federation import Federation, State
+from stages.means import over_clients
+
+SERVER = "server_metrics/"
+PICTURES = 8  # rounds whose pairs are kept as pictures, spread evenly over the run
+
+
+def traffic(federation: Federation, state: State, joined: list[int], uploads: Mapping[int, Any]) -> None:
+    """Floats and bytes of each client's round, counted from the records: the download it trained with, its upload."""
+    count, wire = federation.clients, federation.settings.wire
+    down = cost(state.download, wire)
+    up = {client: cost(upload, wire) for client, upload in uploads.items()}
+    for i, unit in enumerate(("floats", "bytes")):
+        state.history.add(f"rounds/upload_{unit}", [up[c][i] if c in up else 0 for c in range(count)])
+        state.history.add(f"rounds/download_{unit}", [down[i] if c in joined else 0 for c in range(count)])
+    state.history.add("rounds/joined", [c in joined for c in range(count)])
+    state.history.add("rounds/uploaded", [uploads.get(c) is not None for c in range(count)])
+
+
+def slowness(federation: Federation, state: State, joined: list[int]) -> None:
+    """By how many simulated seconds each client is late, if any is slow: the same ones in every round."""
+    settings, count = federation.settings, federation.clients
+    if settings.slow_rate and settings.slow_seconds:
+        slow = federation.rng.numpy("slow").permutation(count)[: round(settings.slow_rate * count)]
+        late = [settings.slow_seconds * (c in slow and c in joined) for c in range(count)]
+        state.history.add("rounds/simulated_seconds", late)
+
+
+def metrics(
+    federation: Federation, state: State, clients: Mapping[int, dict[str, float]], server: Mapping[str, float]
+) -> None:
+    """A row a round of each metric that has ever come; the server has none in a round in which no upload arrived."""
+    for name in next(iter(clients.values())):
+        rows = [clients[c][name] if c in clients else float("nan") for c in range(federation.clients)]
+        state.history.add(f"client_metrics/{name}", rows)
+    known = {name.removeprefix(SERVER) for name in state.history if name.startswith(SERVER)}
+    for name in sorted(known | server.keys()):
+        state.history.add_at(state.rounds, f"{SERVER}{name}", server.get(name, float("nan")))
+
+
+def pairs(federation: Federation, state: State) -> None:
+    """Keep a picture of each class, if this round is one of those kept: a row per class, label -1 where there is none."""
+    download, last = state.download, federation.settings.rounds - 1
+    kept = {round(i * last / (PICTURES - 1)) for i in range(PICTURES)}
+    if not hasattr(download, "images") or state.rounds not in kept:
+        return
+    first = download.labels.diff(prepend=download.labels.new_tensor([-1])) != 0  # the pairs of a class lie together
+    labels, images = download.labels[first], download.images[first]
+    images = images.round().to(torch.uint8) if images.is_floating_point() else images
+    missing = federation.classes - len(labels)
+    state.history.add("pairs/rounds", state.rounds + 1)
+    state.history.add("pairs/labels", F.pad(labels, (0, missing), value=-1).cpu())
+    state.history.add("pairs/images", F.pad(images, (0, 0, 0, 0, 0, 0, 0, missing)).cpu())
+
+
+def highlights(federation: Federation, state: State) -> dict[str, Any]:
+    """What is worth showing of the round just done."""
+    history = state.history
+    accuracy = over_clients(history.last("rounds/test_accuracy").numpy(), federation.sizes["test"].numpy())
+    facts: dict[str, Any] = {"accuracy": float(accuracy)}
+    facts["loss"] = float(history.last("client_metrics/loss").nanmean())
+    for name in ("mmd", "mse"):
+        if f"{SERVER}{name}" in history:
+            facts[name] = float(history.last(f"{SERVER}{name}"))
+    facts["floats_up"] = int(history.last("rounds/upload_floats").sum())
+    facts["floats_down"] = int(history.last("rounds/download_floats").sum())
+    return facts
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most the device has held, or on a CPU the most this process has."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

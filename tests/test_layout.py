@@ -1,0 +1,70 @@
+"""Every import runs down: from the terminal over the stages and engines to what these are made of. And none in a circle."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+if not (ROOT / "stages").is_dir():
+    pytest.skip("the sources are not beside the tests", allow_module_level=True)
+
+STAGES = ("prepare", "generate", "train", "report")
+ROOMS = ("artifacts", "data", "generators", "models", "algorithms", "engines", "reporting")
+FORBIDDEN = {  # what a room must not know
+    "artifacts": ("data", "generators", "models", "algorithms", "engines", "reporting"),
+    "data": ("generators", "models", "algorithms", "engines", "reporting"),
+    "generators": ("data", "engines", "reporting"),
+    "models": ("artifacts", "data", "generators", "algorithms", "engines", "reporting"),
+    "algorithms": ("artifacts", "data", "generators", "engines", "reporting"),
+    "engines": ("data", "reporting"),
+    "reporting": ("data", "generators", "engines"),
+}
+
+
+def modules() -> dict[str, Path]:
+    """The files of the program by dotted name; a package's `__init__` has the package's."""
+    paths = [path for package in ("stages", "fedktl_cli") for path in (ROOT / package).rglob("*.py")]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+MODULES = modules()
+
+
+def imports(name: str, lazy: bool) -> Iterator[str]:
+    """The program's modules that a module imports; with `lazy` also those it imports when a function is called."""
+    tree = ast.parse(MODULES[name].read_text())
+    nodes = ast.walk(tree) if lazy else iter(tree.body)
+    for node in nodes:
+        named: list[str] = []
+        if isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            named = [one if one in MODULES else node.module for one in inner]
+        yield from (each for each in named if each in MODULES)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stages")])
+def test_no_arrow_runs_up(name):
+    room = name.split(".")[1] if "." in name else ""
+    for imported in imports(name, lazy=True):
+        assert not imported.startswith("fedktl_cli"), f"{name} knows the terminal"
+        if room in ROOMS:
+            target = imported.split(".")[1] if "." in imported else ""
+            assert target not in FORBIDDEN[room], f"{name} imports {imported}"
+            assert target not in STAGES, f"{name} imports the stage {imported}"
+        if room in STAGES:
+            assert imported.split(".")[1:] not in [[stage] for stage in STAGES], f"{name} imports the stage {imported}"
+
+
+def test_no_module_imports_itself_in_a_circle():
+    order = TopologicalSorter({name: set(imports(name, lazy=False)) for name in MODULES}).static_order()
+    assert len(list(order)) == len(MODULES)
+
+
+@pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
+def test_no_file_is_too_long_to_read(path):
+    assert len(path.read_text().splitlines()) <= 350
