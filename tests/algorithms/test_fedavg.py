@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from stages.algorithms import fedavg, local
-from stages.algorithms.contract import Batches, ClientState, Task
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.contract import ClientState, Task
 from stages.engines.assembly import assemble
 from stages.errors import UserError
 from stages.models.split import SplitModel, parameters
