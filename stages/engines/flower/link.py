@@ -76,7 +76,7 @@ class GridLink:
         except Exception as error:  # of a message that Flower itself can't open; the others are looked for one by one
             if len(wanted) == 1:
                 return {wanted[0]: Reply({}, {}, error=f"Flower can't open its message ({type(error).__name__})")}
-            return {id: reply for one in wanted for id, reply in self.pull([one]).items()}
+            return {id: found for one in wanted for id, found in self.pull([one]).items()}
         return {message.metadata.reply_to_message_id: reply(message) for message in messages}
 
 
