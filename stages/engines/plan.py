@@ -17,7 +17,7 @@ from stages.foreign import understood
 from stages.settings import Settings, Train
 
 RESUMABLE = (  # what may change when a run goes on
-    "rounds", "device", "workers", "in_flight", "offload", "checkpoint_every", "patience",
+    "rounds", "device", "workers", "in_flight", "offload", "checkpoint_every", "patience", "track",
     "federation", "root_certificates", "client_cpus", "client_gpus", "round_timeout", "min_clients",
 )  # fmt: skip
 NAMING = (
