@@ -9,7 +9,7 @@ from stages.engines.assembly import assemble
 from stages.engines.local import InProcess
 from stages.errors import UserError
 from stages.settings import Train
-from tests.engines.test_local import planned, played, same, weights
+from tests.helpers.toy_runs import planned, played, same, weights
 
 GPU, HOST = torch.device("cuda"), torch.device("cpu")
 

@@ -68,3 +68,15 @@ def test_no_module_imports_itself_in_a_circle():
 @pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
 def test_no_file_is_too_long_to_read(path):
     assert len(path.read_text().splitlines()) <= 350
+
+
+def test_what_tests_share_stands_in_helpers():
+    for path in (ROOT / "tests").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        named = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        named |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        for module in named:
+            assert not module.split(".")[-1].startswith(("test_", "conftest")), f"{path} imports {module}"
+            if module.startswith("tests."):
+                file = ROOT / module.replace(".", "/")
+                assert file.is_dir() or file.with_suffix(".py").is_file(), f"{path} imports {module}, which is missing"

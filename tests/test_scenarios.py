@@ -11,7 +11,7 @@ from stages.prepare import prepare
 from stages.report import report
 from stages.settings import Prepare, Report, Train
 from stages.train import resume, train
-from tests.engines.test_local import CODE, QUICK
+from tests.helpers.toy_runs import CODE, QUICK
 
 SHADES = {"photo": 40, "sketch": 160, "quick.draw": 240}
 

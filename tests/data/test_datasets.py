@@ -9,30 +9,11 @@ from stages.data import datasets
 from stages.data.images import Files, Joined, Pixels
 from stages.errors import UserError
 from stages.settings import DATASETS, Prepare
-
-
-def read(dataset, source=None, **more):
-    return datasets.read(Prepare(dataset=dataset, source=source and str(source), **{"image_size": 8, **more}))
-
-
-def everything(dataset):
-    return dataset.images[np.arange(len(dataset.images))]
+from tests.helpers.datasets import everything, idx, picture, read
 
 
 def test_every_name_has_a_reader():
     assert {*datasets.READERS, "pfllib"} == set(DATASETS)  # pfllib is read with its partition
-
-
-def picture(path, colour, size=(12, 10), mode="RGB"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, colour).save(path)
-
-
-def idx(path, values):
-    """A file as MNIST has them: magic number with type and dimensions, sizes, bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = bytes([0, 0, 8, values.ndim]) + b"".join(side.to_bytes(4, "big") for side in values.shape)
-    path.write_bytes(header + values.astype(np.uint8).tobytes())
 
 
 # Images

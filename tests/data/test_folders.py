@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stages.errors import UserError
-from tests.data.test_datasets import everything, picture, read
+from tests.helpers.datasets import everything, picture, read
 
 
 def test_folder_of_classes(tmp_path):
