@@ -113,7 +113,7 @@ def stopped(store, **settings):
     plan = Generate.make(
         {"samples": 10, "batch_size": 3, "image_size": 16, "generator": "tests.helpers.toys:linear"}, settings
     )
-    with pytest.raises(Interrupted, match="--resume half@v"):
+    with pytest.raises(Interrupted, match="`resume=half@v"):
         generate(store, "half", plan, StopAfter(6))
     return plan
 

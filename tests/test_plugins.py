@@ -53,7 +53,7 @@ def test_a_resumed_run_loads_only_code_that_the_user_names_again(toy_store, spy,
         stages.train(toy_store, "spied", settings, hyper, StopAfter(1))
     forgotten(spy)
     for named in ({}, {"generator": "spy:linear"}, {"models": "spy:linear"}, {"models": "resnet4"}):
-        with pytest.raises(UserError, match=r"--models spy:tiny|keeps its"):
+        with pytest.raises(UserError, match=r"`models=spy:tiny`|keeps its"):
             stages.resume(toy_store, "spied", named)
     assert not spy.exists() and "spy" not in sys.modules
     stages.resume(toy_store, "spied", {"models": "spy:tiny"})
@@ -61,11 +61,11 @@ def test_a_resumed_run_loads_only_code_that_the_user_names_again(toy_store, spy,
 
 def test_a_resumed_run_loads_its_own_algorithm_only_if_it_is_named_again(toy_store, spy):
     settings = Train.make(QUICK, {"algorithm": "spy:OWN"})
-    with pytest.raises(Interrupted, match="--algorithm spy:OWN --models"):
+    with pytest.raises(Interrupted, match="`resume=spied@v1 algorithm=spy:OWN models="):
         stages.train(toy_store, "spied", settings, {}, StopAfter(1))
     forgotten(spy)
     for named in ({}, {"models": QUICK["models"]}, {"models": "spy:tiny"}, {"algorithm": ["local"]}):
-        with pytest.raises(UserError, match=r"--algorithm spy:OWN|keeps its"):
+        with pytest.raises(UserError, match=r"`algorithm=spy:OWN`|keeps its"):
             stages.resume(toy_store, "spied", named)
     assert not spy.exists() and "spy" not in sys.modules
     run = stages.resume(toy_store, "spied", {"algorithm": ["spy:OWN"], "models": QUICK["models"]})
@@ -75,10 +75,10 @@ def test_a_resumed_run_loads_its_own_algorithm_only_if_it_is_named_again(toy_sto
 def test_a_resumed_run_does_not_take_a_banks_word_for_its_generator(toy_store, spy):
     stages.generate(toy_store, "spied", Generate(generator="spy:linear", samples=9))
     live = Train.make(QUICK, {"pairs": "live", "latents": "spied", "generator": "spy:linear", "rounds": 2})
-    with pytest.raises(Interrupted, match="--generator spy:linear"):
+    with pytest.raises(Interrupted, match=" generator=spy:linear`"):
         stages.train(toy_store, "spied", live, {"fedktl": {"server_epochs": 1}}, StopAfter(1))
     forgotten(spy)
-    with pytest.raises(UserError, match="--generator spy:linear"):
+    with pytest.raises(UserError, match="`generator=spy:linear`"):
         stages.resume(toy_store, "spied", {"models": QUICK["models"]})
     assert not spy.exists()
     stages.resume(toy_store, "spied", {"models": QUICK["models"], "generator": "spy:linear"})
@@ -86,7 +86,7 @@ def test_a_resumed_run_does_not_take_a_banks_word_for_its_generator(toy_store, s
 
 def test_a_resumed_bank_needs_its_generator_named(toy_store, spy):
     plan = Generate(generator="spy:linear", samples=9, batch_size=3)
-    with pytest.raises(Interrupted, match=r"--resume spied@v1 --generator spy:linear"):
+    with pytest.raises(Interrupted, match=r"`resume=spied@v1 generator=spy:linear`"):
         stages.generate(toy_store, "spied", plan, StopAfter(3))
     forgotten(spy)
     for named in ([], ["--generator", "builtin"]):

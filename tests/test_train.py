@@ -52,7 +52,7 @@ def test_one_run_per_algorithm_and_seed(toy_store):
 def test_stopped_and_resumed_equals_one_go(toy_store, algorithm):
     plan = settings(algorithm=algorithm, rounds=4)
     (whole,) = stages.train(toy_store, "whole", plan, HYPER if algorithm == "fedktl" else {})
-    with pytest.raises(Interrupted, match="--resume halved@v1"):
+    with pytest.raises(Interrupted, match="`resume=halved@v1 models="):
         stages.train(toy_store, "halved", plan, HYPER if algorithm == "fedktl" else {}, StopAfter(2))
     assert [path.parent.name for path in unfinished(toy_store)] == ["halved"]
     resumed = stages.resume(toy_store, "halved", CODE)
@@ -113,7 +113,7 @@ def test_a_run_from_before_auc_was_measured_goes_on(toy_store, monkeypatch):
 
 def test_a_finished_run_without_more_rounds_is_left_alone(toy_store):
     stages.train(toy_store, "first", settings(algorithm="local"), {})
-    with pytest.raises(UserError, match="--rounds"):
+    with pytest.raises(UserError, match="give more `rounds`"):
         stages.resume(toy_store, "first", CODE)
 
 

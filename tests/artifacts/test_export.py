@@ -129,7 +129,7 @@ def test_an_exported_model_labels_images_as_its_run_did_by_the_rule_it_states(tm
         ("run", "safetensors", -1, "has no client -1"),
         ("run", "npz", 0, "One client can be picked"),
         ("data", "pfllib", 0, "One client can be picked"),
-        ("data", "share", None, "say whose with --client"),
+        ("data", "share", None, "say whose with `client`"),
         ("data", None, 9, "has no client 9 to cut out"),
     ],
 )

@@ -178,7 +178,7 @@ def test_fewer_than_min_clients_end_the_run_with_what_to_do(toy_store, homes):
     grid = Grid(homes)
     *_, federation, state, pool = over_flower(toy_store, homes, grid=grid, min_clients=4)
     grid.leave(0)
-    with pytest.raises(UserError, match=r"In round 1 3 of 4 clients answered.*--min-clients 4.*--resume"):
+    with pytest.raises(UserError, match=r"In round 1 3 of 4 clients answered.*`min_clients=4`.*resume"):
         rounds.play_round(federation, state, pool)
 
 
@@ -330,7 +330,7 @@ def test_without_the_extra_the_command_to_install_it_is_named(toy_store, monkeyp
 
 
 def test_a_federation_needs_the_flower_engine_and_has_its_own_data(toy_store):
-    with pytest.raises(UserError, match="needs --engine flower"):
+    with pytest.raises(UserError, match="needs `engine=flower`"):
         stages.train(toy_store, "x", Train.make(QUICK, {"federation": "a:1"}), {})
-    with pytest.raises(UserError, match="give no --data"):
+    with pytest.raises(UserError, match="give no `data`"):
         stages.train(toy_store, "x", Train.make(QUICK, {"engine": "flower", "federation": "a:1", "data": "toy"}), {})

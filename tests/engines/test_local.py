@@ -207,12 +207,12 @@ def test_phases_add_up_to_the_round(toy_store):
         ({"models": "tests.helpers.toys:headless"}, "Client 0's model 'tests.helpers.toys:headless'"),
         (
             {"models": "resnet10", "feature_dim": 512, "batch_size": 1},
-            "Client 0's model 'resnet10'.*raise --batch-size",
+            "Client 0's model 'resnet10'.*raise `batch_size`",
         ),
         ({"device": "cuda:7"}, "not to be had"),
         ({"device": "abacus"}, "not to be had"),
-        ({"pairs": "live"}, "--generator tests.helpers.toys:linear"),
-        ({"pairs": "live", "pairs_per_class": 2}, "--pairs bank"),
+        ({"pairs": "live"}, "`generator=tests.helpers.toys:linear`"),
+        ({"pairs": "live", "pairs_per_class": 2}, "`pairs=bank`"),
         ({"pairs_per_class": 1000}, "classes want 1000 each"),
     ],
 )
@@ -223,7 +223,7 @@ def test_what_does_not_fit_is_named_before_the_first_round(toy_store, settings, 
 
 @pytest.mark.parametrize("live", [{"generator": "tests.helpers.toys:linear"}, {"weights": "weights.pkl"}])
 def test_what_live_pairs_alone_need_is_not_passed_over_without_them(toy_store, live):
-    with pytest.raises(UserError, match="for live pairs; add --pairs live"):
+    with pytest.raises(UserError, match="for live pairs; add `pairs=live`"):
         assemble(planned(toy_store, **live))
 
 

@@ -70,7 +70,7 @@ def test_a_model_that_cant_leave_the_process_is_refused(toy_store):
     plan = planned(toy_store, "local", workers=2)
     federation, state = assemble(plan)
     state.clients[0].model.hook = lambda: None
-    with pytest.raises(UserError, match="--workers 1"):
+    with pytest.raises(UserError, match="`workers=1`"):
         Local().pool(plan, federation, state)
 
 
