@@ -103,7 +103,7 @@ def test_a_failing_generator_leaves_nothing(toy_store, monkeypatch):
     monkeypatch.setattr(LinearGenerator, "render", lambda self, latents: 1 / 0)
     with pytest.raises(
         UserError,
-        match=r"'tests\.toys:linear' failed in render \(ZeroDivisionError: division by zero; test_generate\.py, line \d+\)",
+        match=r"'tests\.helpers\.toys:linear' failed in render \(ZeroDivisionError: division by zero; test_generate\.py, line \d+\)",
     ):
         made(toy_store, name="broken")
     assert toy_store.versions("latents", "broken") == [] and not toy_store.leftovers()
