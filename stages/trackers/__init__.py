@@ -25,7 +25,7 @@ def chosen(track: tuple[str, ...], tell: Callable[[str], None]) -> list[Observer
         if name not in NAMES:
             raise unknown("tracker", name, NAMES)
         if text.endswith("="):
-            raise UserError(f"track must name a place after '{name}=', or leave out the '='.")
+            raise UserError(f"`track` must name a place after '{name}=', or leave out the '='.")
         if getattr(importlib.util.find_spec(name), "origin", None) is None:  # a folder of that name is no package
             raise UserError(f"Tracking with {name} needs its package: pip install 'fedktl[{name}]'")
         found.append(Forgiven(name, importlib.import_module(f"stages.trackers.{name}").Tracker, place, tell))
