@@ -12,8 +12,9 @@ from stages.artifacts.schemas import read
 from stages.errors import Interrupted
 from stages.observer import Observer
 from stages.reporting.scores import accuracy, validation_accuracy
-from tests.engines.test_local import CODE
-from tests.test_train import HYPER, StopAfter, settings
+from tests.helpers.toy_runs import CODE, StopAfter, settings
+
+HYPER = {"fedktl": {"server_epochs": 2}}
 
 
 class Killed(BaseException):

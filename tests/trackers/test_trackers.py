@@ -12,8 +12,7 @@ from stages.artifacts.schemas import read
 from stages.errors import Interrupted, UserError
 from stages.observer import Observer
 from stages.reporting.scores import accuracy
-from tests.engines.test_local import CODE
-from tests.test_train import StopAfter, settings
+from tests.helpers.toy_runs import CODE, StopAfter, settings
 
 
 def needs(package):
