@@ -83,8 +83,8 @@ def check_shares(data_spec: schemas.DataSpec, spec: RunSpec) -> None:
         raise UserError(f"{spec.data.ref} has no test images; prepare it with a test fraction.")
     if settings.keep == "selected" and not sum(data_spec.sizes["validation"]):
         raise UserError(
-            f"{spec.data.ref} has no validation images to select a round on; prepare it with a validation fraction, or "
-            "keep the last round's weights."
+            f"{spec.data.ref} has no validation images to select a round on; prepare it with a `validation_fraction`, or "
+            "leave out `keep=selected`."
         )
 
 

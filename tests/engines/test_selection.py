@@ -1,5 +1,7 @@
 """The weights of the round that validation selects."""
 
+import importlib
+
 import pytest
 from safetensors.torch import load
 
@@ -8,10 +10,10 @@ from stages.artifacts.schemas import read
 from stages.engines.run_artifact import read_state
 from stages.errors import Interrupted, UserError
 from stages.means import selected
-from tests.conftest import write_toy_data
-from tests.engines.test_local import CODE
-from tests.test_train import StopAfter, assert_same, numbers, settings, stage
+from tests.helpers.toy_runs import CODE, StopAfter, assert_same, numbers, settings
+from tests.helpers.toy_store import write_toy_data
 
+dry_run = importlib.import_module("stages.train").dry_run
 LEARNT = {"algorithm": "fedproto", "lr": 0.1, "rounds": 5}  # on the toy images no round is better than the third
 
 
@@ -52,7 +54,7 @@ def test_one_of_the_two_alone(toy_store):
 
 
 def test_without_validation_images_there_is_nothing_to_select(toy_store, monkeypatch):
-    monkeypatch.setattr("tests.conftest.VALIDATION", 0)
+    monkeypatch.setattr("tests.helpers.toy_store.VALIDATION", 0)
     write_toy_data(toy_store)
     assert "selected/checkpoint" not in trained(toy_store, "run")
     with pytest.raises(UserError, match="no validation images to select a round on"):
@@ -61,7 +63,7 @@ def test_without_validation_images_there_is_nothing_to_select(toy_store, monkeyp
 
 def test_a_dry_run_tells_their_size(toy_store):
     def sizes(**changes):
-        (facts,) = stage.dry_run(toy_store, settings(**LEARNT | changes), {})
+        (facts,) = dry_run(toy_store, settings(**LEARNT | changes), {})
         return facts["weights_bytes"]
 
     size = sizes(keep="last")["last"]
