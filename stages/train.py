@@ -18,7 +18,7 @@ from stages.engines.assembly import assemble
 from stages.engines.engine import Engine, Local, open_engine
 from stages.engines.federation import Diverged, Federation, State
 from stages.engines.plan import NAMING, RunSpec, planned, planned_again, run_name
-from stages.engines.preview import preview
+from stages.engines.preview import previews
 from stages.engines.run_artifact import packed_run, publish
 from stages.errors import Interrupted, UserError
 from stages.observer import SILENT, Observer, Several
@@ -75,14 +75,16 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
         return finish(store, partial, spec, federation, state, engine, observer)
 
 
-def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each run would be, found by one batch through every architecture; nothing is written."""
+def dry_run(
+    store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT
+) -> list[dict[str, Any]]:
+    """What each run would be and cost, found by a few steps of every architecture; nothing is written."""
     trackers.chosen(settings.track, SILENT.note)
     if settings.federation:
         raise UserError(
             "A dry run needs the data here; leave out `federation` and name what the clients have by `data`."
         )
-    return [preview(spec) for spec in planned(store, settings, hyper, Local().data)]
+    return previews(planned(store, settings, hyper, Local().data), observer)
 
 
 def finish(

@@ -57,8 +57,7 @@ def run(
     Raises Diverged, without a checkpoint, if a loss is not finite.
     """
     settings, device = federation.settings, federation.device
-    clock = Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
-    with collecting(clock):
+    with collecting(clock_of(device)) as clock:
         if "rounds/evaluated" not in state.history:
             evaluate(federation, state, pool)
             observer.end_round(recording.line(federation, state.history, 0))
@@ -85,6 +84,10 @@ def run(
                 with phase("checkpoint"):
                     pool.collect()
                     checkpoint(state)
+
+
+def clock_of(device: torch.device) -> Clock:
+    return Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
 
 
 def finished(federation: Federation, state: State) -> bool:
