@@ -1,4 +1,4 @@
-"""Stage three, the story: plan, assemble, play the rounds, publish. One run per algorithm and seed, each resumable."""
+"""Stage three: data and latents -> runs. Plan, assemble, run the rounds, publish: one resumable run per algorithm and seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stages.settings import Train
 def train(
     store: Store, name: str | None, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT
 ) -> list[Artifact]:
-    """Run every algorithm with every seed. `hyper` holds what departs from an algorithm's defaults, by algorithm.
+    """Run every algorithm with every seed. `hyper` holds what differs from the defaults, by algorithm.
 
     Raises UserError for bad input and divergence, Interrupted when the observer asks to stop.
     """
@@ -41,7 +41,7 @@ def train(
 
 
 def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observer = SILENT) -> Artifact:
-    """Go on with an unfinished run, or with a finished one for more rounds (which makes its next version).
+    """Continue an unfinished run, or a finished one for more rounds (which makes its next version).
 
     Code that the run names is loaded only if `changes` name it, too, in `algorithm`, `models` or `generator`.
     """
@@ -60,11 +60,13 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
             spec = planned_again(store, read_facts(finished), changes)
             packed = packed_run(finished)
             if spec.settings.rounds <= int(packed["rounds"]):
-                raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more with --rounds.")
+                raise UserError(
+                    f"{finished.ref} has finished its {packed['rounds']} rounds; to continue, give more with --rounds."
+                )
         engine = held.enter_context(open_engine(spec.settings, observer))
         if packed is None:
             federation, state = assemble(spec, engine.images)
-        else:  # the checkpoint has the weights: files they once came from need not be there
+        else:  # the checkpoint has the weights, so the files they came from may be gone
             federation, state = assemble(replace(spec, settings=replace(spec.settings, pretrained=())), engine.images)
             checkpoint.unpack(state, packed, spec.algorithm, federation.device)
         if path is None:
@@ -73,10 +75,10 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
 
 
 def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each run would be, found by one batch through every architecture; nothing is written."""
+    """What each run would be, found by passing one batch through every architecture; nothing is written."""
     if settings.federation:
         raise UserError(
-            "A dry run needs the data here; leave out --federation and name what the clients have by --data."
+            "A dry run needs the data on this machine; leave out --federation, and name the clients' data with --data."
         )
     return [preview(spec) for spec in planned(store, settings, hyper, Local().data)]
 
@@ -101,7 +103,7 @@ def finish(
                 algorithm=spec.algorithm.name, models=spec.settings.models, generator=spec.settings.generator
             )
             raise Interrupted(
-                f"Stopped after round {state.rounds}; go on with: fedktl train --resume {partial.ref}{code}"
+                f"Stopped after round {state.rounds}; continue with: fedktl train --resume {partial.ref}{code}"
             )
         artifact = publish(store, partial, spec, federation, state)
         partial.discard()

@@ -178,7 +178,7 @@ PATHS = {  # as --generator, and what the sentence says
     "nowhere_at_all:x": "can't be loaded (ModuleNotFoundError",
     "tests.toys:absent": "can't be loaded (AttributeError",
     "tests.toys:CODE": "can't be loaded",
-    "tests.conftest:CLIENTS": "is no function or class",
+    "tests.conftest:CLIENTS": "is not a function or class",
     "builtins:str": "it lacks latent_dim, resolution",
     "tests.test_plugins:Vague": "latent_dim is no positive whole number",
     "broken:x": "can't be loaded (SyntaxError",

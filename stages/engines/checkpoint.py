@@ -1,4 +1,4 @@
-"""A run's state as named tensors: one safetensors file, and back."""
+"""A run's state as named tensors in one safetensors file, and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stages.foreign import understood
 
 
 def pack(state: State) -> dict[str, Tensor]:
-    """Every tensor of the state under a path: rounds, server/, download/, history/, clients/<000>/model/, .../private/."""
+    """Every tensor of the state by path: rounds, server/, download/, history/, clients/<000>/model/, .../private/."""
     parts: dict[str, Any] = {"server": state.server, "download": state.download, "history": state.history.tensors()}
     for number, client in enumerate(state.clients):
         parts[f"clients/{number:03d}/model"] = client.model
@@ -31,7 +31,7 @@ def pack(state: State) -> dict[str, Tensor]:
 
 @understood("The checkpoint")
 def unpack(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, device: torch.device) -> None:
-    """Fill a freshly assembled state with what `pack` made of an earlier one."""
+    """Fill a freshly assembled state from the output of `pack`."""
 
     def below(path: str) -> dict[str, Tensor]:
         return {name.removeprefix(f"{path}/"): value for name, value in packed.items() if name.startswith(f"{path}/")}

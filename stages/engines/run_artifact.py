@@ -16,7 +16,7 @@ from stages.models import split
 
 
 def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federation, state: State) -> Artifact:
-    """Write the run artifact under the version reserved for it."""
+    """Write the run artifact with the version reserved for it."""
     ref = partial.ref
     with store.write("run", ref.name, spec.facts()["settings"], spec.seed, spec.sources, ref.version) as writer:
         names, data_spec = split.architectures(spec.settings.models, federation.clients), data_spec_of(spec.data)
@@ -49,7 +49,7 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
 
 
 def write_history(writer: Writer, federation: Federation, state: State) -> None:
-    """All series as arrays; a run without pairs has empty ones."""
+    """All series as arrays; a run without pairs gets empty ones."""
     series = state.history.tensors()
     for name in ("test", "validation"):
         series[f"rounds/{name}_samples"] = federation.sizes[name]
@@ -63,9 +63,9 @@ def write_history(writer: Writer, federation: Federation, state: State) -> None:
 
 @understood("A part of the finished run")
 def packed_run(artifact: Artifact) -> dict[str, torch.Tensor]:
-    """A finished run as the checkpoint it would have left."""
+    """A finished run as the checkpoint that would continue it."""
     packed = load(artifact.array("checkpoint").tobytes())
-    packed["rounds"].item()  # there is one number of rounds
+    packed["rounds"].item()  # raises unless it is a single number
     for number in artifact.names("clients"):
         weights = load(artifact.array(f"clients/{number}").tobytes())
         packed |= {f"clients/{number}/model/{name}": value for name, value in weights.items()}
