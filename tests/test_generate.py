@@ -67,7 +67,7 @@ def test_the_centroids_of_a_run(toy_store):
     ("content", "sentence"),
     [
         (np.zeros((3, 7)), r"\[n, 8\]"), (np.zeros(8), r"\[n, 8\]"), (np.zeros((0, 8)), r"\[n, 8\]"),
-        (np.full((3, 8), np.nan), "not a finite float32"), (np.array(["a"]), "no plain numbers"), (b"no array", "can't be read"),
+        (np.full((3, 8), np.nan), "not a finite float32"), (np.array(["a"]), "not plain numbers"), (b"no array", "can't be read"),
         (np.array([print], dtype=object), "can't be read"), (np.full((3, 8), 1e300), "not a finite float32"),
         (np.full((3, 8), np.inf), "not a finite float32"), (b"\x93NUMPY\x01\0\x06\0[(((((", "can't be read"),
         (b"PK\3\4" + bytes(40), "can't be read"),

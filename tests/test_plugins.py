@@ -132,8 +132,8 @@ def test_an_own_data_set(tmp_path, spy):
 
 NO_READERS = {
     "tests.toys:tiny": "'tests.toys:tiny' failed (TypeError",
-    "builtins:str": "gave a str, not a stages.data.images.Dataset",
-    "tests.toys:wide": "gave images uint8 [",
+    "builtins:str": "returned a str, not a stages.data.images.Dataset",
+    "tests.toys:wide": "returned images uint8 [",
 }
 
 

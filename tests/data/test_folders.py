@@ -93,7 +93,7 @@ def test_inner_folders_belong_to_the_class_above(tmp_path):
         ("Train Validation TEST", ["Train", "Validation"], ["TEST"], "Validation/ is added to the training images."),
         ("Training Testing", ["Training"], ["Testing"], None),
         ("train", ["train"], [], None),
-        ("train test notes", ["train"], ["test"], "Left out: notes, beside test, train."),
+        ("train test notes", ["train"], ["test"], "Skipped notes, beside test, train."),
     ],
 )
 def test_splits_by_the_names_people_give_them(tmp_path, folders, train, test, note):

@@ -52,7 +52,7 @@ def test_npz_of_floats(tmp_path):
         (dict(y_train=np.zeros(6, int), y_test=np.zeros(4, int)), "images of 1 class; a classifier needs at least 2"),
         (dict(y_train=np.array([0.0, 1.0] * 3)), "labels must be whole numbers"),
         (dict(x_train=np.full((6, 8, 8), np.nan)), "holds NaN or infinity"),
-        (dict(x_train=np.full((6, 8, 8), 3.0), x_test=None), "goes from 3 to 3; the pixels must fill 0..255, or 0..1"),
+        (dict(x_train=np.full((6, 8, 8), 3.0), x_test=None), "goes from 3 to 3; the pixels must fill 0..255 or 0..1"),
         (dict(x_train=np.full((6, 8, 8), 16, np.uint8), x_test=None), "goes from 16 to 16; the pixels must fill"),
         (dict(x_train=np.full((6, 8, 8), 1.0)), r"x_train of .* goes from 1 to 1 while other arrays go to 90"),
         (dict(X_train=np.full((6, 8, 8), 90)), "has both x_train and X_train; keep one"),

@@ -108,7 +108,7 @@ def spoilt(**changes):
         ({"labels": lambda v: v + 5}, r"labels are not all in 0\.\.4"),
         ({"labels": lambda v: v * 0}, "a class twice"),
         ({"labels": lambda v: v.reshape(2, 2)}, "labels is int64"),
-        ({"surplus": lambda v: np.zeros(3)}, "its upload is no Upload"),
+        ({"surplus": lambda v: np.zeros(3)}, "its upload is not a valid Upload"),
         ({"client": lambda k: (k + 1) % CLIENTS}, "it says it is client 2"),
         ({"metrics": lambda m: m | {"loss": float("inf")}}, "its loss is inf"),
         ({"metrics": lambda m: {}}, "its metrics are not loss, transfer"),

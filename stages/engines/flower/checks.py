@@ -107,9 +107,11 @@ def trained(reply: Reply, wanted: UploadSpec, federation: Federation, images: in
         outline = federation.algorithm.outline(upload)
         whole = tensors(upload).keys() == values.keys()
     except Exception as error:  # names and shapes may be anything
-        raise UserError(f"its upload is not a {wanted.kind.__name__} ({type(error).__name__}: {error})") from error
+        raise UserError(
+            f"its upload is not a valid {wanted.kind.__name__} ({type(error).__name__}: {error})"
+        ) from error
     if not whole:
-        raise UserError(f"its upload is not a {wanted.kind.__name__}")
+        raise UserError(f"its upload is not a valid {wanted.kind.__name__}")
     check_shapes(outline, wanted)
     check_numbers(outline, federation.algorithm.unit_rows, images)
     placed = {name: value.to(federation.device) for name, value in values.items()}
