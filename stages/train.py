@@ -61,7 +61,7 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
             packed = packed_run(finished)
             if spec.settings.rounds <= int(packed["rounds"]):
                 raise UserError(
-                    f"{finished.ref} has finished its {packed['rounds']} rounds; to continue, give more with --rounds."
+                    f"{finished.ref} has finished its {packed['rounds']} rounds; to continue, give more `rounds`."
                 )
         engine = held.enter_context(open_engine(spec.settings, observer))
         if packed is None:
@@ -78,7 +78,7 @@ def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]
     """What each run would be, found by passing one batch through every architecture; nothing is written."""
     if settings.federation:
         raise UserError(
-            "A dry run needs the data on this machine; leave out --federation, and name the clients' data with --data."
+            "A dry run needs the data on this machine; leave out `federation`, and name the clients' data with `data`."
         )
     return [preview(spec) for spec in planned(store, settings, hyper, Local().data)]
 
@@ -99,17 +99,19 @@ def finish(
             rounds.run(federation, state, pool, observer, lambda s: _save(partial, s))
         observer.finish()
         if observer.stop_requested() and not rounds.finished(federation, state):
-            code = plugins.again(
-                algorithm=spec.algorithm.name, models=spec.settings.models, generator=spec.settings.generator
-            )
+            code = {
+                "algorithm": spec.algorithm.name,
+                "models": spec.settings.models,
+                "generator": spec.settings.generator,
+            }
             raise Interrupted(
-                f"Stopped after round {state.rounds}; continue with: fedktl train --resume {partial.ref}{code}"
+                f"Stopped after round {state.rounds}; continue with {plugins.resumed(partial.ref, **code)}."
             )
         artifact = publish(store, partial, spec, federation, state)
         partial.discard()
         return artifact
     except Diverged as error:
-        raise UserError(f"{error}. The last good checkpoint is {partial.checkpoint()}; try a lower --lr.") from error
+        raise UserError(f"{error}. The last good checkpoint is {partial.checkpoint()}; try a lower `lr`.") from error
     finally:
         partial.close()
 

@@ -45,7 +45,7 @@ class Growing:
             self._pool = Workers(self._federation, self._states, count)
         except UserError:  # the models can't be sent to other processes
             return
-        self._tell(f"Training continues in {count} processes, one per core; --workers sets their number.")
+        self._tell(f"Training continues in {count} processes, one per core; `workers` sets their number.")
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
         return self._pool.evaluate(rounds, download)

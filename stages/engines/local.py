@@ -82,7 +82,7 @@ class InProcess:
 
 
 def in_process(federation: Federation, states: list[ClientState]) -> InProcess:
-    """The pool for a device: on a GPU several clients train at a time, or one with --deterministic."""
+    """The pool for a device: on a GPU several clients train at a time, or one with `deterministic`."""
     settings, device = federation.settings, federation.device
     if device.type != "cuda":
         return InProcess(federation, states)

@@ -117,9 +117,7 @@ class RelayLink:
             tell(self.connection, question, arrays or {})
             return heard(self.connection)
         except OSError as error:
-            raise UserError(
-                f"The SuperLink ended this run ({error}); see its log, then continue with fedktl train --resume."
-            ) from error
+            raise UserError(f"The SuperLink ended this run ({error}); see its log, then resume the run.") from error
 
 
 def relay(grid: Grid, context: Context) -> None:

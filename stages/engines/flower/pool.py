@@ -101,7 +101,7 @@ class FlowerClients:
         self.moved: dict[str, list[int]] = {}
 
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer | Missing]:
-        """Raises UserError if fewer than --min-clients answer."""
+        """Raises UserError if fewer than `min_clients` answer."""
         replies = self.exchange("train", rounds, joined, download)
         answers = {client: self.judged(client, replies, self.trained) for client in joined}
         self.check_enough(list(answers.values()), f"In round {rounds + 1}")
@@ -125,8 +125,8 @@ class FlowerClients:
         count, least = sum(not isinstance(a, Missing) for a in answers), self.federation.settings.min_clients
         if count < min(least, len(answers)):
             raise UserError(
-                f"{when} {count} of {len(answers)} clients answered, fewer than --min-clients {least}; "
-                "start the others, then continue with fedktl train --resume."
+                f"{when} {count} of {len(answers)} clients answered, fewer than `min_clients={least}`; "
+                "start the others, then resume the run."
             )
 
     def trained(self, client: int, reply: Reply) -> Answer:
@@ -154,7 +154,7 @@ class FlowerClients:
         return missing
 
     def exchange(self, kind: str, rounds: int, wanted: list[int], download: Any) -> dict[int, Reply]:
-        """The replies that arrive within --round-timeout, by client."""
+        """The replies that arrive within `round_timeout`, by client."""
         settings, deadline = self.federation.settings, time.monotonic() + self.federation.settings.round_timeout
         nodes = self.present(wanted)
         while len(nodes) < min(settings.min_clients, len(wanted)) and time.monotonic() < deadline:

@@ -45,7 +45,7 @@ class Lasting(GridLink):
         if not self.thread.is_alive():
             raise UserError(
                 "Flower's simulation ended; its output above says why. This machine may have too few cores or GPUs for one "
-                "client (--client-cpus, --client-gpus)."
+                "client (`client_cpus`, `client_gpus`)."
             )
 
 
