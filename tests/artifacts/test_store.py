@@ -121,7 +121,7 @@ def test_names_are_resolved_and_near_ones_offered(store):
     assert store.resolve("run/digits") == store.resolve("digits@v1", "run") == Ref("digits", 1, "run")
     for ref, kind, sentence in (
         ("digts", None, "did you mean digits"),
-        ("digits", None, "name of several artifacts: run/digits, report/digits"),
+        ("digits", None, "names several artifacts: run/digits, report/digits"),
         ("run/digits", "report", "is a run artifact, but a report artifact is needed"),
         ("digits@v2", "run", "has no version 2; there is v1"),
         ("digits", "data", "There is no data artifact"),
@@ -144,7 +144,7 @@ def test_what_somebody_else_put_into_the_store_is_left_alone(store):
     ("attributes", "sentence"),
     [
         ({"schema": 2}, r"a@v1 has report schema 2, but this fedktl reads schemas up to 1; install a newer version\."),
-        ({"schema": 10**30}, "install a newer one"),
+        ({"schema": 10**30}, "install a newer version"),
         *(({"schema": schema}, "has no schema version") for schema in (0, -1, True, 1.0, "1", None, [1])),
         *(({"kind": kind}, "folder of another kind") for kind in ("run", "picture", None, 1, ["report"], {"a": 1})),
         *(
