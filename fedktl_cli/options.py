@@ -12,9 +12,22 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+import typer.main
+from typer.core import TyperArgument
 
 from stages.errors import UserError
 from stages.settings import Generate, Prepare, Settings, Train, TrainGenerator, key
+
+
+class Argument(TyperArgument):
+    """An argument that keeps its help: Typer before 0.21 sets it first, and the constructor of Click 8.5 clears it."""
+
+    def __init__(self, *, help: str | None = None, **rest: Any):
+        super().__init__(help=help, **rest)
+        self.help = help
+
+
+vars(typer.main)["TyperArgument"] = Argument
 
 
 def flags(field: dataclasses.Field[Any]) -> tuple[str, str]:

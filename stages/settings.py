@@ -232,6 +232,10 @@ class Train(Settings):
         panel="Rounds", low=0, resumable=True,
     )  # fmt: skip
     checkpoint_every: int = setting(10, "Rounds between checkpoints.", panel="Rounds", low=1, affects=False)
+    keep: str = setting(
+        "both", "The weights to keep: of the last round, of the one selected on validation images, or both if they differ.",
+        panel="Rounds", choices=("last", "selected", "both"), affects=False,
+    )  # fmt: skip
     device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed", affects=False)
     threads: int = setting(
         1, "CPU threads of one run. The result depends on their number; more pay for large models only.",

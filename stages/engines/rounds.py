@@ -13,7 +13,7 @@ from stages import memory
 from stages.algorithms.common.cuda_graphs import refusals
 from stages.algorithms.common.records import sent, tensors
 from stages.clock import Clock, collecting, phase
-from stages.engines import recording
+from stages.engines import recording, selection
 from stages.engines.clients import EVALUATED, Answer, check_finite, scalars
 from stages.engines.federation import Diverged, Federation, Missing, State
 from stages.means import over_clients
@@ -66,6 +66,8 @@ def run(
         clock.seconds = dict.fromkeys(PHASES, 0.0)
         ended, stopping = finished(federation, state), observer.stop_requested()
         while not (ended or stopping):
+            with phase("checkpoint"):
+                selection.keep(federation, state, pool.collect)
             play_round(federation, state, pool)
             for reason in refusals():
                 observer.note(
@@ -167,6 +169,8 @@ def evaluate(federation: Federation, state: State, pool: ClientPool) -> None:
             state.history.add(f"rounds/{split}_accuracy", correct / federation.sizes[split])  # no images: NaN
         place = len(state.history["rounds/evaluated"]) - 1  # a resumed run of an earlier version has no AUC so far
         state.history.add_at(place, "rounds/test_auc", measured["test_auc"])
+        if selection.is_selected(federation, state):
+            state.selected = {}
         memory.give_back()
 
 
