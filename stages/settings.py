@@ -266,6 +266,10 @@ class Train(Settings):
         "The result does not depend on their number.",
         panel="Speed", low=1, high=256, affects=False,
     )  # fmt: skip
+    track: tuple[str, ...] = setting(
+        (), "Show the rounds in tensorboard, mlflow or wandb, or in one of them at a place of its own, as in "
+        "tensorboard=FOLDER; repeatable.", panel="Rounds", affects=False,
+    )  # fmt: skip
     seeds: tuple[int, ...] = setting(
         (0,), "Seeds, separated by commas: a run each.", low=0, high=LARGEST_SEED, also=("--seed",)
     )

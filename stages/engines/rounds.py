@@ -61,6 +61,7 @@ def run(
     with collecting(clock):
         if "rounds/evaluated" not in state.history:
             evaluate(federation, state, pool)
+            observer.end_round(recording.line(federation, state.history, 0))
             pool.collect()
             checkpoint(state)
         clock.seconds = dict.fromkeys(PHASES, 0.0)
@@ -79,6 +80,7 @@ def run(
                 state.history.add(f"seconds/{name}", seconds)
             state.history.add("rounds/peak_memory", recording.peak_memory(device))
             clock.seconds = dict.fromkeys(PHASES, 0.0)
+            observer.end_round(recording.line(federation, state.history, state.rounds))
             observer.advance(1, **recording.highlights(federation, state))
             ended, stopping = finished(federation, state), observer.stop_requested()
             if state.rounds % settings.checkpoint_every == 0 or ended or stopping:
