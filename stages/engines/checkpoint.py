@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from stages.algorithms.common.records import rebuilt, tensors
-from stages.algorithms.contract import Algorithm, ClientState
+from stages.algorithms.contract import AnyAlgorithm, ClientState
 from stages.engines.federation import State
 from stages.engines.history import History
 from stages.foreign import understood
@@ -30,7 +30,7 @@ def pack(state: State) -> dict[str, Tensor]:
 
 
 @understood("The checkpoint")
-def unpack(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, device: torch.device) -> None:
+def unpack(state: State, packed: Mapping[str, Tensor], algorithm: AnyAlgorithm, device: torch.device) -> None:
     """Fill a freshly assembled state with what `pack` made of an earlier one."""
 
     def below(path: str) -> dict[str, Tensor]:

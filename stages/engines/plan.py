@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from stages import algorithms, plugins
-from stages.algorithms.contract import Algorithm
+from stages.algorithms.contract import AnyAlgorithm, Hyperparameters
 from stages.artifacts import schemas
 from stages.artifacts.refs import Ref, checked_name
 from stages.artifacts.store import Artifact, Store
 from stages.errors import UserError, unknown
 from stages.foreign import understood
-from stages.settings import Settings, Train
+from stages.settings import Train
 
 RESUMABLE = (  # what may change when a run goes on
     "rounds", "device", "workers", "in_flight", "offload", "checkpoint_every", "patience",
@@ -43,8 +43,8 @@ class RemoteData:
 class RunSpec:
     """One run: one algorithm, one seed."""
 
-    algorithm: Algorithm
-    hyper: Settings
+    algorithm: AnyAlgorithm
+    hyper: Hyperparameters
     settings: Train
     seed: int
     data: Artifact | RemoteData
@@ -89,13 +89,13 @@ def planned(
             raise unknown("algorithm in this run", name, settings.algorithm)
     hypers = {algorithm.name: algorithm.Hyper.make(hyper.get(algorithm.name, {})) for algorithm in chosen}
     training, latents = data(store, settings), None
-    if any(algorithm.needs_latents(hypers[algorithm.name]) for algorithm in chosen):
+    if any(hyper.needs_latents() for hyper in hypers.values()):
         latents = store.open(settings.latents, "latents") if settings.latents else store.newest("latents")
 
-    def spec(algorithm: Algorithm, seed: int) -> RunSpec:
+    def spec(algorithm: AnyAlgorithm, seed: int) -> RunSpec:
         own = hypers[algorithm.name]
         key = uuid.uuid4().hex if settings.engine == "flower" else None
-        return RunSpec(algorithm, own, settings, seed, training, latents if algorithm.needs_latents(own) else None, key)
+        return RunSpec(algorithm, own, settings, seed, training, latents if own.needs_latents() else None, key)
 
     return [spec(algorithm, seed) for algorithm in chosen for seed in settings.seeds]
 
@@ -118,7 +118,7 @@ def planned_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, 
         sources[role] = source
     algorithm = algorithms.get(facts["algorithm"])
     settings = Train.make(facts["settings"], {name: changes[name] for name in changes if name not in NAMING})
-    hyper: Settings = algorithm.Hyper.make(facts["hyper"])
+    hyper: Hyperparameters = algorithm.Hyper.make(facts["hyper"])
     key = facts.get("federation", {}).get("run")
     return RunSpec(algorithm, hyper, settings, facts["seed"], remote or sources["data"], sources.get("latents"), key)
 

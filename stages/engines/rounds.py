@@ -20,8 +20,6 @@ from stages.means import over_clients
 from stages.observer import Observer
 from stages.randomness import Rng
 
-PHASES = ("local training", "prototypes", "alignment", "pairs", "evaluation", "checkpoint")
-
 
 class ClientPool(Protocol):
     """Where the clients are. The loop below is the same for clients in this process and for clients anywhere."""
@@ -63,7 +61,7 @@ def run(
             evaluate(federation, state, pool)
             pool.collect()
             checkpoint(state)
-        clock.seconds = dict.fromkeys(PHASES, 0.0)
+        clock.seconds = {}
         ended, stopping = finished(federation, state), observer.stop_requested()
         while not (ended or stopping):
             play_round(federation, state, pool)
@@ -71,10 +69,9 @@ def run(
                 observer.note(f"A step can't be captured as a CUDA graph and is run as it is, slowly: {reason}")
             if state.rounds % settings.eval_every == 0 or state.rounds == settings.rounds:
                 evaluate(federation, state, pool)
-            for name, seconds in clock.seconds.items():  # a checkpoint's are charged to the round after it
-                state.history.add(f"seconds/{name}", seconds)
+            recording.seconds(federation, state, clock.seconds)  # a checkpoint's are charged to the round after it
+            clock.seconds = {}
             state.history.add("rounds/peak_memory", recording.peak_memory(device))
-            clock.seconds = dict.fromkeys(PHASES, 0.0)
             observer.advance(1, **recording.highlights(federation, state))
             ended, stopping = finished(federation, state), observer.stop_requested()
             if state.rounds % settings.checkpoint_every == 0 or ended or stopping:
@@ -112,9 +109,12 @@ def serve(federation: Federation, state: State, uploads: Mapping[int, Any], rng:
     """The server learns from what arrived; its metrics. From nothing it learns nothing: what it sent last stands."""
     if not uploads:
         return {}
-    state.server, download, metrics = federation.algorithm.server_update(
-        federation.hyper, federation.shared, state.server, uploads, federation.pairs, rng.at("server")
-    )
+    algorithm, given = federation.algorithm, (federation.hyper, federation.shared, state.server, uploads)
+    if algorithm.paired_server_update is not None and federation.pairs is not None:
+        found = algorithm.paired_server_update(*given, federation.pairs, rng.at("server"))
+    else:
+        found = algorithm.server_update(*given, rng.at("server"))
+    state.server, download, metrics = found
     state.download = sent(download, federation.settings.wire)
     server_metrics = scalars(metrics)
     check_server(server_metrics, download, uploads, state.rounds)
