@@ -60,7 +60,7 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
             spec = planned_again(store, read_facts(finished), changes)
             packed = packed_run(finished)
             if spec.settings.rounds <= int(packed["rounds"]):
-                raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more with --rounds.")
+                raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more `rounds`.")
         engine = held.enter_context(open_engine(spec.settings, observer))
         if packed is None:
             federation, state = assemble(spec, engine.images)
@@ -76,7 +76,7 @@ def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]
     """What each run would be, found by one batch through every architecture; nothing is written."""
     if settings.federation:
         raise UserError(
-            "A dry run needs the data here; leave out --federation and name what the clients have by --data."
+            "A dry run needs the data here; leave out `federation` and name what the clients have by `data`."
         )
     return [preview(spec) for spec in planned(store, settings, hyper, Local().data)]
 
@@ -97,17 +97,17 @@ def finish(
             rounds.run(federation, state, pool, observer, lambda s: _save(partial, s))
         observer.finish()
         if observer.stop_requested() and not rounds.finished(federation, state):
-            code = plugins.again(
-                algorithm=spec.algorithm.name, models=spec.settings.models, generator=spec.settings.generator
-            )
-            raise Interrupted(
-                f"Stopped after round {state.rounds}; go on with: fedktl train --resume {partial.ref}{code}"
-            )
+            code = {
+                "algorithm": spec.algorithm.name,
+                "models": spec.settings.models,
+                "generator": spec.settings.generator,
+            }
+            raise Interrupted(f"Stopped after round {state.rounds}; go on with {plugins.resumed(partial.ref, **code)}.")
         artifact = publish(store, partial, spec, federation, state)
         partial.discard()
         return artifact
     except Diverged as error:
-        raise UserError(f"{error}. The last good checkpoint is {partial.checkpoint()}; try a lower --lr.") from error
+        raise UserError(f"{error}. The last good checkpoint is {partial.checkpoint()}; try a lower `lr`.") from error
     finally:
         partial.close()
 
