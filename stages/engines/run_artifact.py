@@ -27,7 +27,7 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
             for name in set(names)
         }
         writer.attributes["facts"] = spec.facts() | {
-            "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
+            "rounds": state.rounds, "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
             "models": spec.settings.models, "architectures": names, "device": str(federation.device),
             "parameters": [size[name] for name in names],
         }  # fmt: skip

@@ -150,7 +150,8 @@ class Workers:
 
 def work(pipe: connection.Connection, memory: SharedMemory) -> None:
     """A worker's life: job after job until the pipe is closed or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the parent's to answer: it ends its workers
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=die_with_parent, daemon=True).start()
     federation, states = memory.load()
     set_up(federation.settings)

@@ -1,0 +1,105 @@
+"""One run: begun, or taken up where it stopped; played round by round; published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stages.artifacts import partial as partials
+from stages.artifacts.partial import Partial
+from stages.artifacts.store import Artifact, Store
+from stages.engines import checkpoint, rounds
+from stages.engines.assembly import assemble
+from stages.engines.engine import Engine
+from stages.engines.federation import Diverged, Federation, State
+from stages.engines.plan import RunSpec
+from stages.engines.run_artifact import packed_run, publish
+from stages.errors import Failed, Interrupted, sentence
+from stages.observer import Observer
+
+
+@dataclass
+class Ready:
+    """A run whose next round can begin."""
+
+    partial: Partial  # held by this process
+    spec: RunSpec
+    federation: Federation
+    state: State
+
+
+def begin(store: Store, name: str, spec: RunSpec, engine: Engine, taken: Callable[[], bool] = lambda: False) -> Ready:
+    """A new run. Raises Taken if somebody else has begun it; a run that can't be assembled leaves nothing."""
+    federation, state = assemble(spec, engine.images)
+    return Ready(Partial.begin(store, "run", name, spec.facts(), taken), spec, federation, state)
+
+
+def go_on(
+    store: Store, from_: Path | Artifact, spec: RunSpec, engine: Engine, taken: Callable[[], bool] = lambda: False
+) -> Ready:
+    """The unfinished run in a folder from its newest checkpoint, or the next version of a finished one from its end."""
+    with ExitStack() as held:
+        if isinstance(from_, Path):
+            partial = Partial.reopen(from_)
+            held.callback(partial.close)
+            saved = partial.checkpoint()
+            packed = checkpoint.read(saved) if saved else None
+        else:
+            packed = packed_run(from_)
+        if packed is None:
+            federation, state = assemble(spec, engine.images)
+        else:  # the checkpoint has the weights: files they once came from need not be there
+            federation, state = assemble(replace(spec, settings=replace(spec.settings, pretrained=())), engine.images)
+            checkpoint.unpack(state, packed, spec.algorithm, federation.device)
+        if isinstance(from_, Path):
+            partial.record(spec.facts())
+        else:
+            partial = Partial.begin(store, "run", from_.ref.name, spec.facts(), taken)
+            held.callback(partial.close)
+            with store.writable(partial.path):
+                save(partial, state)  # what goes on from here needs the finished run no more
+        held.pop_all()
+        return Ready(partial, spec, federation, state)
+
+
+def finish(store: Store, ready: Ready, engine: Engine, observer: Observer) -> Artifact:
+    """Play the rounds that are left and publish the run.
+
+    Raises Interrupted when the observer asks to stop, Failed for whatever ends the run after its first checkpoint; a fault
+    before that leaves nothing and passes as it is.
+    """
+    partial, spec, federation, state = ready.partial, ready.spec, ready.federation, ready.state
+    observer.start(f"{spec.algorithm.name}, seed {spec.seed}", spec.settings.rounds, state.rounds)
+    try:
+        with closing(engine.pool(spec, federation, state)) as pool, store.writable(partial.path):
+            rounds.run(federation, state, pool, observer, lambda s: save(partial, s))
+        if observer.stop_requested() and not rounds.finished(federation, state):
+            raise Interrupted(f"Stopped {partial.ref} after round {state.rounds}; the same command goes on from there.")
+        artifact = publish(store, partial, spec, federation, state)
+        partial.discard()
+        return artifact
+    except (Exception, SystemExit) as error:
+        if not partials.checkpoints(partial.path):
+            partial.discard()
+        elif not isinstance(error, Interrupted):
+            raise failed(partial, error) from error
+        raise
+    finally:
+        observer.finish()
+        partial.close()
+
+
+def failed(partial: Partial, error: BaseException) -> Failed:
+    """The fault, written down where the run can be taken up."""
+    advice = "; try a lower lr" if isinstance(error, Diverged) else ""
+    saved = partials.checkpoints(partial.path)
+    message = f"{sentence(error).rstrip('.')}. The last good checkpoint is {saved[max(saved)]}{advice}."
+    with suppress(OSError):  # the disk may be what failed
+        partial.fail(message)
+    return Failed(message, partial.ref)
+
+
+def save(partial: Partial, state: State) -> None:
+    partial.save(state.rounds, lambda path: checkpoint.write(state, path))
