@@ -88,7 +88,7 @@ class Generate(Settings):
     """Settings of `fedktl generate`."""
 
     generator: str = setting(
-        "auto", "A generator family, or package.module:factory; auto: what --weights holds, without them the built-in.",
+        "auto", "A generator family, or package.module:factory; auto: what `weights` holds, without them the built-in.",
         panel="Generator",
     )  # fmt: skip
     weights: str | None = setting(
@@ -204,7 +204,7 @@ class Train(Settings):
         panel="Pairs", affects=False,
     )  # fmt: skip
     engine: str = setting(
-        "local", "Clients in this process, or over Flower: simulated over Ray, or with --federation real ones.",
+        "local", "Clients in this process, or over Flower: simulated over Ray, or with `federation` real ones.",
         panel="Engine", choices=("local", "flower"), affects=False, resumable=False,
     )  # fmt: skip
     federation: str | None = setting(

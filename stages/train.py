@@ -143,7 +143,7 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
         if isinstance(source, Artifact) and spec.settings.rounds <= (
             done := facts.get("rounds", facts["settings"]["rounds"])
         ):
-            raise UserError(f"{source.ref} has its {done} rounds; to go on, give more with --rounds.")
+            raise UserError(f"{source.ref} has its {done} rounds; to go on, give more `rounds`.")
         with open_engine(spec.settings, observer) as engine:
             return finish(store, go_on(store, source, spec, engine), engine, observer)
 
@@ -152,6 +152,6 @@ def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]
     """What each run would be, found by one batch through every architecture; nothing is written."""
     if settings.federation:
         raise UserError(
-            "A dry run needs the data here; leave out --federation and name what the clients have by --data."
+            "A dry run needs the data here; leave out `federation` and name what the clients have by `data`."
         )
     return [preview(spec) for spec in planned(store, settings, hyper, Local().data)]

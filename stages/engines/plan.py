@@ -77,7 +77,7 @@ def source(store: Store, kind: str, ref: str | None) -> Artifact:
     named = [name for name in store.names(kind) if store.versions(kind, name)]
     if len(named) > 1:
         raise UserError(
-            f"There are several {kind} artifacts in {store.root}: {', '.join(named)}; set {kind} to one of them."
+            f"There are several {kind} artifacts in {store.root}: {', '.join(named)}; set `{kind}` to one of them."
         )
     return store.newest(kind)
 

@@ -93,7 +93,7 @@ def finish(store: Store, ready: Ready, engine: Engine, observer: Observer) -> Ar
 
 def failed(partial: Partial, error: BaseException) -> Failed:
     """The fault, written down where the run can be taken up."""
-    advice = "; try a lower lr" if isinstance(error, Diverged) else ""
+    advice = "; try a lower `lr`" if isinstance(error, Diverged) else ""
     saved = partials.checkpoints(partial.path)
     message = f"{sentence(error).rstrip('.')}. The last good checkpoint is {saved[max(saved)]}{advice}."
     with suppress(OSError):  # the disk may be what failed
