@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages import plugins
+from stages import plugins, trackers
 from stages.artifacts import partial
 from stages.artifacts.partial import Busy, Taken, find_unfinished
 from stages.artifacts.refs import Ref
@@ -20,7 +20,7 @@ from stages.engines.playing import begin, finish, go_on
 from stages.engines.preview import preview
 from stages.engines.study import Point, Study
 from stages.errors import Interrupted, UserError, sentence
-from stages.observer import SILENT, Observer
+from stages.observer import SILENT, Observer, Several
 from stages.settings import Train
 
 DONE, THERE, FAILED, STOPPED, ELSEWHERE, WAITING = "done", "there already", "failed", "stopped", "elsewhere", "waiting"
@@ -70,6 +70,7 @@ def study(
     With `again`, a new version of what is done. A run that fails ends no other, unless `stop_on_error`. Raises UserError for
     bad input: nothing is written then.
     """
+    observer = Several(observer, *trackers.chosen(settings.track, observer.note))
     with open_engine(settings, observer) as engine:
         whole = Study(store, planned(store, settings, hyper, engine.data), name)
         tell_sources(whole, settings, observer)
@@ -144,12 +145,14 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
             done := facts.get("rounds", facts["settings"]["rounds"])
         ):
             raise UserError(f"{source.ref} has its {done} rounds; to go on, give more `rounds`.")
+        observer = Several(observer, *trackers.chosen(spec.settings.track, observer.note))
         with open_engine(spec.settings, observer) as engine:
             return finish(store, go_on(store, source, spec, engine), engine, observer)
 
 
 def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What each run would be, found by one batch through every architecture; nothing is written."""
+    trackers.chosen(settings.track, SILENT.note)
     if settings.federation:
         raise UserError(
             "A dry run needs the data here; leave out `federation` and name what the clients have by `data`."

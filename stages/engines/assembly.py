@@ -81,6 +81,11 @@ def check_shares(data_spec: schemas.DataSpec, spec: RunSpec) -> None:
             )
     if not sum(data_spec.sizes["test"]):
         raise UserError(f"{spec.data.ref} has no test images; prepare it with a test fraction.")
+    if settings.keep == "selected" and not sum(data_spec.sizes["validation"]):
+        raise UserError(
+            f"{spec.data.ref} has no validation images to select a round on; prepare it with a `validation_fraction`, or "
+            "leave out `keep=selected`."
+        )
 
 
 def models(spec: RunSpec, data_spec: schemas.DataSpec) -> list[split.SplitModel]:

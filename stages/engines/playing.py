@@ -9,15 +9,16 @@ from pathlib import Path
 
 from stages.artifacts import partial as partials
 from stages.artifacts.partial import Partial
+from stages.artifacts.round_log import RoundLog
 from stages.artifacts.store import Artifact, Store
-from stages.engines import checkpoint, rounds
+from stages.engines import checkpoint, recording, rounds
 from stages.engines.assembly import assemble
 from stages.engines.engine import Engine
 from stages.engines.federation import Diverged, Federation, State
 from stages.engines.plan import RunSpec
 from stages.engines.run_artifact import packed_run, publish
 from stages.errors import Failed, Interrupted, sentence
-from stages.observer import Observer
+from stages.observer import Observer, Several
 
 
 @dataclass
@@ -70,24 +71,33 @@ def finish(store: Store, ready: Ready, engine: Engine, observer: Observer) -> Ar
     Raises Interrupted when the observer asks to stop, Failed for whatever ends the run after its first checkpoint; a fault
     before that leaves nothing and passes as it is.
     """
-    partial, spec, federation, state = ready.partial, ready.spec, ready.federation, ready.state
-    observer.start(f"{spec.algorithm.name}, seed {spec.seed}", spec.settings.rounds, state.rounds)
+    partial, spec, federation, state, ended = ready.partial, ready.spec, ready.federation, ready.state, "failed"
     try:
+        with store.writable(partial.path):
+            behind = range(state.rounds + 1 if "rounds/evaluated" in state.history else 0)
+            log = RoundLog(partial.path, [recording.line(federation, state.history, number) for number in behind])
+        observer = Several(observer, log)
+        observer.begin_run(str(partial.ref), partial.facts, state.rounds)
+        observer.start(f"{spec.algorithm.name}, seed {spec.seed}", spec.settings.rounds, state.rounds)
         with closing(engine.pool(spec, federation, state)) as pool, store.writable(partial.path):
             rounds.run(federation, state, pool, observer, lambda s: save(partial, s))
         if observer.stop_requested() and not rounds.finished(federation, state):
             raise Interrupted(f"Stopped {partial.ref} after round {state.rounds}; the same command goes on from there.")
         artifact = publish(store, partial, spec, federation, state)
         partial.discard()
+        ended = "done"
         return artifact
+    except (Interrupted, KeyboardInterrupt):
+        ended = "stopped"
+        raise
     except (Exception, SystemExit) as error:
-        if not partials.checkpoints(partial.path):
-            partial.discard()
-        elif not isinstance(error, Interrupted):
+        if partials.checkpoints(partial.path):
             raise failed(partial, error) from error
+        partial.discard()
         raise
     finally:
         observer.finish()
+        observer.end_run(ended)
         partial.close()
 
 

@@ -61,7 +61,8 @@ class Study:
         for one in found:
             if one.covers(point.spec.settings) or (one.state != "done" and one.place == point.place):
                 return one
-        return max((one for one in found if one.place == point.place), key=lambda one: one.rounds, default=None)
+        longer = (one for one in found if one.place == point.place and one.facts["settings"].get("keep") != "selected")
+        return max(longer, key=lambda one: one.rounds, default=None)
 
     def _ours(self, name: str) -> bool:
         return self.name is None or name == self.name or name.startswith(f"{self.name}-")

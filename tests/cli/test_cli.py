@@ -118,6 +118,7 @@ BAD = [
     (["train", "--preset", "referense"], "did you mean reference"),
     (["train", "--resume", "nothing"], "no run artifact"),
     *((["train", option, ""], f"{option} must not be empty") for option in ("--resume", "--name", "--preset")),
+    (["train", "--track", "mlfow"], "did you mean mlflow"),
     (["train", "--data", ""], "data must not be empty"),
     (["generate", "--weights", ""], "weights must not be empty"),
     (["generate", "--samples", "1" + "0" * 30], "samples must be at most 10,000,000"),
