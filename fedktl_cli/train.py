@@ -46,7 +46,7 @@ def train(
 ) -> None:
     """Train the clients: a run artifact per algorithm, choice of hyperparameters and seed.
 
-    The same command again leaves what is there, goes on with what was stopped, and makes the rest.
+    Repeating a command keeps the runs that are there, resumes those that were stopped, and makes the rest.
 
     [dim]fedktl train --algorithm fedktl --algorithm local --rounds 50 --seeds 0-2[/]
 
@@ -105,7 +105,7 @@ def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
             terminal.tell(f"{one.name}: {one.reason}")
     states = [one.state for one in outcomes]
     if STOPPED in states:
-        terminal.tell(f"{states.count(WAITING)} of {len(states)} runs are still to begin; the same command goes on.")
+        terminal.tell(f"{states.count(WAITING)} of {len(states)} runs are still to begin; the same command continues.")
         raise typer.Exit(INTERRUPTED)
     if FAILED in states:
         terminal.tell(f"{states.count(FAILED)} of {len(states)} runs failed; the same command tries them again.")

@@ -1,7 +1,7 @@
-"""What every stage can be told: one dataclass a stage, each field with default, range and meaning.
+"""The settings of every stage: one dataclass per stage, each field with default, range and meaning.
 
 The command line, presets, the attributes of artifacts and the dry run all read these, so an option
-is written once. Standard library only: `fedktl --help` imports this module and nothing heavy.
+is defined once. Standard library only: `fedktl --help` imports this module and nothing heavy.
 """
 
 from __future__ import annotations

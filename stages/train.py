@@ -1,4 +1,4 @@
-"""Stage three, the story: which runs a study has, what the store has of them, and each that is missing played and published."""
+"""Stage three: data and latents -> runs. Which runs a study has, which of them the store has, and how each missing one is made."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from stages.artifacts.partial import Busy, Taken, find_unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.schemas import read_facts
 from stages.artifacts.store import Artifact, Store
+from stages.engines import playing
 from stages.engines.engine import Engine, Local, open_engine
 from stages.engines.plan import NAMING, planned, planned_again
-from stages.engines.playing import begin, finish, go_on
 from stages.engines.preview import preview
 from stages.engines.study import Point, Study
 from stages.errors import Interrupted, UserError, sentence
@@ -49,7 +49,7 @@ def train(
     store: Store, name: str | None, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT,
     again: bool = False,
 ) -> list[Artifact]:  # fmt: skip
-    """The runs of a study, those that were missing made. `hyper` holds what departs from an algorithm's defaults.
+    """The runs of a study; those that are missing are made. `hyper` holds what differs from the defaults, by algorithm.
 
     Raises UserError for bad input, or once all that can be made is there, for the first run that failed; Interrupted when
     the observer asks to stop.
@@ -65,10 +65,10 @@ def study(
     store: Store, name: str | None, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT,
     again: bool = False, stop_on_error: bool = False,
 ) -> list[Outcome]:  # fmt: skip
-    """Every algorithm with every choice of hyperparameters and every seed: what is there is left, what is under way goes on.
+    """Every algorithm with every choice of hyperparameters and every seed. Finished runs are kept, unfinished ones resumed.
 
-    With `again`, a new version of what is done. A run that fails ends no other, unless `stop_on_error`. Raises UserError for
-    bad input: nothing is written then.
+    `again` makes a new version of finished ones. A run that fails ends no other, unless `stop_on_error`. Raises UserError
+    for bad input; nothing is written then.
     """
     observer = Several(observer, *trackers.chosen(settings.track, observer.note))
     with open_engine(settings, observer) as engine:
@@ -92,10 +92,10 @@ def tell_sources(whole: Study, settings: Train, observer: Observer) -> None:
 
 
 def tried(whole: Study, point: Point, engine: Engine, observer: Observer, again: bool) -> Outcome:
-    """One point, found, gone on with or made; whatever goes wrong is its outcome."""
+    """One run of a study, found, resumed or made; whatever goes wrong is its outcome."""
     try:
         if observer.stop_requested():
-            raise Interrupted(f"Stopped before {point.name}; the same command goes on with it.")
+            raise Interrupted(f"Stopped before {point.name}; the same command continues with it.")
         return made(whole, point, engine, observer, again)
     except Busy as error:
         return Outcome(point.name, ELSEWHERE, error=error)
@@ -108,30 +108,30 @@ def tried(whole: Study, point: Point, engine: Engine, observer: Observer, again:
 
 
 def made(whole: Study, point: Point, engine: Engine, observer: Observer, again: bool) -> Outcome:
-    """The run of a point; Busy if another process is on it."""
+    """The run of a point. Raises Busy if another process is working on it."""
     store = whole.store
     while True:
         found = whole.best(point, again)
         taken = lambda found=found: whole.best(point, again) != found  # noqa: E731
         try:
             if found is None:
-                ready = begin(store, point.name, point.spec, engine, taken)
+                ready = playing.begin(store, point.name, point.spec, engine, taken)
             elif found.covers(point.spec.settings):
                 return Outcome(point.name, THERE, store.open(found.ref))
             else:
                 from_ = store.open(found.ref) if found.state == "done" else found.path
-                ready = go_on(store, from_, point.spec.at(found.facts), engine, taken)
-        except Taken:  # somebody was quicker: look again
+                ready = playing.resume(store, from_, point.spec.at(found.facts), engine, taken)
+        except Taken:  # another process was quicker: look again
             continue
         except UserError:
             if found is None or found.path.exists():
                 raise
             continue  # published or removed since
-        return Outcome(point.name, DONE, finish(store, ready, engine, observer))
+        return Outcome(point.name, DONE, playing.finish(store, ready, engine, observer))
 
 
 def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observer = SILENT) -> Artifact:
-    """Go on with an unfinished run, or with a finished one for more rounds (which makes its next version).
+    """Continue an unfinished run, or a finished one for more rounds (which makes its next version).
 
     Code that the run names is loaded only if `changes` name it, too, in `algorithm`, `models` or `generator`.
     """
@@ -144,17 +144,17 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
         if isinstance(source, Artifact) and spec.settings.rounds <= (
             done := facts.get("rounds", facts["settings"]["rounds"])
         ):
-            raise UserError(f"{source.ref} has its {done} rounds; to go on, give more `rounds`.")
+            raise UserError(f"{source.ref} has finished its {done} rounds; to continue, give more `rounds`.")
         observer = Several(observer, *trackers.chosen(spec.settings.track, observer.note))
         with open_engine(spec.settings, observer) as engine:
-            return finish(store, go_on(store, source, spec, engine), engine, observer)
+            return playing.finish(store, playing.resume(store, source, spec, engine), engine, observer)
 
 
 def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each run would be, found by one batch through every architecture; nothing is written."""
+    """What each run would be, found by passing one batch through every architecture; nothing is written."""
     trackers.chosen(settings.track, SILENT.note)
     if settings.federation:
         raise UserError(
-            "A dry run needs the data here; leave out `federation` and name what the clients have by `data`."
+            "A dry run needs the data on this machine; leave out `federation`, and name the clients' data with `data`."
         )
     return [preview(spec) for spec in planned(store, settings, hyper, Local().data)]

@@ -129,7 +129,7 @@ def test_a_study_stopped_goes_on_with_the_same_command_and_equals_one_that_was_n
     whole = stages.train(toy_store, name, plan, {})
     outcomes = stage.study(toy_store, "halved", plan, {}, StopAfter(3))
     assert states(outcomes) == ["done", "stopped", "waiting"]
-    assert "Stopped halved-local-toy-s1@v1 after round 1; the same command goes on" in outcomes[1].reason
+    assert "Stopped halved-local-toy-s1@v1 after round 1; the same command continues" in outcomes[1].reason
     counted = Counted()
     outcomes = stage.study(toy_store, "halved", plan, {}, counted)
     assert states(outcomes) == ["there already", "done", "done"] and counted.steps == 3
@@ -144,7 +144,7 @@ def test_stopped_at_once_tells_of_every_run(toy_store):
 
     outcomes = stage.study(toy_store, None, settings(**LOCAL, seeds="0,1"), {}, AtOnce())
     assert states(outcomes) == ["stopped", "waiting"]
-    assert outcomes[0].reason == "Stopped at once; the same command goes on from the last checkpoint."
+    assert outcomes[0].reason == "Stopped at once; the same command continues from the last checkpoint."
     with pytest.raises(KeyboardInterrupt):
         stages.train(toy_store, None, settings(**LOCAL, seeds="0,1"), {}, AtOnce())
 

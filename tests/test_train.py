@@ -53,7 +53,7 @@ def test_one_run_per_algorithm_and_seed(toy_store):
 def test_stopped_and_resumed_equals_one_go(toy_store, algorithm):
     plan = settings(algorithm=algorithm, rounds=4)
     (whole,) = stages.train(toy_store, "whole", plan, HYPER if algorithm == "fedktl" else {})
-    with pytest.raises(Interrupted, match="Stopped halved@v1 after round 2; the same command goes on"):
+    with pytest.raises(Interrupted, match="Stopped halved@v1 after round 2; the same command continues"):
         stages.train(toy_store, "halved", plan, HYPER if algorithm == "fedktl" else {}, StopAfter(2))
     assert [path.parent.name for path in unfinished(toy_store)] == ["halved"]
     resumed = stages.resume(toy_store, "halved", CODE)

@@ -54,7 +54,7 @@ class Kept:
 
     @property
     def place(self) -> tuple[str, bool]:
-        """Which engine runs it, and whether its clients keep their models; it goes on nowhere else."""
+        """Which engine runs it, and whether its clients keep their models; it can be resumed nowhere else."""
         return self.facts["settings"].get("engine", "local"), "weights" in self.facts.get("federation", {})
 
     def covers(self, wanted: Train) -> bool:
@@ -65,7 +65,7 @@ class Kept:
 
 
 def kept(store: Store, among: Collection[str] | None = None) -> Iterator[Kept]:
-    """Every run of the store, or of some names, by name and version. Whatever can't be read is passed over."""
+    """Every run of the store, or of some names, by name and version; what can't be read is left out."""
     for name in store.names("run") if among is None else sorted(among):
         folder = store.folder("run", name)
         for number in sorted({*numbers(folder, "zarr"), *numbers(folder, "partial")}):

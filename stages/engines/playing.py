@@ -1,4 +1,4 @@
-"""One run: begun, or taken up where it stopped; played round by round; published."""
+"""One run: begun, or resumed where it stopped; its rounds played; published."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Ready:
 
 
 def begin(store: Store, name: str, spec: RunSpec, engine: Engine, taken: Callable[[], bool] = lambda: False) -> Ready:
-    """A new run. Raises Taken if somebody else has begun it; a run that can't be assembled leaves nothing."""
+    """A new run. Raises Taken if another process has begun it; a run that can't be assembled leaves nothing."""
     federation, state = assemble(spec, engine.images)
     return Ready(Partial.begin(store, "run", name, spec.facts(), taken), spec, federation, state)
 
 
-def go_on(
+def resume(
     store: Store, from_: Path | Artifact, spec: RunSpec, engine: Engine, taken: Callable[[], bool] = lambda: False
 ) -> Ready:
-    """The unfinished run in a folder from its newest checkpoint, or the next version of a finished one from its end."""
+    """The unfinished run in a folder from its newest checkpoint, or a finished run for longer, as its next version."""
     with ExitStack() as held:
         if isinstance(from_, Path):
             partial = Partial.reopen(from_)
@@ -51,7 +51,7 @@ def go_on(
             packed = packed_run(from_)
         if packed is None:
             federation, state = assemble(spec, engine.images)
-        else:  # the checkpoint has the weights: files they once came from need not be there
+        else:  # the checkpoint has the weights, so the files they came from may be gone
             federation, state = assemble(replace(spec, settings=replace(spec.settings, pretrained=())), engine.images)
             checkpoint.unpack(state, packed, spec.algorithm, federation.device)
         if isinstance(from_, Path):
@@ -60,7 +60,7 @@ def go_on(
             partial = Partial.begin(store, "run", from_.ref.name, spec.facts(), taken)
             held.callback(partial.close)
             with store.writable(partial.path):
-                save(partial, state)  # what goes on from here needs the finished run no more
+                save(partial, state)  # from here on the finished run is not needed
         held.pop_all()
         return Ready(partial, spec, federation, state)
 
@@ -82,7 +82,9 @@ def finish(store: Store, ready: Ready, engine: Engine, observer: Observer) -> Ar
         with closing(engine.pool(spec, federation, state)) as pool, store.writable(partial.path):
             rounds.run(federation, state, pool, observer, lambda s: save(partial, s))
         if observer.stop_requested() and not rounds.finished(federation, state):
-            raise Interrupted(f"Stopped {partial.ref} after round {state.rounds}; the same command goes on from there.")
+            raise Interrupted(
+                f"Stopped {partial.ref} after round {state.rounds}; the same command continues from there."
+            )
         artifact = publish(store, partial, spec, federation, state)
         partial.discard()
         ended = "done"
@@ -102,7 +104,7 @@ def finish(store: Store, ready: Ready, engine: Engine, observer: Observer) -> Ar
 
 
 def failed(partial: Partial, error: BaseException) -> Failed:
-    """The fault, written down where the run can be taken up."""
+    """The fault, recorded beside the checkpoint from which the run can be tried again."""
     advice = "; try a lower `lr`" if isinstance(error, Diverged) else ""
     saved = partials.checkpoints(partial.path)
     message = f"{sentence(error).rstrip('.')}. The last good checkpoint is {saved[max(saved)]}{advice}."

@@ -1,4 +1,4 @@
-"""A study: runs of one command that differ in algorithm, hyperparameters and seed. What each is called, and what there is of it."""
+"""A study: runs that differ in algorithm, hyperparameters and seed. What each is called, and what the store has of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Point:
 
     @property
     def place(self) -> tuple[str, bool]:
-        """As that of what is kept: it goes on only where it was."""
+        """Where it runs, as a kept run says it."""
         return self.spec.settings.engine, isinstance(self.spec.data, RemoteData)
 
 
@@ -53,9 +53,9 @@ class Study:
         return sorted(same, key=lambda one: (one.changed, one.ref.version), reverse=True)
 
     def best(self, point: Point, again: bool = False) -> Kept | None:
-        """The run to use or to go on with: the newest that is all there or under way, else the longest; None to begin.
+        """The run to use or to resume: the newest that is complete or unfinished, else the longest; None if it must begin.
 
-        With `again`, only one under way.
+        With `again`, only an unfinished one.
         """
         found = [one for one in self.found(point) if not (again and one.state == "done")]
         for one in found:
