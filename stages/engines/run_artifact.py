@@ -34,9 +34,9 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
             for name in set(names)
         }
         writer.attributes["facts"] = spec.facts() | {
-            "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
+            "rounds": state.rounds, "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
             "models": spec.settings.models, "architectures": names, "device": str(federation.device),
-            "parameters": [size[name] for name in names],
+            "parameters": [size[name] for name in names], "server_metrics": dict(spec.algorithm.server_metrics),
         }  # fmt: skip
         write_history(writer, federation, state)
         for number, client in enumerate(state.clients):
@@ -53,7 +53,8 @@ def write_history(writer: Writer, federation: Federation, state: State) -> None:
     series = state.history.tensors()
     for name in ("test", "validation"):
         series[f"rounds/{name}_samples"] = federation.sizes[name]
-    series["pairs/centroids"] = getattr(state.server, "centroids", torch.zeros(0, 0)).detach().cpu()
+    if (centroids := federation.algorithm.centroids) is not None:
+        series["pairs/centroids"] = centroids(state.server).detach().cpu()
     for part in schemas.RUN.values():
         found = part.among(series)
         for path in found:
