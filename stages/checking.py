@@ -1,9 +1,10 @@
-"""A check for tests of one's own: whether an algorithm keeps the contract of stages.algorithms.contract."""
+"""A check for users' own tests: whether an algorithm follows the contract in stages.algorithms.contract."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stages.algorithms.common.records import rebuilt, tensors
-from stages.algorithms.contract import Algorithm
+from stages.algorithms.contract import AnyAlgorithm
 from stages.artifacts.store import Artifact, Store
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
@@ -26,21 +27,18 @@ from stages.settings import Train
 
 CLASSES, LATENT_DIM, SIDE = 4, 8, 16
 IMAGES = {"train": 12, "validation": 4, "test": 6}  # of a client
-MEASURED = (
-    "history/seconds/",
-    "history/rounds/peak_memory",
-    "history/pairs/",
-)  # not alike in two runs of other lengths
+# what differs between two runs of different lengths
+MEASURED = ("history/seconds/", "history/rounds/peak_memory", "history/pairs/")
 
 
 def check_algorithm(
-    algorithm: Algorithm, hyper: Mapping[str, Any] | None = None, clients: int = 3, models: str = "resnet4"
+    algorithm: AnyAlgorithm, hyper: Mapping[str, Any] | None = None, clients: int = 3, models: str = "resnet4"
 ) -> None:
-    """Play two rounds among a few clients with a few images each, on the CPU of this process; takes seconds.
+    """Run two rounds among a few clients with a few images each, on the CPU of this process; takes seconds.
 
-    One upload in two is lost. Raises UserError with a sentence if a message is no dataclass of tensors, a client reports
-    no loss, the scores of an image are not float32 numbers, one a class, or a run that was resumed after its
-    first round does not equal one in one go. What the algorithm's own functions raise is passed on.
+    Every other upload is lost. Raises UserError if a message is not a dataclass of tensors, a client reports no loss, the
+    scores of an image are not float32 numbers, one per class, or a run resumed after its first round differs from an
+    uninterrupted one. What the algorithm's own functions raise is passed on.
     """
     settings = {
         "models": models,
@@ -67,8 +65,8 @@ def check_algorithm(
     for name in sorted(whole.keys() | resumed.keys()):
         if not name.startswith(MEASURED) and not alike(whole.get(name), resumed.get(name)):
             raise UserError(
-                f"{algorithm.name}: a run resumed after round 1 has another {name} than one in one go; what lasts must be "
-                "in client.private, the server's state or the download, and what is random must come from rng."
+                f"{algorithm.name}: {name} differs between a run resumed after round 1 and an uninterrupted one; what persists "
+                "must be in client.private, the server's state or the download, and randomness must come from rng."
             )
 
 
@@ -76,8 +74,8 @@ def alike(one: Tensor | None, other: Tensor | None) -> bool:
     return one is not None and other is not None and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
-def watched(algorithm: Algorithm) -> Algorithm:
-    """The algorithm, what its functions give being looked at."""
+def watched(algorithm: AnyAlgorithm) -> AnyAlgorithm:
+    """The algorithm with checks on what its functions return."""
 
     def must(kept: bool, sentence: str) -> None:
         if not kept:
@@ -94,14 +92,14 @@ def watched(algorithm: Algorithm) -> Algorithm:
             must(flat, f"{what}'s {name} must be a tensor or a mapping of tensors, not {type(part).__name__}")
         if found is not None:
             names = tensors(rebuilt(type(found), tensors(found))).keys()
-            must(names == tensors(found).keys(), f"{what} can't be made again from its tensors")
+            must(names == tensors(found).keys(), f"{what} can't be rebuilt from its tensors")
 
     def reported(metrics: Any, what: str) -> None:
         scalars = isinstance(metrics, Mapping) and all(isinstance(v, Tensor) and v.ndim == 0 for v in metrics.values())
         must(scalars, f"{what} must be a mapping of scalar tensors")
 
     def several(function: Callable[..., Any], name: str, parts: str, *arguments: Any) -> tuple[Any, ...]:
-        found = function(*arguments)
+        found: tuple[Any, ...] = function(*arguments)
         must(isinstance(found, tuple) and len(found) == parts.count(",") + 1, f"{name} must return ({parts})")
         return found
 
@@ -115,8 +113,8 @@ def watched(algorithm: Algorithm) -> Algorithm:
         must("loss" in found[1], "a client's metrics must hold its loss")
         return found
 
-    def server_update(*arguments: Any) -> Any:
-        found = several(algorithm.server_update, "server_update", "state, download, metrics", *arguments)
+    def served(function: Callable[..., Any], name: str, *arguments: Any) -> Any:
+        found = several(function, name, "state, download, metrics", *arguments)
         message(found[1], "a download")
         kind = algorithm.Download or type(None)
         must(found[1] is None or isinstance(found[1], kind), f"a download must be a {kind.__name__}, its Download")
@@ -129,14 +127,19 @@ def watched(algorithm: Algorithm) -> Algorithm:
         right = isinstance(scores, Tensor) and (kind, shape) == (torch.float32, (len(arguments[-1]), CLASSES))
         must(right, f"predict must return float32 [B, {CLASSES}], not {kind} {list(shape or ())}")
         usable = (scores < torch.inf).all() and scores.isfinite().any(1).all()  # a comparison with NaN is false
-        must(bool(usable), "predict must give numbers, -inf for a class that an image can't have")
+        must(bool(usable), "predict must return numbers, or -inf for a class that an image can't have")
         return scores
 
-    return replace(algorithm, init=init, client_update=client_update, server_update=server_update, predict=predict)
+    servers: dict[str, Any] = {
+        name: partial(served, function, name)
+        for name in ("server_update", "paired_server_update")
+        if (function := getattr(algorithm, name)) is not None
+    }
+    return replace(algorithm, init=init, client_update=client_update, predict=predict, **servers)
 
 
 def toy_data(store: Store, clients: int) -> Artifact:
-    """Client k has no image of class k mod 4; every class has a colour of its own, and noise on top."""
+    """Client k has no image of class k mod 4; every class has its own colour, plus noise."""
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 256, (CLASSES, 3, 1, 1))
     counts = np.zeros((clients, CLASSES), np.int64)
@@ -151,7 +154,7 @@ def toy_data(store: Store, clients: int) -> Artifact:
             np.add.at(counts, (np.arange(clients).repeat(each), labels), 1)
         writer.array("counts", counts)
         writer.attributes["class_names"] = [str(label) for label in range(CLASSES)]
-    return store.newest("data")
+        return writer.publish()
 
 
 def toy_bank(store: Store) -> Artifact:
@@ -160,4 +163,4 @@ def toy_bank(store: Store) -> Artifact:
         writer.array("latents", rng.standard_normal((40, LATENT_DIM)).astype(np.float32))
         writer.array("images", rng.integers(0, 256, (40, 3, SIDE, SIDE), dtype=np.uint8))
         writer.attributes["generator"] = {"family": "made up"}
-    return store.newest("latents")
+        return writer.publish()

@@ -1,7 +1,7 @@
-"""What every stage can be told: one dataclass a stage, each field with default, range and meaning.
+"""The settings of every stage: one dataclass per stage, each field with default, range and meaning.
 
 The command line, presets, the attributes of artifacts and the dry run all read these, so an option
-is written once. Standard library only: `fedktl --help` imports this module and nothing heavy.
+is defined once. Standard library only: `fedktl --help` imports this module and nothing heavy.
 """
 
 from __future__ import annotations
@@ -231,7 +231,11 @@ class Train(Settings):
         0, "Stop after so many evaluations without a better accuracy (on validation, else on test); 0: never.",
         panel="Rounds", low=0, resumable=True,
     )  # fmt: skip
-    checkpoint_every: int = setting(10, "Rounds between checkpoints.", panel="Rounds", low=1, affects=False)
+    checkpoint_every: int | None = setting(
+        None, "Rounds between checkpoints; default: as often as takes 3% of the time, and so that a kill costs five minutes "
+        "or a round at most.",
+        panel="Rounds", low=1, affects=False,
+    )  # fmt: skip
     keep: str = setting(
         "both", "The weights to keep: of the last round, of the one selected on validation images, or both if they differ.",
         panel="Rounds", choices=("last", "selected", "both"), affects=False,
@@ -271,7 +275,7 @@ class Train(Settings):
         "tensorboard=FOLDER; repeatable.", panel="Rounds", affects=False,
     )  # fmt: skip
     seeds: tuple[int, ...] = setting(
-        (0,), "Seeds, separated by commas: a run each.", low=0, high=LARGEST_SEED, also=("--seed",)
+        (0,), "Seeds, a run each: separated by commas, ranges as in 0-4.", low=0, high=LARGEST_SEED, also=("--seed",)
     )
 
 

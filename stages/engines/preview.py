@@ -1,4 +1,4 @@
-"""What a run would be: its shapes, the size of its messages and its price, found by a few steps of every architecture."""
+"""What a run would be: shapes, message sizes and its price, found by a few steps of every architecture."""
 
 from __future__ import annotations
 

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from stages.artifacts import schemas
 from stages.artifacts.partial import Partial
-from stages.artifacts.store import Artifact, Store, Writer
+from stages.artifacts.store import Artifact, Store
+from stages.artifacts.writer import Writer
 from stages.engines import checkpoint
 from stages.engines.federation import Federation, State
 from stages.engines.plan import RunSpec, data_spec_of
@@ -21,7 +23,7 @@ from stages.models import split
 
 
 def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federation, state: State) -> Artifact:
-    """Write the run artifact under the version reserved for it."""
+    """Write the run artifact with the version reserved for it."""
     ref = partial.ref
     with store.write("run", ref.name, spec.facts()["settings"], spec.seed, spec.sources, ref.version) as writer:
         names, data_spec = split.architectures(spec.settings.models, federation.clients), data_spec_of(spec.data)
@@ -32,9 +34,9 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
             for name in set(names)
         }
         writer.attributes["facts"] = spec.facts() | {
-            "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
+            "rounds": state.rounds, "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
             "models": spec.settings.models, "architectures": names, "device": str(federation.device),
-            "parameters": [size[name] for name in names],
+            "parameters": [size[name] for name in names], "server_metrics": dict(spec.algorithm.server_metrics),
         }  # fmt: skip
         write_history(writer, federation, state)
         for number, client in enumerate(state.clients):
@@ -43,21 +45,24 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
             if predictor.tensors:
                 writer.array(f"predictors/{number:03d}", blob(checkpoint.packed(predictor.tensors)))
         write_weights(writer, spec.settings.keep, checkpoint.pack(state))
-    assert writer.ref is not None
-    return store.open(writer.ref)
+        return writer.publish()
 
 
 def write_history(writer: Writer, federation: Federation, state: State) -> None:
-    """All series as arrays; a run without pairs has empty ones."""
+    """All series as arrays; a run without pairs gets empty ones."""
     series = state.history.tensors()
     for name in ("test", "validation"):
         series[f"rounds/{name}_samples"] = federation.sizes[name]
-    series.setdefault("pairs/rounds", torch.zeros(0, dtype=torch.int64))
-    series.setdefault("pairs/labels", torch.zeros(0, 0, dtype=torch.int64))
-    series.setdefault("pairs/images", torch.zeros(0, 0, 3, 1, 1, dtype=torch.uint8))
-    series["pairs/centroids"] = getattr(state.server, "centroids", torch.zeros(0, 0)).detach().cpu()
-    for name, values in series.items():
-        writer.array(name, values.numpy())
+    if (centroids := federation.algorithm.centroids) is not None:
+        series["pairs/centroids"] = centroids(state.server).detach().cpu()
+    for part in schemas.RUN.values():
+        found = part.among(series)
+        for path in found:
+            writer.array(path, series.pop(path).numpy())
+        if not found and not part.optional:
+            writer.array(part.path, part.filled({}))
+    if series:
+        raise KeyError(f"The table of what a run holds lacks {', '.join(series)}.")
 
 
 def write_weights(writer: Writer, keep: str, packed: Mapping[str, Tensor]) -> None:
@@ -85,7 +90,7 @@ def write_state(writer: Writer, group: str, packed: Mapping[str, Tensor]) -> Non
 def read_state(artifact: Artifact, group: str = "") -> dict[str, Tensor]:
     """What `write_state` wrote, as it was packed."""
     packed = load(artifact.array(f"{group}checkpoint").tobytes())
-    packed["rounds"].item()  # there is one number of rounds
+    packed["rounds"].item()  # raises unless it is a single number
     for number in artifact.names(f"{group}clients"):
         weights = load(artifact.array(f"{group}clients/{number}").tobytes())
         packed |= {f"clients/{number}/model/{name}": value for name, value in weights.items()}
@@ -94,18 +99,15 @@ def read_state(artifact: Artifact, group: str = "") -> dict[str, Tensor]:
 
 @understood("A part of the finished run")
 def packed_run(artifact: Artifact) -> dict[str, Tensor]:
-    """A finished run as the checkpoint it would have left; UserError if it kept no weights of its last round."""
+    """A finished run as the checkpoint that would continue it; UserError if it kept no weights of its last round."""
     if "checkpoint" not in artifact:
-        raise UserError(f"{artifact.ref} kept only the weights of its selected round, so it can't go on.")
+        raise UserError(f"{artifact.ref} kept only the weights of its selected round, so it can't be resumed.")
     packed = read_state(artifact)
     if "selected/checkpoint" in artifact:
         packed |= {f"selected/{name}": value for name, value in read_state(artifact, "selected/").items()}
-    own = {"rounds/test_samples", "rounds/validation_samples", "pairs/centroids"}
-    for group in ("rounds", "seconds", "client_metrics", "server_metrics", "pairs", "faults"):
-        for name in artifact.names(group):
-            if f"{group}/{name}" not in own:
-                packed[f"history/{group}/{name}"] = torch.from_numpy(artifact.array(f"{group}/{name}"))
-    return packed
+    paths = list(artifact.arrays())
+    series = [path for part in schemas.RUN.values() if part.history for path in part.among(paths)]
+    return packed | {f"history/{path}": torch.from_numpy(artifact.array(path)) for path in series}
 
 
 def blob(content: bytes) -> np.ndarray:

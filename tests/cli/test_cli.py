@@ -76,9 +76,31 @@ def test_names_that_an_artifact_brings_are_not_obeyed_by_the_terminal(store):
     assert "\x1b" not in run(store, "artifacts", "show", evil, code=2).stderr
 
 
+def test_a_dry_run_says_once_what_is_the_same_and_counts_what_is_there(store):
+    study = [
+        "train",
+        *TINY[:4],
+        "--algorithm",
+        "local",
+        "--algorithm",
+        "fedproto",
+        "--set",
+        "fedproto.lambda=1,2",
+        "--rounds",
+        "1",
+    ]
+    run(store, *study[:5], "--algorithm", "local", "--rounds", "1")
+    text = run(store, *study, "--seeds", "0-2", "--dry-run").stdout
+    assert text.count("tests.helpers.toys:tiny") == 2  # the model, and the setting
+    assert [line.split()[:2] for line in text.splitlines() if re.match("local |fedproto ", line)] == [
+        ["local", "3"], ["fedproto", "lambda=1.0"], ["fedproto", "lambda=2.0"],
+    ]  # fmt: skip
+    assert "9 runs (1 there already)" in text
+
+
 def test_a_dry_run_prints_settings_shapes_and_floats_and_writes_nothing(store):
     text = run(store, "train", "--dry-run", *TINY).stdout
-    assert "tests.helpers.toys:tiny" in text and "Floats per round" in text and "server_epochs=2" in text
+    assert "tests.helpers.toys:tiny" in text and "s/round" in text and "server_epochs=2" in text
     preview = json.loads(run(store, "train", "--dry-run", *TINY, "--json").stdout)["previews"][0]
     assert preview["settings"]["rounds"] == 100 and preview["hyper"]["mu"] == 50
     assert not (store / "runs").exists()
@@ -125,10 +147,13 @@ BAD = [
     (["models", "show", "CNN", "--image-size", "1" + "0" * 30], "1024"),
     (["train", "--resume", "x", "--name", "y"], "--resume"),
     (["train", "--name", "../escape"], "can't name"),
-    (["train", "--device", "abacus", *TINY], "not to be had"),
+    (["train", "--device", "abacus", *TINY], "not available here"),
     (["prepare", "--dataset", "cifr10"], "did you mean"),
     (["prepare", "--beta", "0"], "above 0"),
-    (["prepare", "--dataset", "digits", "--clients", "500"], "can't give each of 500 clients 40; lower --clients"),
+    (
+        ["prepare", "--dataset", "digits", "--clients", "500"],
+        "are not enough for 500 clients with 40 each; lower --clients",
+    ),
     (["prepare", "--partition", "pathological", "--classes-per-client", "11"], "lower --classes-per-client"),
     (["generate", "--generator", "buildin"], "did you mean builtin"),
     (["generate", "--samples", "0"], "at least 1"),
@@ -211,7 +236,7 @@ def test_help_imports_nothing_heavy():
 def test_piped_output_is_plain_and_progress_stays_away(toy_store):
     done = program("--store", str(toy_store.root), "train", "--rounds", "1", *TINY, FORCE_COLOR="")
     assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
-    assert done.stderr == ""
+    assert done.stderr == "Training on data toy@v1 and latents bank@v1, the newest.\n"
 
 
 def test_verbose_tells_every_round_on_standard_error(toy_store):
@@ -248,12 +273,12 @@ def test_interrupted_leaves_a_resumable_run_and_exit_code_130(tmp_path):
     )
     assert child.stderr is not None
     try:
-        assert "1/100000" in child.stderr.readline()
+        assert "data toy@v1" in child.stderr.readline() and "1/100000" in child.stderr.readline()
         child.send_signal(signal.SIGINT)
         assert child.wait(timeout=30) == 130
     finally:
         child.kill()
-    assert "--resume long@v1 --models tests.helpers.toys:tiny" in child.stderr.read()
+    assert "Stopped long@v1 after round" in child.stderr.read()
     listed = run(tmp_path, "artifacts", "list").stdout
     done = int(re.search(r"unfinished, (\d+) rounds", listed)[1])
     resumed = ["train", "--resume", "long", "--models", "tests.helpers.toys:tiny", "--rounds", str(done + 2), "--json"]
