@@ -31,7 +31,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run o
 @with_settings(Train)
 def train(
     context: typer.Context,
-    given: dict,
+    given: dict[str, Any],
     name: Name = None,
     preset: Preset = None,
     assignments: Assignments = None,
