@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to read: what is wrong, where, and what to do."""
+"""Errors for users to read: what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class UserError(Exception):
 
 
 class Interrupted(Exception):
-    """The user asked to stop. The message says where it stopped and how to go on."""
+    """The user asked to stop. The message says where it stopped and how to continue."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not among `known`: it offers the near ones, or all."""
+    """The error for a name that is not among `known`: it suggests similar names, or lists all."""
     name = printable(name, 100)
     names = {each.lower(): each for each in sorted(known)}
     near = [names[each] for each in difflib.get_close_matches(name[:80].lower(), names, n=3, cutoff=0.5)]
@@ -24,6 +24,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """Foreign text for a message: one line of at most `limit` characters, what a terminal would obey written out."""
+    """Foreign text for a message: one line of at most `limit` characters, with control characters escaped."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."

@@ -1,4 +1,4 @@
-"""Fields of settings: each with its default, range and meaning, and checked the same wherever its value comes from.
+"""Fields of settings: each has a default, a range and a meaning, and is checked the same way wherever its value comes from.
 
 Standard library only: `fedktl --help` imports this module and nothing heavy.
 """
@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 from stages.errors import UserError, printable, unknown
 
 T = TypeVar("T")
-MOST = 1_000_000  # what a number may be whose field says nothing else; a slip of the hand is larger
+MOST = 1_000_000  # limit of a number unless its field says otherwise; a larger one is a typing error
 WIDEST = 65_536  # of a layer
 LARGEST_SEED = 2**63 - 1
 
@@ -42,11 +42,11 @@ def setting(
 ) -> T:
     """A dataclass field with its meaning.
 
-    `low`/`high` are inclusive bounds, `above` an exclusive one; `off` is the name of the option that
-    switches a flag off, `also` are other spellings of the option; `none` is the word for None, which an empty text, where
-    `empty` allows it, is not; with `own` a user's `package.module:name` is a choice too; `affects` says whether a result
-    depends on it, except for the last digits that another device computes; `resumable` whether it may change when a run
-    goes on (by default, if no result depends on it); `source` where the default comes from.
+    `low` and `high` are inclusive bounds, `above` is an exclusive one; `off` is the option that switches a flag off, `also`
+    are other spellings of the option; `none` is the word for None; `empty` allows an empty text, which is not None; with
+    `own` a user's `package.module:name` is a choice too; `affects` says whether the result depends on the setting, except
+    for the last digits, which depend on the device; `resumable` whether it may change when a run is resumed (by default,
+    if the result does not depend on it); `source` is where the default comes from.
     """
     resumable = not affects if resumable is None else resumable
     metadata = dict(
@@ -122,14 +122,14 @@ class Settings:
 
 
 def said(number: float) -> str:
-    """A number of any size in a sentence."""
+    """A number of any size, for a sentence."""
     if isinstance(number, int):
         return f"{number:,}" if abs(number) < 10**24 else f"{Decimal(number):.3e}"
     return f"{number:,.9g}"
 
 
 def converted(name: str, value: Any, wanted: Any) -> Any:
-    """`value` (text, or a value from TOML) as the type `wanted`; UserError says what would be accepted."""
+    """`value` (text, or a value from TOML) as the type `wanted`; the UserError says what would be accepted."""
     if isinstance(wanted, types.UnionType):
         if value is None:
             return None
@@ -153,7 +153,7 @@ def converted(name: str, value: Any, wanted: Any) -> Any:
             raise ValueError
         made = wanted(value)
         if isinstance(made, str) and ("\0" in made or made.encode("utf-8", "ignore").decode() != made):
-            raise ValueError  # no file, and no file's name, that holds it can be written or found again
+            raise ValueError  # a file with it as content or name could not be written or found again
         return made
     except (TypeError, ValueError, OverflowError):
         kind = {int: "a whole number", float: "a number"}.get(wanted, "text in UTF-8")

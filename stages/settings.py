@@ -1,7 +1,7 @@
-"""What every stage can be told: one dataclass a stage, each field with default, range and meaning.
+"""The settings of every stage: one dataclass per stage, each field with default, range and meaning.
 
 The command line, presets, the attributes of artifacts and the dry run all read these, so an option
-is written once. Standard library only: `fedktl --help` imports this module and nothing heavy.
+is defined once. Standard library only: `fedktl --help` imports this module and nothing heavy.
 """
 
 from __future__ import annotations
@@ -232,6 +232,10 @@ class Train(Settings):
         panel="Rounds", low=0, resumable=True,
     )  # fmt: skip
     checkpoint_every: int = setting(10, "Rounds between checkpoints.", panel="Rounds", low=1, affects=False)
+    keep: str = setting(
+        "both", "The weights to keep: of the last round, of the one selected on validation images, or both if they differ.",
+        panel="Rounds", choices=("last", "selected", "both"), affects=False,
+    )  # fmt: skip
     device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed", affects=False)
     threads: int = setting(
         1, "CPU threads of one run. The result depends on their number; more pay for large models only.",
@@ -261,6 +265,10 @@ class Train(Settings):
         None, "Processes that train clients side by side on the CPU; default: one a core, if a run lasts long enough. "
         "The result does not depend on their number.",
         panel="Speed", low=1, high=256, affects=False,
+    )  # fmt: skip
+    track: tuple[str, ...] = setting(
+        (), "Show the rounds in tensorboard, mlflow or wandb, or in one of them at a place of its own, as in "
+        "tensorboard=FOLDER; repeatable.", panel="Rounds", affects=False,
     )  # fmt: skip
     seeds: tuple[int, ...] = setting(
         (0,), "Seeds, separated by commas: a run each.", low=0, high=LARGEST_SEED, also=("--seed",)

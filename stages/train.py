@@ -1,4 +1,4 @@
-"""Stage three, the story: plan, assemble, play the rounds, publish. One run per algorithm and seed, each resumable."""
+"""Stage three: data and latents -> runs. Plan, assemble, run the rounds, publish: one resumable run per algorithm and seed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
-from stages import plugins
+from stages import plugins, trackers
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref
+from stages.artifacts.round_log import RoundLog
 from stages.artifacts.schemas import read_facts
 from stages.artifacts.store import Artifact, Store
-from stages.engines import checkpoint, rounds
+from stages.engines import checkpoint, recording, rounds
 from stages.engines.assembly import assemble
 from stages.engines.engine import Engine, Local, open_engine
 from stages.engines.federation import Diverged, Federation, State
@@ -20,18 +21,19 @@ from stages.engines.plan import NAMING, RunSpec, planned, planned_again, run_nam
 from stages.engines.preview import preview
 from stages.engines.run_artifact import packed_run, publish
 from stages.errors import Interrupted, UserError
-from stages.observer import SILENT, Observer
+from stages.observer import SILENT, Observer, Several
 from stages.settings import Train
 
 
 def train(
     store: Store, name: str | None, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT
 ) -> list[Artifact]:
-    """Run every algorithm with every seed. `hyper` holds what departs from an algorithm's defaults, by algorithm.
+    """Run every algorithm with every seed. `hyper` holds what differs from the defaults, by algorithm.
 
     Raises UserError for bad input and divergence, Interrupted when the observer asks to stop.
     """
     published = []
+    observer = Several(observer, *trackers.chosen(settings.track, observer.note))
     with open_engine(settings, observer) as engine:
         for spec in planned(store, settings, hyper, engine.data):
             federation, state = assemble(spec, engine.images)
@@ -41,7 +43,7 @@ def train(
 
 
 def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observer = SILENT) -> Artifact:
-    """Go on with an unfinished run, or with a finished one for more rounds (which makes its next version).
+    """Continue an unfinished run, or a finished one for more rounds (which makes its next version).
 
     Code that the run names is loaded only if `changes` name it, too, in `algorithm`, `models` or `generator`.
     """
@@ -60,11 +62,14 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
             spec = planned_again(store, read_facts(finished), changes)
             packed = packed_run(finished)
             if spec.settings.rounds <= int(packed["rounds"]):
-                raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more `rounds`.")
+                raise UserError(
+                    f"{finished.ref} has finished its {packed['rounds']} rounds; to continue, give more `rounds`."
+                )
+        observer = Several(observer, *trackers.chosen(spec.settings.track, observer.note))
         engine = held.enter_context(open_engine(spec.settings, observer))
         if packed is None:
             federation, state = assemble(spec, engine.images)
-        else:  # the checkpoint has the weights: files they once came from need not be there
+        else:  # the checkpoint has the weights, so the files they came from may be gone
             federation, state = assemble(replace(spec, settings=replace(spec.settings, pretrained=())), engine.images)
             checkpoint.unpack(state, packed, spec.algorithm, federation.device)
         if path is None:
@@ -73,10 +78,11 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
 
 
 def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each run would be, found by one batch through every architecture; nothing is written."""
+    """What each run would be, found by passing one batch through every architecture; nothing is written."""
+    trackers.chosen(settings.track, SILENT.note)
     if settings.federation:
         raise UserError(
-            "A dry run needs the data here; leave out `federation` and name what the clients have by `data`."
+            "A dry run needs the data on this machine; leave out `federation`, and name the clients' data with `data`."
         )
     return [preview(spec) for spec in planned(store, settings, hyper, Local().data)]
 
@@ -91,24 +97,38 @@ def finish(
     observer: Observer,
 ) -> Artifact:
     """Run the rounds that are left and publish the run."""
-    observer.start(f"{spec.algorithm.name}, seed {spec.seed}", spec.settings.rounds, state.rounds)
+    ended = "failed"
     try:
+        with store.writable(partial.path):
+            behind = range(state.rounds + 1 if "rounds/evaluated" in state.history else 0)
+            log = RoundLog(partial.path, [recording.line(federation, state.history, number) for number in behind])
+        observer = Several(observer, log)
+        observer.begin_run(str(partial.ref), partial.facts, state.rounds)
+        observer.start(f"{spec.algorithm.name}, seed {spec.seed}", spec.settings.rounds, state.rounds)
         with closing(engine.pool(spec, federation, state)) as pool, store.writable(partial.path):
             rounds.run(federation, state, pool, observer, lambda s: _save(partial, s))
         observer.finish()
         if observer.stop_requested() and not rounds.finished(federation, state):
+            ended = "stopped"
             code = {
                 "algorithm": spec.algorithm.name,
                 "models": spec.settings.models,
                 "generator": spec.settings.generator,
             }
-            raise Interrupted(f"Stopped after round {state.rounds}; go on with {plugins.resumed(partial.ref, **code)}.")
+            raise Interrupted(
+                f"Stopped after round {state.rounds}; continue with {plugins.resumed(partial.ref, **code)}."
+            )
         artifact = publish(store, partial, spec, federation, state)
         partial.discard()
+        ended = "done"
         return artifact
+    except KeyboardInterrupt:
+        ended = "stopped"
+        raise
     except Diverged as error:
         raise UserError(f"{error}. The last good checkpoint is {partial.checkpoint()}; try a lower `lr`.") from error
     finally:
+        observer.end_run(ended)
         partial.close()
 
 

@@ -131,8 +131,8 @@ def test_an_own_data_set(tmp_path, spy):
 
 NO_READERS = {
     "tests.helpers.toys:tiny": "'tests.helpers.toys:tiny' failed (TypeError",
-    "builtins:str": "gave a str, not a stages.data.images.Dataset",
-    "tests.helpers.toys:wide": "gave images uint8 [",
+    "builtins:str": "returned a str, not a stages.data.images.Dataset",
+    "tests.helpers.toys:wide": "returned images uint8 [",
 }
 
 
@@ -192,7 +192,7 @@ PATHS = {  # as --generator, and what the sentence says
     "nowhere_at_all:x": "can't be loaded (ModuleNotFoundError",
     "tests.helpers.toys:absent": "can't be loaded (AttributeError",
     "tests.helpers.toys:CODE": "can't be loaded",
-    "tests.helpers.toy_store:CLIENTS": "is no function or class",
+    "tests.helpers.toy_store:CLIENTS": "is not a function or class",
     "builtins:str": "it lacks latent_dim, resolution",
     "tests.test_plugins:Vague": "latent_dim is no positive whole number",
     "broken:x": "can't be loaded (SyntaxError",

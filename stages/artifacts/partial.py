@@ -1,6 +1,6 @@
-"""Work still going on: `<name>/v3.partial` with `run.json` and what is done, from which it can be taken up.
+"""Unfinished work: `<name>/v3.partial` holds `run.json` and what is done so far, so that the work can be resumed.
 
-A run keeps its newest checkpoint there, a bank that is being rendered all its pieces.
+A run keeps its newest checkpoint there; a bank being rendered keeps all its pieces.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Partial:
 
     @classmethod
     def reopen(cls, path: Path) -> Partial:
-        """Take up unfinished work; UserError if another process is on it or its facts are unreadable."""
+        """Resume unfinished work; UserError if another process is working on it or its facts can't be read."""
         lock = _locked(path)
         try:
             facts = foreign.parsed(path / "run.json", "the facts of unfinished work", _unsealed)
@@ -62,14 +62,14 @@ class Partial:
         return cls(Ref(path.parent.name, int(path.stem[1:]), kind), path, facts, lock)
 
     def save(self, number: int, write: Callable[[Path], None], alone: bool = True) -> Path:
-        """Add a checkpoint by one rename, and drop those before it if it stands `alone`; its name carries its digest.
+        """Add a checkpoint by one rename; if it is to stand `alone`, delete the earlier ones. Its name carries its digest.
 
-        `number` orders checkpoints: rounds done, or the first row of a piece.
+        `number` orders the checkpoints: rounds done, or the first row of a piece.
         """
         draft = self.path / "checkpoint.draft"
         try:
             write(draft)
-        except SafetensorError as error:  # its way to say that the disk refuses
+        except SafetensorError as error:  # how it reports that the disk refuses a write
             raise OSError(errno.EIO, str(error), str(draft)) from error
         seal.sync(draft)
         target = self.path / f"checkpoint-{number:06d}-{seal.sha256(draft)[:16]}.safetensors"
@@ -81,11 +81,11 @@ class Partial:
         return target
 
     def whole(self) -> dict[int, Path]:
-        """The checkpoints whose content has the digest that their name carries, by number, ascending."""
+        """The checkpoints whose content matches the digest in their name, by number, ascending."""
         return {n: path for n, path in _saved(self.path) if path.stem.endswith(seal.sha256(path)[:16])}
 
     def checkpoint(self) -> Path | None:
-        """The newest checkpoint that is whole; None before the first, UserError if none is whole."""
+        """The newest intact checkpoint; None before the first is saved, UserError if all are damaged."""
         found, whole = checkpoints(self.path), self.whole()
         if found and not whole:
             raise seal.damaged(found[max(found)], "is damaged")
@@ -95,7 +95,7 @@ class Partial:
         self._lock.release()
 
     def discard(self) -> None:
-        """Remove the folder: the run is published, or nothing in it is worth keeping."""
+        """Remove the folder: the work is published, or nothing in it is worth keeping."""
         with name_lock(self.path.parent):
             if self.path.exists():
                 erase(self.path)
@@ -103,13 +103,13 @@ class Partial:
 
 
 def unfinished(store: Store, kind: str = "run") -> list[Path]:
-    """Folders of all work of a kind that can be resumed, or is going on."""
+    """Folders of all work of a kind that can be resumed, or is in progress."""
     paths = (path for name in entries(store.root / FOLDERS[kind]) for path in entries(name))
     return [path for path in paths if resumable(path)]
 
 
 def find_unfinished(store: Store, ref: Ref, kind: str = "run") -> Path | None:
-    """The folder of the unfinished work that `ref` means; None if it means something published, or nothing."""
+    """The folder of the unfinished work that `ref` refers to; None if it refers to a published version, or to nothing."""
     folder = store.folder(kind, ref.name)
     numbers = {int(path.stem[1:]): path for path in unfinished(store, kind) if path.parent == folder}
     newest = max([*numbers, *store.versions(kind, ref.name)], default=None)
@@ -117,7 +117,7 @@ def find_unfinished(store: Store, ref: Ref, kind: str = "run") -> Path | None:
 
 
 def checkpoints(path: Path) -> dict[int, Path]:
-    """Checkpoint files in a folder by their number, ascending."""
+    """The checkpoint files in a folder, by number, ascending."""
     return dict(_saved(path))
 
 
@@ -127,7 +127,7 @@ def progress(path: Path) -> int:
 
 
 def _saved(path: Path) -> list[tuple[int, Path]]:
-    """Every checkpoint file, ascending; a number comes twice where one was damaged and saved again with other bytes."""
+    """Every checkpoint file, ascending; a number appears twice if one was damaged and saved again with other bytes."""
     matches = [(CHECKPOINT.fullmatch(file.name), file) for file in entries(path)]
     return sorted((int(match[1]), file) for match, file in matches if match and file.is_file())
 
@@ -135,12 +135,14 @@ def _saved(path: Path) -> list[tuple[int, Path]]:
 def _locked(path: Path) -> FileLock:
     lock = FileLock(path / "lock")
     try:
-        path.stat()  # FileLock would make the folder
+        path.stat()  # FileLock would create the folder
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"Another process is working on {path}; wait for it, or stop it.") from None
     except OSError as error:
-        raise UserError(f"{path} can't be locked ({error.strerror}); work goes on only where it can write.") from error
+        raise UserError(
+            f"{path} can't be locked ({error.strerror}); resuming needs permission to write there."
+        ) from error
     return lock
 
 

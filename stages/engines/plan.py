@@ -1,4 +1,4 @@
-"""What a run is: from settings and data, or again from what a run recorded."""
+"""What a run is: from settings and data, or from what an earlier run recorded."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ NAMING = (
 
 @dataclass(frozen=True)
 class RemoteData:
-    """Data that only the clients have: what they say of it."""
+    """Data that only the clients have, as they describe it."""
 
-    identity: dict[str, str]  # of the artifact that their shares were cut from
+    identity: dict[str, str]  # of the artifact their shares were taken from
     data_spec: schemas.DataSpec
 
     @property
@@ -46,14 +46,14 @@ class RunSpec:
     seed: int
     data: Artifact | RemoteData
     latents: Artifact | None
-    run: str | None = None  # key of the clients' models on their own disks, for an engine that keeps them there
+    run: str | None = None  # key of the models on the clients' disks, for an engine that keeps them there
 
     @property
     def sources(self) -> dict[str, Artifact | RemoteData]:
         return {"data": self.data} | ({"latents": self.latents} if self.latents else {})
 
     def facts(self) -> dict[str, Any]:
-        """What is needed to make this spec again, JSON-able."""
+        """What is needed to rebuild this spec, JSON-able."""
         own = replace(self.settings, algorithm=(self.algorithm.name,), seeds=(self.seed,))
         federation: dict[str, Any] = {"run": self.run}
         if isinstance(self.data, RemoteData):
@@ -99,7 +99,7 @@ def planned(
 
 @understood("What the run tells of itself")
 def planned_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any]) -> RunSpec:
-    """The spec of an earlier run; UserError if its sources are gone or are not what they were."""
+    """The spec of an earlier run; UserError if its sources are missing or have changed."""
     said = (*facts["settings"].values(), *facts["hyper"].values(), facts["algorithm"])
     own = plugins.parts(*(text for text in said if type(text) is str))
     for name, value in changes.items():
@@ -121,7 +121,7 @@ def planned_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, 
 
 
 def remote_data(facts: Mapping[str, Any]) -> RemoteData | None:
-    """The data of a run whose clients are other machines."""
+    """The data of a run whose clients are on other machines."""
     federation = facts.get("federation", {})
     if "census" not in federation:
         return None
@@ -130,7 +130,7 @@ def remote_data(facts: Mapping[str, Any]) -> RemoteData | None:
 
 
 def run_name(spec: RunSpec, name: str | None) -> str:
-    """The name asked for if the command makes one run, else one that tells its runs apart."""
+    """`name` if the command makes a single run, else a name that tells its runs apart."""
     single = len(spec.settings.algorithm) == len(spec.settings.seeds) == 1
     if name and single:
         return checked_name(name)

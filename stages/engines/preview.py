@@ -1,4 +1,4 @@
-"""What a run would be: its shapes and the size of its messages, found by one batch through every architecture."""
+"""What a run would be: shapes and message sizes, found by passing one batch through every architecture."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import torch
 from stages.algorithms.common.records import cost
 from stages.engines import clients, rounds
 from stages.engines.assembly import assemble
-from stages.engines.federation import ClientData, Federation
+from stages.engines.checkpoint import predicting
+from stages.engines.federation import ClientData, Federation, State
 from stages.engines.local import in_process
-from stages.engines.plan import RunSpec
+from stages.engines.plan import RunSpec, data_spec_of
 from stages.models import split
 
 
 def preview(spec: RunSpec) -> dict[str, Any]:
-    """Shapes and parameters of every architecture, and the floats of a round in which everyone takes part."""
+    """Shapes and parameters of every architecture, and the floats of a round with all clients."""
     federation, state = assemble(spec)
     names = split.architectures(spec.settings.models, len(state.clients))
     shape = tuple(federation.shares["train"][0].images.shape[1:])
@@ -35,7 +36,18 @@ def preview(spec: RunSpec) -> dict[str, Any]:
         rounds.play_round(small, state, pool)
     up = int(state.history.last("rounds/upload_floats").sum())
     down = cost(state.download)[0] * len(state.clients)
-    return spec.facts() | {"architectures": rows, "upload_floats_per_round": up, "download_floats_per_round": down}
+    return spec.facts() | {
+        "architectures": rows, "upload_floats_per_round": up, "download_floats_per_round": down,
+        "weights_bytes": kept_bytes(spec, state),
+    }  # fmt: skip
+
+
+def kept_bytes(spec: RunSpec, state: State) -> dict[str, int]:
+    """Bytes of the weights that the run keeps, by the round they are of; those selected, if it is not the last."""
+    size = sum(tensor.nbytes for tensor in predicting(state).values())
+    validated = any(data_spec_of(spec.data).sizes["validation"])
+    kept = {"last": True, "selected": validated} if spec.settings.keep == "both" else {spec.settings.keep: True}
+    return {name: size for name, is_kept in kept.items() if is_kept}
 
 
 def one_image_per_class(federation: Federation) -> Federation:
