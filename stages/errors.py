@@ -5,13 +5,39 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # of PyTorch, on a GPU and on a CPU
+
 
 class UserError(Exception):
     """Bad input or an unusable artifact. The message is one or two sentences; the terminal exits with 2."""
 
 
+class Failed(UserError):
+    """A run that stopped at a fault; what it had done is kept as `ref`, and it can be tried again."""
+
+    def __init__(self, message: str, ref: object):
+        super().__init__(message)
+        self.ref = ref
+
+
 class Interrupted(Exception):
     """The user asked to stop. The message says where it stopped and how to continue."""
+
+
+def sentence(error: BaseException) -> str:
+    """What to tell of an error, whatever it is."""
+    said = printable(str(error))
+    if isinstance(error, (UserError, Interrupted)):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "Stopped at once; the same command continues from the last checkpoint."
+    if isinstance(error, SystemExit):  # no code of ours does
+        return f"Code that the command loaded ended the program (exit code {error.code})."
+    if isinstance(error, MemoryError) or any(sign in said.lower() for sign in OUT_OF_MEMORY):
+        return f"Memory ran out ({said or 'there is no more'}); choose smaller settings."
+    if isinstance(error, OSError):
+        return f"The system refuses {error.filename or 'that'} ({error.strerror or error})."
+    return f"fedktl failed ({type(error).__name__}: {said}); this is our fault."
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

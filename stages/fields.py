@@ -6,10 +6,12 @@ Standard library only: `fedktl --help` imports this module and nothing heavy.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self, TypeVar
@@ -20,6 +22,7 @@ T = TypeVar("T")
 MOST = 1_000_000  # limit of a number unless its field says otherwise; a larger one is a typing error
 WIDEST = 65_536  # of a layer
 LARGEST_SEED = 2**63 - 1
+LONGEST_RANGE = 10_000
 
 
 def setting(
@@ -121,11 +124,47 @@ class Settings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+def product(kind: type[Settings], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every choice from values some of which are several: a list, or text with commas; UserError for an empty one.
+
+    >>> product(Settings, {"mu": "1,10", "lambda": 2, "etf": [True, False]})[1]
+    {'mu': '1', 'lambda': 2, 'etf': False}
+    """
+    hints = typing.get_type_hints(kind)
+    lists = {
+        key(f) for f in dataclasses.fields(kind) if typing.get_origin(hints[f.name]) is tuple
+    }  # one list, one value
+
+    def each(name: str, value: Any) -> list[Any]:
+        if name in lists or not (isinstance(value, (list, tuple)) or (isinstance(value, str) and "," in value)):
+            return [value]
+        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+        if not parts or "" in parts:
+            raise UserError(f"{name} has an empty value among those to run; give values separated by single commas.")
+        return parts
+
+    choices = itertools.product(*(each(name, value) for name, value in values.items()))
+    return [dict(zip(values, choice, strict=True)) for choice in choices]
+
+
 def said(number: float) -> str:
     """A number of any size, for a sentence."""
     if isinstance(number, int):
         return f"{number:,}" if abs(number) < 10**24 else f"{Decimal(number):.3e}"
     return f"{number:,.9g}"
+
+
+def spread(name: str, value: Any) -> Iterable[Any]:
+    """The whole numbers of a range like 0-4, or the one value that is none."""
+    ends = re.fullmatch(r"(\d{1,19})\s*-\s*(\d{1,19})", value) if isinstance(value, str) else None
+    if not ends:
+        return [value]
+    first, last = int(ends[1]), int(ends[2])
+    if first > last:
+        raise UserError(f"{name}: the range {value} runs backwards; write {last}-{first}.")
+    if last - first >= LONGEST_RANGE:
+        raise UserError(f"{name}: the range {value} has more than {LONGEST_RANGE:,} numbers.")
+    return range(first, last + 1)
 
 
 def converted(name: str, value: Any, wanted: Any) -> Any:
@@ -137,9 +176,11 @@ def converted(name: str, value: Any, wanted: Any) -> Any:
     if typing.get_origin(wanted) is tuple:
         parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
         stripped = [part.strip() if isinstance(part, str) else part for part in parts]
-        if isinstance(value, str):
-            stripped = [part for part in stripped if part]
-        return tuple(converted(name, part, typing.get_args(wanted)[0]) for part in stripped)
+        if isinstance(value, str) and not any(stripped):
+            return ()
+        kind = typing.get_args(wanted)[0]
+        each = [one for part in stripped for one in (spread(name, part) if kind is int else [part])]
+        return tuple(converted(name, one, kind) for one in each)
     if wanted is bool:
         words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
         answer = value if isinstance(value, bool) else words.get(str(value).lower())

@@ -271,7 +271,7 @@ class Train(Settings):
         "tensorboard=FOLDER; repeatable.", panel="Rounds", affects=False,
     )  # fmt: skip
     seeds: tuple[int, ...] = setting(
-        (0,), "Seeds, separated by commas: a run each.", low=0, high=LARGEST_SEED, also=("--seed",)
+        (0,), "Seeds, a run each: separated by commas, ranges as in 0-4.", low=0, high=LARGEST_SEED, also=("--seed",)
     )
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,17 @@ from stages.artifacts.refs import FOLDERS, Ref
 from stages.artifacts.store import Store
 from stages.errors import UserError
 
+FAILURE = "failure.json"
+LOOK = 0.2  # seconds that somebody may hold a lock who only looks whether it is free
 CHECKPOINT = re.compile(r"checkpoint-([0-9]{6,})-([0-9a-f]{16})\.safetensors")
+
+
+class Busy(UserError):
+    """Another process is working on it."""
+
+
+class Taken(Exception):
+    """Another process was first."""
 
 
 @dataclass
@@ -38,28 +49,47 @@ class Partial:
     _lock: FileLock
 
     @classmethod
-    def begin(cls, store: Store, kind: str, name: str, facts: Mapping[str, Any]) -> Partial:
-        """Reserve the next version of `kind/name`."""
+    def begin(
+        cls, store: Store, kind: str, name: str, facts: Mapping[str, Any], taken: Callable[[], bool] = lambda: False
+    ) -> Partial:
+        """Reserve the next version of `kind/name`. Raises Taken if, with the name locked, it is `taken`."""
         folder = store.folder(kind, name)
         with store.writable(folder), name_lock(folder):
+            if taken():
+                raise Taken
             version = next_version(folder)
             path = folder / f"v{version}.partial"
             path.mkdir()
-            lock = _locked(path)
-            _replace(path / "run.json", lambda file: file.write_text(_sealed(dict(facts))))
-        return cls(Ref(name, version, kind), path, dict(facts), lock)
+            begun = cls(Ref(name, version, kind), path, {}, _locked(path))
+            begun.record(facts)
+        return begun
 
     @classmethod
     def reopen(cls, path: Path) -> Partial:
-        """Resume unfinished work; UserError if another process is working on it or its facts can't be read."""
+        """Resume unfinished work. Raises Busy if another process is working on it, UserError if its facts can't be read."""
         lock = _locked(path)
         try:
-            facts = foreign.parsed(path / "run.json", "the facts of unfinished work", _unsealed)
+            found = facts(path)
         except UserError:
             lock.release()
-            raise seal.damaged(path / "run.json", "is missing or damaged") from None
+            raise
         kind = next(kind for kind, folder in FOLDERS.items() if folder == path.parent.parent.name)
-        return cls(Ref(path.parent.name, int(path.stem[1:]), kind), path, facts, lock)
+        return cls(Ref(path.parent.name, int(path.stem[1:]), kind), path, found, lock)
+
+    def record(self, facts: Mapping[str, Any]) -> None:
+        """Write down what this is, as it goes on from here: an earlier failure is forgotten."""
+        self.facts = dict(facts)
+        _replace(self.path / "run.json", lambda file: file.write_text(_sealed(self.facts)))
+        (self.path / FAILURE).unlink(missing_ok=True)
+
+    def fail(self, sentence: str) -> None:
+        """Write down why the work stopped."""
+        why = {
+            "sentence": sentence,
+            "rounds": progress(self.path),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        _replace(self.path / FAILURE, lambda file: file.write_text(_sealed(why)))
 
     def save(self, number: int, write: Callable[[Path], None], alone: bool = True) -> Path:
         """Add a checkpoint by one rename; if it is to stand `alone`, delete the earlier ones. Its name carries its digest.
@@ -116,6 +146,22 @@ def find_unfinished(store: Store, ref: Ref, kind: str = "run") -> Path | None:
     return numbers.get(ref.version or newest or 0)
 
 
+def facts(path: Path) -> dict[str, Any]:
+    """What unfinished work says of itself, whoever is on it; UserError if that is missing or damaged."""
+    try:
+        return foreign.parsed(path / "run.json", "the facts of unfinished work", _unsealed)
+    except UserError:
+        raise seal.damaged(path / "run.json", "is missing or damaged") from None
+
+
+def failure(path: Path) -> dict[str, Any] | None:
+    """Why the work stopped: `sentence`, `rounds` done by then, `time`; None if it did not fail."""
+    try:
+        return foreign.parsed(path / FAILURE, "why the work failed", _unsealed)
+    except UserError:  # a note without which the work goes on as well
+        return None
+
+
 def checkpoints(path: Path) -> dict[int, Path]:
     """The checkpoint files in a folder, by number, ascending."""
     return dict(_saved(path))
@@ -136,9 +182,9 @@ def _locked(path: Path) -> FileLock:
     lock = FileLock(path / "lock")
     try:
         path.stat()  # FileLock would create the folder
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOOK)
     except Timeout:
-        raise UserError(f"Another process is working on {path}; wait for it, or stop it.") from None
+        raise Busy(f"Another process is working on {path}; wait for it, or stop it.") from None
     except OSError as error:
         raise UserError(
             f"{path} can't be locked ({error.strerror}); resuming needs permission to write there."

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from stages.errors import UserError, unknown
 
 FOLDERS = {"data": "data", "latents": "latents", "run": "runs", "report": "reports"}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LONGEST = 100  # characters of a name
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST - 1}}}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from stages.artifacts.store import Artifact, Store
 from stages.engines.federation import Federation, State
 from stages.engines.growing import Growing, worthwhile
 from stages.engines.local import in_process
-from stages.engines.plan import RemoteData, RunSpec
+from stages.engines.plan import RemoteData, RunSpec, source
 from stages.engines.rounds import ClientPool
 from stages.engines.workers import Workers
 from stages.errors import UserError
@@ -37,7 +37,7 @@ class Local:
         self._observer = observer
 
     def data(self, store: Store, settings: Train) -> Artifact:
-        return store.open(settings.data, "data") if settings.data else store.newest("data")
+        return source(store, "data", settings.data)
 
     def pool(self, spec: RunSpec, federation: Federation, state: State) -> ClientPool:
         """UserError if the clients can't be divided among processes."""

@@ -150,7 +150,8 @@ class Workers:
 
 def work(pipe: connection.Connection, memory: SharedMemory) -> None:
     """What a worker process runs: job after job, until the pipe is closed or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the parent handles them
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=die_with_parent, daemon=True).start()
     federation, states = memory.load()
     set_up(federation.settings)

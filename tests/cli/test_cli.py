@@ -213,7 +213,7 @@ def test_help_imports_nothing_heavy():
 def test_piped_output_is_plain_and_progress_stays_away(toy_store):
     done = program("--store", str(toy_store.root), "train", "--rounds", "1", *TINY, FORCE_COLOR="")
     assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
-    assert done.stderr == ""
+    assert done.stderr == "Training on data toy@v1 and latents bank@v1, the newest.\n"
 
 
 def test_verbose_tells_every_round_on_standard_error(toy_store):
@@ -230,12 +230,12 @@ def test_interrupted_leaves_a_resumable_run_and_exit_code_130(store):
     )  # fmt: skip
     assert child.stderr is not None
     try:
-        assert "1/100000" in child.stderr.readline()
+        assert "data toy@v1" in child.stderr.readline() and "1/100000" in child.stderr.readline()
         child.send_signal(signal.SIGINT)
         assert child.wait(timeout=30) == 130
     finally:
         child.kill()
-    assert "--resume long@v1 --models tests.helpers.toys:tiny" in child.stderr.read()
+    assert "Stopped long@v1 after round" in child.stderr.read()
     listed = run(store, "artifacts", "list").stdout
     done = int(re.search(r"unfinished, (\d+) rounds", listed)[1])
     resumed = ["train", "--resume", "long", "--models", "tests.helpers.toys:tiny", "--rounds", str(done + 2), "--json"]

@@ -14,7 +14,7 @@ from stages.engines.flower.disk import Disk
 from stages.engines.flower.link import Link
 from stages.engines.flower.pool import FlowerClients, NodeRegistry, require_nodes, wait_for_nodes
 from stages.engines.flower.simulation import simulated
-from stages.engines.plan import RemoteData, RunSpec, data_spec_of
+from stages.engines.plan import RemoteData, RunSpec, data_spec_of, source
 from stages.observer import Observer
 from stages.settings import Train
 
@@ -28,7 +28,7 @@ class Simulated:
         self.observer = observer
 
     def data(self, store: Store, settings: Train) -> Artifact:
-        return store.open(settings.data, "data") if settings.data else store.newest("data")
+        return source(store, "data", settings.data)
 
     def pool(self, spec: RunSpec, federation: Federation, state: State) -> FlowerClients:
         assert isinstance(spec.data, Artifact) and spec.run
