@@ -11,6 +11,7 @@ import pytest
 import stages
 from stages.artifacts import seal
 from stages.artifacts.partial import unfinished
+from stages.artifacts.store import Store
 from tests.helpers.kill_driver import HYPER, PLAN, STAGES
 from tests.helpers.toy_runs import assert_same, numbers
 
@@ -35,3 +36,23 @@ def test_killed_at_random_moments(toy_store, kills):
         assert toy_store.versions(kind, "killed")
     assert not unfinished(toy_store)  # killed, resumed, killed again ... and still the run in one go
     assert_same(numbers(finished), numbers(toy_store.open("killed", "run")))
+
+
+@pytest.mark.parametrize(("seeds", "kills"), [("0", 3), pytest.param("0-3", 50, marks=pytest.mark.slow)])
+def test_a_study_ended_at_random_moments_and_repeated_equals_one_that_was_not(tmp_path, seeds, kills):
+    command = [sys.executable, "-m", "tests.helpers.study_driver", str(tmp_path), seeds, str(kills)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr
+    undisturbed, *disturbed = (Store(root) for root in json.loads(done.stdout))
+    wanted = list(undisturbed.refs("run"))
+    assert len(wanted) == (12 if seeds == "0-3" else 3) and disturbed
+    for store in disturbed:
+        assert list(store.refs("run")) == wanted and not unfinished(store)  # each once
+        for ref in wanted:
+            assert_same(numbers(undisturbed.open(ref)), numbers(store.open(ref, thorough=True)))
