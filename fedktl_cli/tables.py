@@ -14,6 +14,7 @@ from fedktl_cli.terminal import safe
 from stages.artifacts.schemas import SPLITS, Data, Run
 from stages.reporting import formats, numbers, paper
 from stages.reporting.numbers import count
+from stages.reporting.rows import label
 from stages.reporting.scores import best_on_test, last
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def report(rows: Sequence[dict[str, Any]]) -> Group:
     blocks: list[Any] = []
     for setting in dict.fromkeys((row["data"], row["models"]) for row in rows):
         own = [row for row in rows if (row["data"], row["models"]) == setting]
-        names = [formats.label(row["algorithm"], row["variant"]) for row in own]
+        names = [label(row["algorithm"], row["variant"]) for row in own]
         scores = [[name, *_scores(row)] for name, row in zip(names, own, strict=True)]
         phases = [
             phase

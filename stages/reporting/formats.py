@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stages.reporting.numbers import count, memory, seconds, size
-from stages.reporting.rows import label as label
+from stages.reporting.rows import label
 
 Row = dict[str, Any]
 
