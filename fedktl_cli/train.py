@@ -88,10 +88,10 @@ def train(
 def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
     """Tell what became of every run; the exit code says it, too."""
     from fedktl_cli import tables
-    from stages.artifacts.schemas import read
+    from stages.artifacts.schemas import read_run
     from stages.train import ELSEWHERE, FAILED, STOPPED, WAITING
 
-    runs = [read(outcome.artifact) if outcome.artifact else None for outcome in outcomes]
+    runs = [read_run(outcome.artifact) if outcome.artifact else None for outcome in outcomes]
     if as_json:
         pairs = zip(outcomes, runs, strict=True)
         terminal.json({"runs": [

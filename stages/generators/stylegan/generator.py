@@ -15,8 +15,8 @@ from stages.errors import UserError, unknown
 from stages.generators.precision import dtype, resolved
 from stages.generators.stylegan import checkpoint
 from stages.generators.stylegan.checkpoint import Checkpoint
+from stages.settings import IMAGE_RANGES
 
-IMAGE_RANGES = ("sound", "reference")
 AT_ONCE = 1 << 27  # numbers in the largest activation of a batch; 512 MB in float32
 
 
