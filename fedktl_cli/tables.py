@@ -10,9 +10,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fedktl_cli.terminal import amount, lasting, safe
+from fedktl_cli.terminal import safe
 from stages.artifacts.schemas import SPLITS, Data, Run
-from stages.reporting import formats, paper
+from stages.reporting import formats, numbers, paper
+from stages.reporting.numbers import count
+from stages.reporting.rows import label
 from stages.reporting.scores import best_on_test, last
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def study(outcomes: Sequence[Outcome], found: Sequence[Run | None]) -> Table:
             up, down = run.upload_floats.sum(1).mean(), run.download_floats.sum(1).mean()
             row += [
                 str(len(run.joined)), f"{last(run):.2f}", f"{best_on_test(run):.2f}",
-                amount(float(up)), amount(float(down)), f"{sum(s.mean() for s in run.seconds.values()):.2f}",
+                count(float(up)), count(float(down)), f"{sum(s.mean() for s in run.seconds.values()):.2f}",
             ]  # fmt: skip
         rows.append(row)
     columns = ["run", "", "rounds", "last %", "best %", "floats up", "down", "s/round"]
@@ -78,7 +80,7 @@ def report(rows: Sequence[dict[str, Any]]) -> Group:
     blocks: list[Any] = []
     for setting in dict.fromkeys((row["data"], row["models"]) for row in rows):
         own = [row for row in rows if (row["data"], row["models"]) == setting]
-        names = [formats.label(row["algorithm"], row["variant"]) for row in own]
+        names = [label(row["algorithm"], row["variant"]) for row in own]
         scores = [[name, *_scores(row)] for name, row in zip(names, own, strict=True)]
         phases = [
             phase
@@ -108,7 +110,7 @@ def report(rows: Sequence[dict[str, Any]]) -> Group:
 
 def _scores(row: dict[str, Any]) -> list[str]:
     accuracies = [formats.accuracy(row[name]) for name in ("last", "validation_selected", "best_on_test")]
-    traffic = [amount(row[f"{way}_floats_per_round"]) for way in ("upload", "download")]
+    traffic = [count(row[f"{way}_floats_per_round"]) for way in ("upload", "download")]
     return [str(len(row["runs"])), str(row["rounds"]), *accuracies, f"{row['worst_client']:.2f}", *traffic]
 
 
@@ -146,7 +148,7 @@ def previews(found: Sequence[dict[str, Any]]) -> Group:
     if len(found) > 1:
         there = f" ({len(found) - len(missing)} there already)" * (len(missing) < len(found))
         time, disk = sum(one["seconds"] for one in missing), sum(one["disk"] for one in missing)
-        blocks += [Text(f"{len(found)} runs{there}: {lasting(time)} in all, {formats.size(disk)} of disk.")]
+        blocks += [Text(f"{len(found)} runs{there}: {numbers.duration(time)} in all, {numbers.size(disk)} of disk.")]
     first = found[0]
     sources = {role: identity["ref"] for one in found for role, identity in one["made_from"].items()}
     settings = {**first["settings"], **sources}
@@ -159,7 +161,7 @@ def previews(found: Sequence[dict[str, Any]]) -> Group:
     ):
         settings.pop(name, None)
     kept = (
-        f"Weights kept: {_kept(first['weights_bytes'])}. On disk while it goes on: {formats.size(first['most_disk'])}."
+        f"Weights kept: {_kept(first['weights_bytes'])}. On disk while it goes on: {numbers.size(first['most_disk'])}."
     )
     said = "  ".join(f"{name}={_value(value)}" for name, value in settings.items())
     return Group(*blocks, Text(kept), Text(safe(said), style="dim"))
@@ -178,10 +180,10 @@ def _cost(runs: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], on_gp
     one, missing = runs[0], [run for run in runs if not run["there"]]
     return [
         " ".join([one["algorithm"], *(f"{name}={_value(one['hyper'][name])}" for name in _varied(one, found))]),
-        str(len(runs)), f"{one['seconds_per_round']:.2f}", lasting(sum(run["seconds"] for run in missing)),
-        formats.memory(one["host_memory"]), *[formats.memory(one["device_memory"])] * on_gpu,
-        formats.size(sum(run["disk"] for run in missing)),
-        amount(one["upload_floats_per_round"]), amount(one["download_floats_per_round"]),
+        str(len(runs)), f"{one['seconds_per_round']:.2f}", numbers.duration(sum(run["seconds"] for run in missing)),
+        numbers.memory(one["host_memory"]), *[numbers.memory(one["device_memory"])] * on_gpu,
+        numbers.size(sum(run["disk"] for run in missing)),
+        count(one["upload_floats_per_round"]), count(one["download_floats_per_round"]),
     ]  # fmt: skip
 
 
@@ -194,7 +196,7 @@ def _varied(one: dict[str, Any], found: Sequence[dict[str, Any]]) -> list[str]:
 def _kept(sizes: dict[str, int]) -> str:
     """`1.2 MB of the last round, 1.2 MB of the selected one`; of the latter only where they differ."""
     rounds = {"last": "of the last round", "selected": "of the round selected on validation"}
-    parts = [f"{formats.size(size)} {rounds[name]}" for name, size in sizes.items()]
+    parts = [f"{numbers.size(size)} {rounds[name]}" for name, size in sizes.items()]
     return ", ".join(parts) + (", if it is another" if len(parts) > 1 else "")
 
 
