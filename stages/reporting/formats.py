@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stages.reporting.rows import label
+from stages.reporting.rows import label as label
 
 Row = dict[str, Any]
 
