@@ -58,21 +58,21 @@ def label_heat_map(data: Data, width: int) -> Table:
 
 
 def study(outcomes: Sequence[Outcome], found: Sequence[Run | None]) -> Table:
-    """One line per run: what became of it, where its accuracy went and what it sent."""
+    """One line per run: where its accuracy went and what it sent; or, if not all were made now, what became of each."""
+    mixed = any(outcome.state != "done" for outcome in outcomes)
     rows = []
     for outcome, run in zip(outcomes, found, strict=True):
-        row = [outcome.ref or outcome.name, outcome.state]
+        row = [outcome.ref or outcome.name, *[outcome.state] * mixed]
         if run is not None:
-            up, down = run.upload_floats.sum(1).mean(), run.download_floats.sum(1).mean()
+            floats = [count(float(sent.sum(1).mean())) for sent in (run.upload_floats, run.download_floats)]
             row += [
-                str(len(run.joined)), f"{last(run):.2f}", f"{best_on_test(run):.2f}",
-                count(float(up)), count(float(down)), f"{sum(s.mean() for s in run.seconds.values()):.2f}",
+                str(len(run.joined)), f"{last(run):.2f}", f"{best_on_test(run):.2f}", *(floats if not mixed else []),
+                f"{sum(s.mean() for s in run.seconds.values()):.2f}",
             ]  # fmt: skip
         rows.append(row)
-    columns = ["run", "", "rounds", "last %", "best %", "floats up", "down", "s/round"]
-    if {outcome.state for outcome in outcomes} == {"done"}:
-        columns, rows = columns[:1] + columns[2:], [row[:1] + row[2:] for row in rows]
-    return plain(columns, rows, left=len(columns) - 6)
+    traffic = [] if mixed else ["floats up", "down"]
+    columns = ["run", *[""] * mixed, "rounds", "last %", "best %", *traffic, "s/round"]
+    return plain(columns, rows, left=1 + mixed)
 
 
 def report(rows: Sequence[dict[str, Any]]) -> Group:
