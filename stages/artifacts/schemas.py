@@ -79,6 +79,7 @@ class Run:
     test_samples: np.ndarray  # int64 [K], weights of the clients in a mean accuracy, likewise the next
     validation_samples: np.ndarray
     test_auc: np.ndarray  # float64 [E, K], micro-averaged, in [0, 1]; NaN where it was not measured
+    test_confusion: np.ndarray | None  # int64 [C, C]: at the last evaluation, by class and by the label it got
     joined: np.ndarray  # bool [R, K]
     uploaded: np.ndarray  # bool [R, K]
     upload_floats: np.ndarray  # int64 [R, K], likewise the next three
@@ -205,7 +206,7 @@ def read_facts(artifact: Artifact) -> dict[str, Any]:
 
 
 def read_run(artifact: Artifact) -> Run:
-    sizes = {"3": 3}
+    sizes = {"1": 1, "3": 3}
 
     def array(name: str, dtype: str, axes: Iterable[str]) -> np.ndarray:
         return _typed(artifact, name, dtype, tuple(axes), sizes)
@@ -217,12 +218,14 @@ def read_run(artifact: Artifact) -> Run:
     if not all(sizes[axis] for axis in "ERK"):
         raise UserError(f"{artifact.path} holds no round of any client; make it again.")
     auc = "test_auc" in artifact.names("rounds")
+    confusion = "test_confusion" in artifact.names("rounds")
     late = "simulated_seconds" in artifact.names("rounds")
     faults = "missing" in artifact.names("faults")
     wire = [name for name in artifact.names("rounds") if name.startswith("wire_")]
     return Run(
         artifact, **rounds,
         test_auc=array("rounds/test_auc", "float64", "EK") if auc else np.nan * rounds["test_accuracy"],
+        test_confusion=array("rounds/test_confusion", "int64", ("1", "classes", "classes"))[0] if confusion else None,
         simulated_seconds=array("rounds/simulated_seconds", "float64", "RK") if late else 0.0 * rounds["joined"],
         seconds=arrays("seconds", "R"), client_metrics=arrays("client_metrics", "RK"),
         server_metrics=arrays("server_metrics", "R"), pair_rounds=array("pairs/rounds", "int64", "P"),

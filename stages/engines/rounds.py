@@ -36,7 +36,8 @@ class ClientPool(Protocol):
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
         """By split (test, validation), how many images each client labels rightly after `rounds`, and `test_auc`.
 
-        int64 [clients], -1 for a client that is missing; float64 [clients], NaN for one.
+        int64 [clients], -1 for a client that is missing; float64 [clients], NaN for one. `test_confusion`, int64
+        [clients, C, C], is left out where the clients are elsewhere.
         """
 
     def traffic(self) -> Mapping[str, list[int]]:
@@ -165,6 +166,8 @@ def evaluate(federation: Federation, state: State, pool: ClientPool) -> None:
             state.history.add(f"rounds/{split}_accuracy", correct / federation.sizes[split])  # no images: NaN
         place = len(state.history["rounds/evaluated"]) - 1  # earlier ones may come from a run that had no AUC
         state.history.add_at(place, "rounds/test_auc", measured["test_auc"])
+        confusion = measured.get("test_confusion")
+        state.history.replace("rounds/test_confusion", None if confusion is None else confusion.sum(0))
         memory.give_back()
 
 
