@@ -37,18 +37,21 @@ def setting(
     empty: bool = False,
     own: bool = False,
     affects: bool = True,
+    resumable: bool | None = None,
     source: str = "",
 ) -> T:
     """A dataclass field with its meaning.
 
     `low`/`high` are inclusive bounds, `above` an exclusive one; `off` is the name of the option that
     switches a flag off, `also` are other spellings of the option; `none` is the word for None, which an empty text, where
-    `empty` allows it, is not; with `own` a user's `package.module:name` is a choice too; `affects` says whether a result depends on it, but for the last digits that another device
-    computes; `source` where the default comes from.
+    `empty` allows it, is not; with `own` a user's `package.module:name` is a choice too; `affects` says whether a result
+    depends on it, except for the last digits that another device computes; `resumable` whether it may change when a run
+    goes on (by default, if no result depends on it); `source` where the default comes from.
     """
+    resumable = not affects if resumable is None else resumable
     metadata = dict(
         help=help, panel=panel, choices=choices, low=low, high=high, above=above, off=off, also=also, none=none,
-        empty=empty, own=own, affects=affects, source=source,
+        empty=empty, own=own, affects=affects, resumable=resumable, source=source,
     )  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)  # type: ignore[return-value]
 
@@ -56,6 +59,12 @@ def setting(
 def key(field: dataclasses.Field[Any]) -> str:
     """The name a user writes for a field: `lambda_` is lambda."""
     return field.name.rstrip("_")
+
+
+def names(settings: type[Settings], **said: object) -> tuple[str, ...]:
+    """The fields that say so of themselves, under the names a user writes: `names(Train, affects=False)`."""
+    fields = dataclasses.fields(settings)
+    return tuple(key(field) for field in fields if all(field.metadata[fact] == is_ for fact, is_ in said.items()))
 
 
 @dataclass(frozen=True)

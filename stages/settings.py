@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stages.fields import LARGEST_SEED, MOST, WIDEST, Settings, key, setting
+from stages.fields import LARGEST_SEED, MOST, WIDEST, Settings, key, names, setting
 
 __all__ = [
     "LARGEST_SEED",
@@ -21,6 +21,7 @@ __all__ = [
     "Train",
     "TrainGenerator",
     "key",
+    "names",
     "setting",
 ]
 
@@ -155,7 +156,7 @@ class Train(Settings):
         panel="What",
     )  # fmt: skip
     feature_dim: int = setting(512, "Width of every client's feature.", panel="What", low=1, high=WIDEST)
-    rounds: int = setting(100, "Rounds of federation.", panel="Training", low=1)
+    rounds: int = setting(100, "Rounds of federation.", panel="Training", low=1, resumable=True)
     batch_size: int = setting(10, "Images per step of local training.", panel="Training", low=1)
     lr: float = setting(0.01, "Learning rate of the clients' SGD.", panel="Training", above=0)
     local_epochs: int = setting(1, "Passes over a client's data per round.", panel="Training", low=1)
@@ -196,7 +197,7 @@ class Train(Settings):
     pairs_per_class: int = setting(1, "Pairs of each class from the bank; all are downloaded.", panel="Pairs", low=1)
     generator: str | None = setting(
         None, "Allow live pairs from this package.module:factory, the one that made the bank.",
-        panel="Pairs", affects=False,
+        panel="Pairs", affects=False, resumable=False,
     )  # fmt: skip
     weights: str | None = setting(
         None, "Where the bank's generator lies now, for live pairs; default: where it lay then.",
@@ -204,7 +205,7 @@ class Train(Settings):
     )  # fmt: skip
     engine: str = setting(
         "local", "Clients in this process, or over Flower: simulated over Ray, or with --federation real ones.",
-        panel="Engine", choices=("local", "flower"), affects=False,
+        panel="Engine", choices=("local", "flower"), affects=False, resumable=False,
     )  # fmt: skip
     federation: str | None = setting(
         None, "HOST:PORT of the SuperLink on this machine (fedktl federation up), which has its clients' data.",
@@ -228,7 +229,7 @@ class Train(Settings):
     eval_every: int = setting(1, "Rounds between evaluations.", panel="Rounds", low=1)
     patience: int = setting(
         0, "Stop after so many evaluations without a better accuracy (on validation, else on test); 0: never.",
-        panel="Rounds", low=0,
+        panel="Rounds", low=0, resumable=True,
     )  # fmt: skip
     checkpoint_every: int = setting(10, "Rounds between checkpoints.", panel="Rounds", low=1, affects=False)
     device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed", affects=False)

@@ -1,6 +1,5 @@
 """The train stage: plans, resuming, publishing, previews."""
 
-import dataclasses
 import importlib
 import json
 import re
@@ -17,7 +16,8 @@ from stages.engines.plan import RESUMABLE
 from stages.errors import Interrupted, UserError
 from stages.models import split
 from stages.observer import Observer
-from stages.settings import Train, key
+from stages.reporting.rows import IDLE
+from stages.settings import Train, names
 from tests.conftest import write_toy_data, write_toy_latents
 from tests.engines.test_local import CODE, QUICK
 
@@ -147,9 +147,11 @@ def test_a_finished_run_without_more_rounds_is_left_alone(toy_store):
         stages.resume(toy_store, "first", CODE)
 
 
-def test_what_may_change_on_resume_changes_no_result_but_how_long_it_goes():
-    idle = {key(field) for field in dataclasses.fields(Train) if not field.metadata["affects"]}
-    assert set(RESUMABLE) - idle == {"rounds", "patience"}
+def test_each_setting_says_once_whether_it_affects_results_and_may_change_on_resuming():
+    affecting, resumable = set(names(Train, affects=True)), set(names(Train, resumable=True))
+    assert affecting & resumable == {"rounds", "patience"}  # how long a run goes
+    assert set(names(Train)) - affecting - resumable == {"engine", "generator"}
+    assert set(RESUMABLE) == resumable and set(IDLE) == set(names(Train)) - affecting
 
 
 def test_only_a_few_settings_may_change_on_resume(toy_store):

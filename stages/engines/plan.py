@@ -14,12 +14,9 @@ from stages.artifacts.refs import Ref, checked_name
 from stages.artifacts.store import Artifact, Store
 from stages.errors import UserError, unknown
 from stages.foreign import understood
-from stages.settings import Settings, Train
+from stages.settings import Settings, Train, names
 
-RESUMABLE = (  # what may change when a run goes on
-    "rounds", "device", "workers", "in_flight", "offload", "checkpoint_every", "patience",
-    "federation", "root_certificates", "client_cpus", "client_gpus", "round_timeout", "min_clients",
-)  # fmt: skip
+RESUMABLE = names(Train, resumable=True)
 NAMING = (
     "algorithm",
     "models",

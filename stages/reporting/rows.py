@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ import numpy as np
 from stages.artifacts.schemas import Run
 from stages.errors import UserError
 from stages.reporting import scores
-from stages.settings import Train, key
+from stages.settings import Train, names
 
 TRAFFIC = ("upload_floats", "download_floats", "upload_bytes", "download_bytes")
 OWN = ("algorithm", "data", "latents", "models", "seeds")  # settings that the run's facts or seed say better
-IDLE = tuple(key(field) for field in dataclasses.fields(Train) if not field.metadata["affects"])
+IDLE = names(Train, affects=False)
 
 
 @dataclass(frozen=True)
