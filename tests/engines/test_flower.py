@@ -52,7 +52,7 @@ def over_flower(store, homes, algorithm="fedktl", grid=None, notes=None, **setti
 
 def assert_same_state(one, other):
     one, other = checkpoint.pack(one), checkpoint.pack(other)
-    assert {n for n in one if not n.startswith(APART)} == {n for n in other if not n.startswith(TIMED)}
+    assert {n for n in one if not n.startswith(APART)} == {n for n in other if not n.startswith(APART)}
     for name in one:
         if not name.startswith(APART):
             assert torch.equal(one[name].nan_to_num(), other[name].nan_to_num()), name

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from stages.errors import UserError
 from stages.reporting import formats
 
 ROW = {
@@ -25,9 +26,27 @@ CELLS = [
 
 
 def test_columns():
-    headers, cells = formats.columns([ROW])
-    assert cells == [CELLS]
-    assert headers[5:8] == ["Last (%)", "Validation-selected (%)", "Best on test (%)"]
+    headers, cells, words = formats.table([ROW])
+    assert cells == [CELLS] and words == 3
+    assert headers[5:8] == ["Last (%)", "Selected (%)", "Best on test (%)"]
+
+
+def test_columns_are_chosen_in_every_format():
+    chosen = ["algorithm", "up", "last"]
+    assert formats.table([ROW], chosen) == (["Algorithm", "Floats up/round", "Last (%)"], [["fedktl (mu=10)", "90.0k", "84.41 ± 0.13"]], 1)  # fmt: skip
+    fields = {"algorithm": "fedktl", "variant": "mu=10", "upload_floats_per_round": 90000.0, "last": ROW["last"]}
+    assert json.loads(formats.as_json([ROW], chosen)) == {"rows": [fields]}
+    assert (
+        formats.as_csv([ROW], chosen).splitlines()[0] == "algorithm,variant,upload_floats_per_round,last.mean,last.std"
+    )
+    assert formats.as_markdown([ROW], chosen).splitlines()[1] == "| --- | ---: | ---: |"
+    with pytest.raises(UserError, match="no column named 'lats'; did you mean last"):
+        formats.table([ROW], ["lats"])
+
+
+def test_rows_are_sorted_by_numbers_and_words():
+    orders = [formats.order(ROW, name) for name in ("algorithm", "seeds", "last", "selected", "seconds")]
+    assert orders == ["fedktl", 2, 84.414, None, 1.75]
 
 
 def test_json_gives_the_rows_back():
@@ -49,21 +68,6 @@ def test_markdown():
     assert len(lines) == 3
     parsed = [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", lines[2])[1:-1]]
     assert parsed == ["fedktl (a|b)", *CELLS[1:]]
-
-
-def test_latex():
-    lines = formats.as_latex([ROW]).splitlines()
-    assert lines[0] == r"\begin{tabular}{lll" + "r" * 13 + "}"
-    assert (lines[1], lines[3], lines[5], lines[6]) == (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}")
-    cells = lines[4].removesuffix(r" \\").split(" & ")
-    assert cells[1] == r"digits\_10@v1"
-    assert cells[5:8] == [r"$84.41 \pm 0.13$", "--", "85.00"]
-
-
-def test_latex_escapes_what_it_reserves():
-    assert formats.latex_escaped(r"50% & a_b {x} #1 $ ~ ^ \end") == (
-        r"50\% \& a\_b \{x\} \#1 \$ \textasciitilde{} \textasciicircum{} \textbackslash{}end"
-    )
 
 
 @pytest.mark.parametrize(

@@ -28,4 +28,4 @@ def test_the_command_tells_what_the_report_tells(tmp_path):
     train.report(Terminal, [run], True)
     assert said == [{"runs": [{"run": "a@v1", "accuracy": [50, 100, None]}]}]
     assert scores.best_on_test(read(run)) == 100 and np.isnan(scores.last(read(run)))
-    assert tables.runs([read(run)]).row_count == 1
+    assert len(tables.runs([read(run)]).rows) == 1
