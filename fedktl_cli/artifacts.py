@@ -78,7 +78,10 @@ def show(context: typer.Context, ref: Reference, json: Json = False) -> None:
 
 @app.command("verify")
 @guarded
-def verify(context: typer.Context, refs: Annotated[list[str] | None, typer.Argument(metavar="REF")] = None) -> None:
+def verify(
+    context: typer.Context,
+    refs: Annotated[list[str] | None, typer.Argument(help="Artifacts; default: all.", metavar="REF")] = None,
+) -> None:
     """Read every byte of artifacts (default: all) and compare the checksums.
 
     [dim]fedktl artifacts verify fedktl-digits-s0@v1[/]

@@ -34,7 +34,11 @@ def list_algorithms(context: typer.Context, json: Json = False) -> None:
 
 @algorithms.command("show")
 @guarded
-def show_algorithm(context: typer.Context, name: str, json: Json = False) -> None:
+def show_algorithm(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="An algorithm's name, or package.module:ALGORITHM.", metavar="NAME")],
+    json: Json = False,
+) -> None:
     """Explain each hyperparameter of an algorithm, with its default and source.
 
     [dim]fedktl algorithms show fedktl[/]
@@ -87,7 +91,7 @@ def list_models(context: typer.Context, json: Json = False) -> None:
 @guarded
 def show_model(
     context: typer.Context,
-    name: str,
+    name: Annotated[str, typer.Argument(help="A group, or architectures separated by commas.", metavar="NAME")],
     image_size: Annotated[
         int, typer.Option("--image-size", help="Side of the images, in pixels.", min=8, max=1024)
     ] = 32,

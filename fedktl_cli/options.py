@@ -5,15 +5,39 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+import typer.main
+from typer.core import TyperArgument
 
 from stages.errors import UserError
-from stages.settings import Settings, key
+from stages.settings import Generate, Prepare, Settings, Train, TrainGenerator, key
+
+
+class Argument(TyperArgument):
+    """An argument that keeps its help: Typer before 0.21 sets it first, and the constructor of Click 8.5 clears it."""
+
+    def __init__(self, *, help: str | None = None, **rest: Any):
+        super().__init__(help=help, **rest)
+        self.help = help
+
+
+vars(typer.main)["TyperArgument"] = Argument
+
+
+def flags(field: dataclasses.Field[Any]) -> tuple[str, str]:
+    """The option that gives a field, and for a field that is on or off the one that switches it off."""
+    name = key(field).replace("_", "-")
+    return f"--{name}", f"--{field.metadata['off'] or f'no-{name}'}" if isinstance(field.default, bool) else ""
+
+
+OPTIONS = {key(f): flags(f) for kind in (Prepare, Generate, Train, TrainGenerator) for f in dataclasses.fields(kind)}
+OPTIONS |= {name: (f"--{name}", "") for name in ("resume", "format", "client")}  # arguments of stages, no settings
 
 
 def with_settings(settings: type[Settings]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -43,22 +67,43 @@ def with_settings(settings: type[Settings]) -> Callable[[Callable[..., None]], C
     return decorate
 
 
+def as_options(message: str) -> str:
+    """A sentence of the library with the settings in it, `batch_size` or `pairs=live`, as the options that give them.
+
+    >>> as_options("Lower `batch_size`, or resume with `workers=1 merge=off`; `of` is no setting.")
+    'Lower --batch-size, or resume with --workers 1 --keep-splits; `of` is no setting.'
+    """
+    return re.sub(r"`(\w+(?:=\S+)?(?: \w+=\S+)*)`", lambda found: _options(found[1].split()) or found[0], message)
+
+
+def _options(settings: list[str]) -> str:
+    """Settings as options; nothing if one of them has none."""
+    words = []
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name not in OPTIONS:
+            return ""
+        on, off = OPTIONS[name]
+        words.append(f"{on} {value}" if value and not off else off if value == "off" else on)
+    return " ".join(words)
+
+
 def parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     """One field as a Typer option. Its default is None, so that what the user gave can be told from a default."""
-    name = key(field).replace("_", "-")
+    on, off = flags(field)
     plain = next(t for t in typing.get_args(hint) if t is not type(None)) if isinstance(hint, types.UnionType) else hint
-    flags, kind = [f"--{name}", *field.metadata["also"]], str if field.metadata["none"] else plain
-    if plain is bool:
-        flags = [f"--{name}/--{field.metadata['off'] or f'no-{name}'}"]
+    spellings, kind = [on, *field.metadata["also"]], str if field.metadata["none"] else plain
+    if off:
+        spellings = [f"{on}/{off}"]
     elif typing.get_origin(plain) is tuple:
         kind = list[str] if typing.get_args(plain)[0] is str else str
-    meaning = field.metadata["help"]
+    meaning = as_options(field.metadata["help"])
     if field.metadata["choices"]:
         meaning += f" One of: {', '.join(field.metadata['choices'])}."
     if default := shown(field.default):
         meaning += rf" [dim]\[default: {default}][/]"
     option = typer.Option(
-        *flags, help=meaning, show_default=False, rich_help_panel=field.metadata["panel"],
+        *spellings, help=meaning, show_default=False, rich_help_panel=field.metadata["panel"],
         metavar={int: "N", float: "X", bool: None}.get(plain, "TEXT"),
     )  # fmt: skip
     annotation = Annotated[kind | None, option]  # type: ignore[operator, valid-type]

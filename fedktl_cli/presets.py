@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from fedktl_cli.options import Json
@@ -29,7 +31,11 @@ def list_presets(context: typer.Context, json: Json = False) -> None:
 
 @app.command("show")
 @guarded
-def show_preset(context: typer.Context, name: str, json: Json = False) -> None:
+def show_preset(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A preset's name, or a TOML file.", metavar="NAME|FILE")],
+    json: Json = False,
+) -> None:
     """Show what a preset sets, with all that it extends, as a TOML file to start one's own from.
 
     [dim]fedktl presets show table1-cifar10-practical > mine.toml[/]

@@ -170,8 +170,16 @@ def preview(facts: dict[str, Any]) -> Group:
         Text(f"{facts['algorithm']}, seed {facts['seed']}, from {sources}", style="bold"),
         plain(["model", "clients", "parameters", "features", "projections"], rows),
         Text(f"Floats per round with every client: {up:,} up, {down:,} down."),
+        Text(f"Weights kept: {_kept(facts['weights_bytes'])}."),
         Text("  ".join(f"{name}={_value(value)}" for name, value in settings.items()), style="dim"),
     )
+
+
+def _kept(sizes: dict[str, int]) -> str:
+    """`1.2 MB of the last round, 1.2 MB of the selected one`; of the latter only where they differ."""
+    rounds = {"last": "of the last round", "selected": "of the round selected on validation"}
+    parts = [f"{formats.size(size)} {rounds[name]}" for name, size in sizes.items()]
+    return ", ".join(parts) + (", if it is another" if len(parts) > 1 else "")
 
 
 def _shape(sides: Sequence[int]) -> str:

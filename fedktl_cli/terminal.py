@@ -16,6 +16,7 @@ from typing import Any, ParamSpec
 
 import typer
 
+from fedktl_cli.options import as_options
 from fedktl_cli.streams import Forgiving, console, give_up
 from stages.artifacts.store import Store
 from stages.errors import Interrupted, UserError, printable
@@ -48,8 +49,8 @@ class Terminal:
             self.tell(message)
 
     def tell(self, message: str) -> None:
-        """A sentence that is never left out."""
-        self.err.print(safe(message), soft_wrap=True)
+        """A sentence that is never left out; what it says of settings, it says of options."""
+        self.err.print(safe(as_options(message)), soft_wrap=True)
 
     def show(self, renderable: Any) -> None:
         """A result for people."""

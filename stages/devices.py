@@ -65,7 +65,7 @@ def check_room(device: torch.device, data: int, models: Sequence[nn.Module], set
     if needed(in_flight, resident) <= room:
         return
     fitting = [count for count in range(in_flight, 0, -1) if needed(count, False) <= room]
-    advice = f"--offload on --in-flight {fitting[0]} would fit" if fitting else "use smaller models or --device cpu"
+    advice = f"`offload=on in_flight={fitting[0]}` would fit" if fitting else "use smaller models or `device=cpu`"
     raise UserError(
         f"This run takes about {needed(in_flight, resident) / 2**30:.1f} GiB on {device}, and {room / 2**30:.1f} GiB "
         f"are free; {advice}."

@@ -23,17 +23,17 @@ def export(artifact: Artifact, format: str | None, folder: Path, client: int | N
     """
     formats = [name for kind, name in WRITERS if kind == artifact.kind]
     if not formats:
-        raise UserError(f"A {artifact.kind} can't be exported; `fedktl report --format` writes its table.")
+        raise UserError(f"A {artifact.kind} can't be exported; write its table with a `format` of the report instead.")
     if format is None:
         format = "share" if artifact.kind == "data" and client is not None else "npz"
     if format not in formats:
         raise UserError(f"A {artifact.kind} artifact can be exported as {' or '.join(formats)}, not as '{format}'.")
     if client is not None and format not in ("safetensors", "share"):
         raise UserError(
-            "One client can be picked for a run's models (--format safetensors) and for data (--format share)."
+            "One client can be picked for a run's models (`format=safetensors`) and for data (`format=share`)."
         )
     if client is None and format == "share":
-        raise UserError("A share is one client's; say whose with --client.")
+        raise UserError("A share is one client's; say whose with `client`.")
     folder = folder.absolute()
     draft = folder.with_name(f".{uuid.uuid4().hex}")
     try:
@@ -144,7 +144,7 @@ def predicts(artifact: Artifact) -> str:
         return f"An image's label is {printable(str(rule))}, for x in float32 from -1 to 1 (bytes / 127.5 - 1)."
     return (
         "How this run labels images is not written in it, for an earlier fedktl made it: the largest of head(base(x)) may be "
-        "wrong. Go on with it for a round (fedktl train --resume) to have it written."
+        "wrong. Resume it for one more round to have it written."
     )
 
 

@@ -114,8 +114,8 @@ def render(partial: Partial, job: Job, observer: Observer) -> None:
     for rows in missing:
         if observer.stop_requested():
             raise Interrupted(
-                f"Stopped at latent {rows.start} of {job.total}; go on with: "
-                f"fedktl generate --resume {partial.ref}{plugins.again(generator=job.settings.generator)}"
+                f"Stopped at latent {rows.start} of {job.total}; go on with "
+                f"{plugins.resumed(partial.ref, generator=job.settings.generator)}."
             )
         if job.given is None:
             latents = job.generator.sample_latents(rows.stop - rows.start, rng.torch("latents", rows.start))
@@ -146,7 +146,7 @@ def publish(store: Store, partial: Partial, job: Job) -> Artifact:
             end += len(piece["latents"])
             latents[start:end], images[start:end] = piece["latents"].numpy(), piece["images"].numpy()
         if end != job.total:
-            raise UserError(f"A piece in {partial.path} was damaged; go on with: fedktl generate --resume {ref}")
+            raise UserError(f"A piece in {partial.path} was damaged; go on with `resume={ref}`.")
         for name, embedding in getattr(job.generator, "embeddings", {}).items():
             writer.array(f"embeddings/{name}", embedding.float().cpu().numpy())
         writer.attributes["generator"] = dict(job.generator.descriptor)

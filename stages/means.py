@@ -13,3 +13,9 @@ def over_clients(scores: np.ndarray, samples: np.ndarray) -> np.ndarray:
     counted = np.where(np.isnan(scores), 0, samples)
     total, points = counted.sum(-1), (np.nan_to_num(scores) * counted).sum(-1)
     return 100 * np.divide(points, total, out=np.full(np.shape(points), np.nan), where=total > 0)
+
+
+def selected(validation: np.ndarray, samples: np.ndarray) -> int | None:
+    """The first of the evaluations [E, K] that is best on validation; None if there are no validation images."""
+    curve = over_clients(validation, samples)
+    return None if np.isnan(curve).all() else int(np.nanargmax(curve))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class Observer:
     """Receives progress. Every method may be called from the stage at any time and must return quickly."""
@@ -22,5 +25,52 @@ class Observer:
         """True once the user asked to stop; a long stage then ends at its next safe point."""
         return False
 
+    def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:
+        """A run, by its reference, begins, or goes on after `rounds`; `facts` are its settings, hyperparameters, sources."""
+
+    def end_round(self, line: Mapping[str, Any]) -> None:
+        """A round of the run is over: its number, 0 for the untrained models, and what was measured, by name."""
+
+    def end_run(self, state: str) -> None:
+        """The run is `done`, `stopped` or `failed`."""
+
 
 SILENT = Observer()
+
+
+class Several(Observer):
+    """Observers that are all told everything."""
+
+    def __init__(self, *observers: Observer):
+        self._observers = observers
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        for observer in self._observers:
+            observer.start(task, total, done)
+
+    def advance(self, steps: int = 1, **facts: object) -> None:
+        for observer in self._observers:
+            observer.advance(steps, **facts)
+
+    def finish(self) -> None:
+        for observer in self._observers:
+            observer.finish()
+
+    def note(self, message: str) -> None:
+        for observer in self._observers:
+            observer.note(message)
+
+    def stop_requested(self) -> bool:
+        return any(observer.stop_requested() for observer in self._observers)
+
+    def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:
+        for observer in self._observers:
+            observer.begin_run(run, facts, rounds)
+
+    def end_round(self, line: Mapping[str, Any]) -> None:
+        for observer in self._observers:
+            observer.end_round(line)
+
+    def end_run(self, state: str) -> None:
+        for observer in self._observers:
+            observer.end_run(state)

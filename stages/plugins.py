@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import re
-import shlex
 import sys
 import sysconfig
 import traceback
@@ -41,9 +40,10 @@ def parts(*texts: str | Sequence[str] | None) -> frozenset[str]:
     return frozenset(part.strip() for text in each for part in re.split("[,+=]", text))
 
 
-def again(**settings: str | None) -> str:
-    """The options that name the code in these settings once more, for a sentence that says how to go on."""
-    return "".join(f" --{name} {shlex.quote(text)}" for name, text in settings.items() if text and is_path(text))
+def resumed(ref: object, **settings: str | None) -> str:
+    """What resumes an artifact, with the code in these settings named once more, for a sentence that says how to go on."""
+    code = [f" {name}={''.join(text.split())}" for name, text in settings.items() if text and is_path(text)]
+    return f"`resume={ref}{''.join(code)}`"
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def attribute(path: str, setting: str) -> Any:
         raise UserError(f"'{shown}' can't be loaded; write package.module:name.")
     if named is not None and path not in named:
         raise UserError(
-            f"'{shown}' is code that a file names and you did not; to run it, say --{setting} {shown} as well."
+            f"'{shown}' is code that a file names and you did not; to run it, give `{setting}={shown}` as well."
         )
     module, _, name = path.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:

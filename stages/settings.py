@@ -88,7 +88,7 @@ class Generate(Settings):
     """Settings of `fedktl generate`."""
 
     generator: str = setting(
-        "auto", "A generator family, or package.module:factory; auto: what --weights holds, without them the built-in.",
+        "auto", "A generator family, or package.module:factory; auto: what `weights` holds, without them the built-in.",
         panel="Generator",
     )  # fmt: skip
     weights: str | None = setting(
@@ -204,7 +204,7 @@ class Train(Settings):
         panel="Pairs", affects=False,
     )  # fmt: skip
     engine: str = setting(
-        "local", "Clients in this process, or over Flower: simulated over Ray, or with --federation real ones.",
+        "local", "Clients in this process, or over Flower: simulated over Ray, or with `federation` real ones.",
         panel="Engine", choices=("local", "flower"), affects=False, resumable=False,
     )  # fmt: skip
     federation: str | None = setting(
@@ -232,6 +232,10 @@ class Train(Settings):
         panel="Rounds", low=0, resumable=True,
     )  # fmt: skip
     checkpoint_every: int = setting(10, "Rounds between checkpoints.", panel="Rounds", low=1, affects=False)
+    keep: str = setting(
+        "both", "The weights to keep: of the last round, of the one selected on validation images, or both if they differ.",
+        panel="Rounds", choices=("last", "selected", "both"), affects=False,
+    )  # fmt: skip
     device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed", affects=False)
     threads: int = setting(
         1, "CPU threads of one run. The result depends on their number; more pay for large models only.",
@@ -261,6 +265,10 @@ class Train(Settings):
         None, "Processes that train clients side by side on the CPU; default: one a core, if a run lasts long enough. "
         "The result does not depend on their number.",
         panel="Speed", low=1, high=256, affects=False,
+    )  # fmt: skip
+    track: tuple[str, ...] = setting(
+        (), "Show the rounds in tensorboard, mlflow or wandb, or in one of them at a place of its own, as in "
+        "tensorboard=FOLDER; repeatable.", panel="Rounds", affects=False,
     )  # fmt: skip
     seeds: tuple[int, ...] = setting(
         (0,), "Seeds, separated by commas: a run each.", low=0, high=LARGEST_SEED, also=("--seed",)

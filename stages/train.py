@@ -7,12 +7,13 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
-from stages import plugins
+from stages import plugins, trackers
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref
+from stages.artifacts.round_log import RoundLog
 from stages.artifacts.schemas import read_facts
 from stages.artifacts.store import Artifact, Store
-from stages.engines import checkpoint, rounds
+from stages.engines import checkpoint, recording, rounds
 from stages.engines.assembly import assemble
 from stages.engines.engine import Engine, Local, open_engine
 from stages.engines.federation import Diverged, Federation, State
@@ -20,7 +21,7 @@ from stages.engines.plan import NAMING, RunSpec, planned, planned_again, run_nam
 from stages.engines.preview import preview
 from stages.engines.run_artifact import packed_run, publish
 from stages.errors import Interrupted, UserError
-from stages.observer import SILENT, Observer
+from stages.observer import SILENT, Observer, Several
 from stages.settings import Train
 
 
@@ -32,6 +33,7 @@ def train(
     Raises UserError for bad input and divergence, Interrupted when the observer asks to stop.
     """
     published = []
+    observer = Several(observer, *trackers.chosen(settings.track, observer.note))
     with open_engine(settings, observer) as engine:
         for spec in planned(store, settings, hyper, engine.data):
             federation, state = assemble(spec, engine.images)
@@ -60,7 +62,8 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
             spec = planned_again(store, read_facts(finished), changes)
             packed = packed_run(finished)
             if spec.settings.rounds <= int(packed["rounds"]):
-                raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more with --rounds.")
+                raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more `rounds`.")
+        observer = Several(observer, *trackers.chosen(spec.settings.track, observer.note))
         engine = held.enter_context(open_engine(spec.settings, observer))
         if packed is None:
             federation, state = assemble(spec, engine.images)
@@ -74,9 +77,10 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
 
 def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What each run would be, found by one batch through every architecture; nothing is written."""
+    trackers.chosen(settings.track, SILENT.note)
     if settings.federation:
         raise UserError(
-            "A dry run needs the data here; leave out --federation and name what the clients have by --data."
+            "A dry run needs the data here; leave out `federation` and name what the clients have by `data`."
         )
     return [preview(spec) for spec in planned(store, settings, hyper, Local().data)]
 
@@ -91,24 +95,36 @@ def finish(
     observer: Observer,
 ) -> Artifact:
     """Run the rounds that are left and publish the run."""
-    observer.start(f"{spec.algorithm.name}, seed {spec.seed}", spec.settings.rounds, state.rounds)
+    ended = "failed"
     try:
+        with store.writable(partial.path):
+            behind = range(state.rounds + 1 if "rounds/evaluated" in state.history else 0)
+            log = RoundLog(partial.path, [recording.line(federation, state.history, number) for number in behind])
+        observer = Several(observer, log)
+        observer.begin_run(str(partial.ref), partial.facts, state.rounds)
+        observer.start(f"{spec.algorithm.name}, seed {spec.seed}", spec.settings.rounds, state.rounds)
         with closing(engine.pool(spec, federation, state)) as pool, store.writable(partial.path):
             rounds.run(federation, state, pool, observer, lambda s: _save(partial, s))
         observer.finish()
         if observer.stop_requested() and not rounds.finished(federation, state):
-            code = plugins.again(
-                algorithm=spec.algorithm.name, models=spec.settings.models, generator=spec.settings.generator
-            )
-            raise Interrupted(
-                f"Stopped after round {state.rounds}; go on with: fedktl train --resume {partial.ref}{code}"
-            )
+            ended = "stopped"
+            code = {
+                "algorithm": spec.algorithm.name,
+                "models": spec.settings.models,
+                "generator": spec.settings.generator,
+            }
+            raise Interrupted(f"Stopped after round {state.rounds}; go on with {plugins.resumed(partial.ref, **code)}.")
         artifact = publish(store, partial, spec, federation, state)
         partial.discard()
+        ended = "done"
         return artifact
+    except KeyboardInterrupt:
+        ended = "stopped"
+        raise
     except Diverged as error:
-        raise UserError(f"{error}. The last good checkpoint is {partial.checkpoint()}; try a lower --lr.") from error
+        raise UserError(f"{error}. The last good checkpoint is {partial.checkpoint()}; try a lower `lr`.") from error
     finally:
+        observer.end_run(ended)
         partial.close()
 
 

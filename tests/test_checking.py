@@ -10,7 +10,7 @@ from stages.algorithms.fedavg import ALGORITHM
 from stages.algorithms.fedavg import Upload as Weights
 from stages.checking import check_algorithm
 from stages.errors import UserError
-from tests.toys import OWN
+from tests.helpers.toys import OWN
 
 QUICK = ("local", "fedproto", "fedavg")
 

@@ -60,7 +60,7 @@ def pairs(store) -> int:
 def planned(store: Store, name: str, hyper: dict | None = None, **settings) -> RunSpec:
     algorithm = algorithms.get(name)
     quick = {"server_epochs": 1} if "server_epochs" in algorithm.Hyper().as_dict() else {}
-    chosen = Train.make({"models": "tests.toys:tiny", "feature_dim": F, "batch_size": 50}, settings)
+    chosen = Train.make({"models": "tests.helpers.toys:tiny", "feature_dim": F, "batch_size": 50}, settings)
     own = algorithm.Hyper.make({**quick, **(hyper or {})})
     return RunSpec(algorithm, own, chosen, 0, store.open("cifar100"), store.open("bank"))
 

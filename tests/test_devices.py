@@ -9,7 +9,7 @@ from stages.engines.assembly import assemble
 from stages.engines.local import InProcess
 from stages.errors import UserError
 from stages.settings import Train
-from tests.engines.test_local import planned, played, same, weights
+from tests.helpers.toy_runs import planned, played, same, weights
 
 GPU, HOST = torch.device("cuda"), torch.device("cpu")
 
@@ -53,9 +53,9 @@ def test_a_run_that_a_gpu_has_no_room_for_is_refused_with_what_would_fit(monkeyp
     models = [nn.Linear(250, 1, bias=False) for _ in range(10)]  # 1000 bytes each
     for room, in_flight, advice in (
         (1000 + 10_000 + 24_000, 8, None),
-        (1000 + 10_000 + 23_999, 8, "--offload on --in-flight 8 would fit"),
-        (1000 + 4 * 4000, 8, "--offload on --in-flight 4 would fit"),
-        (4999, 8, "use smaller models or --device cpu"),
+        (1000 + 10_000 + 23_999, 8, "`offload=on in_flight=8` would fit"),
+        (1000 + 4 * 4000, 8, "`offload=on in_flight=4` would fit"),
+        (4999, 8, "use smaller models or `device=cpu`"),
     ):
         monkeypatch.setattr(devices, "free", lambda device, room=room: room)
         settings = Train(in_flight=in_flight, offload="off")

@@ -9,7 +9,7 @@ from types import FunctionType
 import pytest
 
 import stages
-from tests.conftest import write_toy_data
+from tests.helpers.toy_store import write_toy_data
 
 README = Path(__file__).parents[1] / "README.md"
 HEAVY = ("torch", "numpy", "zarr", "scipy", "matplotlib", "sklearn", "typer")

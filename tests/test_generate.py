@@ -9,16 +9,17 @@ from stages.artifacts.partial import unfinished
 from stages.artifacts.schemas import read
 from stages.errors import Interrupted, UserError
 from stages.generate import generate, resume
-from stages.observer import Observer
 from stages.settings import Generate
-from tests.engines.test_local import QUICK
-from tests.toys import LinearGenerator
+from tests.helpers.toy_runs import QUICK, StopAfter
+from tests.helpers.toys import LinearGenerator
 
 
 def made(store, name="b", **settings):
     return read(
         generate(
-            store, name, Generate.make({"samples": 10, "image_size": 16, "generator": "tests.toys:linear"}, settings)
+            store,
+            name,
+            Generate.make({"samples": 10, "image_size": 16, "generator": "tests.helpers.toys:linear"}, settings),
         )
     )
 
@@ -27,7 +28,7 @@ def test_images_are_those_of_their_latents(toy_store):
     bank = made(toy_store)
     expected = LinearGenerator(torch.device("cpu")).render(torch.from_numpy(bank.latents))
     assert bank.latents.shape == (10, 8) and np.array_equal(bank.images, expected.numpy())
-    assert bank.generator["factory"] == "tests.toys:linear" and bank.artifact.attributes["seed"] == 0
+    assert bank.generator["factory"] == "tests.helpers.toys:linear" and bank.artifact.attributes["seed"] == 0
 
 
 def test_the_seed_decides(toy_store):
@@ -102,28 +103,17 @@ def test_a_failing_generator_leaves_nothing(toy_store, monkeypatch):
     monkeypatch.setattr(LinearGenerator, "render", lambda self, latents: 1 / 0)
     with pytest.raises(
         UserError,
-        match=r"'tests\.toys:linear' failed in render \(ZeroDivisionError: division by zero; test_generate\.py, line \d+\)",
+        match=r"'tests\.helpers\.toys:linear' failed in render \(ZeroDivisionError: division by zero; test_generate\.py, line \d+\)",
     ):
         made(toy_store, name="broken")
     assert toy_store.versions("latents", "broken") == [] and not toy_store.leftovers()
 
 
-class StopAfter(Observer):
-    """Asks to stop after some images, as Ctrl-C does."""
-
-    def __init__(self, images):
-        self.left = images
-
-    def advance(self, steps=1, **facts):
-        self.left -= steps
-
-    def stop_requested(self):
-        return self.left <= 0
-
-
 def stopped(store, **settings):
-    plan = Generate.make({"samples": 10, "batch_size": 3, "image_size": 16, "generator": "tests.toys:linear"}, settings)
-    with pytest.raises(Interrupted, match="--resume half@v"):
+    plan = Generate.make(
+        {"samples": 10, "batch_size": 3, "image_size": 16, "generator": "tests.helpers.toys:linear"}, settings
+    )
+    with pytest.raises(Interrupted, match="`resume=half@v"):
         generate(store, "half", plan, StopAfter(6))
     return plan
 
@@ -136,7 +126,7 @@ def test_stopped_and_resumed_equals_one_go(toy_store):
         lambda self, z: rendered.append(len(z)) or original(self, z),
     )
     try:
-        resumed = read(resume(toy_store, "half", "tests.toys:linear"))
+        resumed = read(resume(toy_store, "half", "tests.helpers.toys:linear"))
     finally:
         LinearGenerator.render = original
     assert rendered == [3, 1]  # two batches were done before
@@ -146,9 +136,9 @@ def test_stopped_and_resumed_equals_one_go(toy_store):
 
 def test_a_generator_that_changed_is_refused_on_resume(toy_store, monkeypatch):
     stopped(toy_store)
-    monkeypatch.setattr("tests.toys.linear", lambda device: OtherVersion(device))
+    monkeypatch.setattr("tests.helpers.toys.linear", lambda device: OtherVersion(device))
     with pytest.raises(UserError, match="is not what half@v1 was begun with"):
-        resume(toy_store, "half", "tests.toys:linear")
+        resume(toy_store, "half", "tests.helpers.toys:linear")
 
 
 class OtherVersion(LinearGenerator):
@@ -162,7 +152,7 @@ def test_given_latents_that_changed_are_refused_on_resume(toy_store, tmp_path):
     stopped(toy_store, from_latents=str(tmp_path / "z.npy"))
     np.save(tmp_path / "z.npy", np.zeros((10, 8)))
     with pytest.raises(UserError, match=r"z\.npy is not what"):
-        resume(toy_store, "half", "tests.toys:linear")
+        resume(toy_store, "half", "tests.helpers.toys:linear")
 
 
 def test_nothing_to_resume(toy_store):

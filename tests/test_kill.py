@@ -11,8 +11,8 @@ import pytest
 import stages
 from stages.artifacts import seal
 from stages.artifacts.partial import unfinished
-from tests.kill_driver import HYPER, PLAN, STAGES
-from tests.test_train import assert_same, numbers
+from tests.helpers.kill_driver import HYPER, PLAN, STAGES
+from tests.helpers.toy_runs import assert_same, numbers
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.slow)])
@@ -24,7 +24,7 @@ def test_killed_at_random_moments(toy_store, stage, kills):
         for k in ("data", "latents", "run")
         for ref in toy_store.refs(k)
     }
-    command = [sys.executable, "-m", "tests.kill_driver", stage, str(toy_store.root), str(kills)]
+    command = [sys.executable, "-m", "tests.helpers.kill_driver", stage, str(toy_store.root), str(kills)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1], timeout=200

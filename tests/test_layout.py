@@ -1,6 +1,7 @@
 """Every import runs down: from the terminal over the stages and engines to what these are made of. And none in a circle."""
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -68,3 +69,24 @@ def test_no_module_imports_itself_in_a_circle():
 @pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
 def test_no_file_is_too_long_to_read(path):
     assert len(path.read_text().splitlines()) <= 350
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stages")])
+def test_no_sentence_below_the_terminal_names_an_option(name):
+    """It names settings in backticks, which the terminal shows as options."""
+    nodes = list(ast.walk(ast.parse(MODULES[name].read_text())))
+    docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
+    texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and n not in docstrings]
+    assert not [text for text in texts if re.search(r"(^|[ (`'])--([a-z]|$)", text) and " " in text]
+
+
+def test_what_tests_share_stands_in_helpers():
+    for path in (ROOT / "tests").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        named = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        named |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        for module in named:
+            assert not module.split(".")[-1].startswith(("test_", "conftest")), f"{path} imports {module}"
+            if module.startswith("tests."):
+                file = ROOT / module.replace(".", "/")
+                assert file.is_dir() or file.with_suffix(".py").is_file(), f"{path} imports {module}, which is missing"

@@ -2,19 +2,19 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from stages import memory
+from tests.helpers.memory import resident
 
 # A large block freed makes glibc keep larger ends of heaps; the blocks of the thread are what Zarr's threads leave.
 THREAD = """
 import sys, threading
 from stages import memory
 from stages.artifacts.store import Store
-from tests.test_memory import resident
+from tests.helpers.memory import resident
 Store(".")
 large = b"x" * (30 << 20)
 del large
@@ -25,11 +25,6 @@ thread.join()
 memory.give_back()
 sys.exit(resident() > before + 4e6)
 """
-
-
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 @pytest.mark.skipif(memory.GLIBC is None, reason="needs glibc's mallinfo2")

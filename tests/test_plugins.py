@@ -13,15 +13,14 @@ from stages.artifacts.store import Store
 from stages.errors import Interrupted, UserError
 from stages.generators import registry
 from stages.settings import Generate, Train
-from tests.cli.test_cli import run
-from tests.engines.test_local import QUICK
-from tests.test_generate import StopAfter
-from tests.toys import LinearGenerator
+from tests.helpers.cli import run
+from tests.helpers.toy_runs import QUICK, StopAfter
+from tests.helpers.toys import LinearGenerator
 
 SPY = """
 import os
 os.open({marker!r}, os.O_CREAT)
-from tests.toys import OWN, halves, linear, tiny
+from tests.helpers.toys import OWN, halves, linear, tiny
 """
 
 
@@ -54,7 +53,7 @@ def test_a_resumed_run_loads_only_code_that_the_user_names_again(toy_store, spy,
         stages.train(toy_store, "spied", settings, hyper, StopAfter(1))
     forgotten(spy)
     for named in ({}, {"generator": "spy:linear"}, {"models": "spy:linear"}, {"models": "resnet4"}):
-        with pytest.raises(UserError, match=r"--models spy:tiny|keeps its"):
+        with pytest.raises(UserError, match=r"`models=spy:tiny`|keeps its"):
             stages.resume(toy_store, "spied", named)
     assert not spy.exists() and "spy" not in sys.modules
     stages.resume(toy_store, "spied", {"models": "spy:tiny"})
@@ -62,11 +61,11 @@ def test_a_resumed_run_loads_only_code_that_the_user_names_again(toy_store, spy,
 
 def test_a_resumed_run_loads_its_own_algorithm_only_if_it_is_named_again(toy_store, spy):
     settings = Train.make(QUICK, {"algorithm": "spy:OWN"})
-    with pytest.raises(Interrupted, match="--algorithm spy:OWN --models"):
+    with pytest.raises(Interrupted, match="`resume=spied@v1 algorithm=spy:OWN models="):
         stages.train(toy_store, "spied", settings, {}, StopAfter(1))
     forgotten(spy)
     for named in ({}, {"models": QUICK["models"]}, {"models": "spy:tiny"}, {"algorithm": ["local"]}):
-        with pytest.raises(UserError, match=r"--algorithm spy:OWN|keeps its"):
+        with pytest.raises(UserError, match=r"`algorithm=spy:OWN`|keeps its"):
             stages.resume(toy_store, "spied", named)
     assert not spy.exists() and "spy" not in sys.modules
     run = stages.resume(toy_store, "spied", {"algorithm": ["spy:OWN"], "models": QUICK["models"]})
@@ -76,10 +75,10 @@ def test_a_resumed_run_loads_its_own_algorithm_only_if_it_is_named_again(toy_sto
 def test_a_resumed_run_does_not_take_a_banks_word_for_its_generator(toy_store, spy):
     stages.generate(toy_store, "spied", Generate(generator="spy:linear", samples=9))
     live = Train.make(QUICK, {"pairs": "live", "latents": "spied", "generator": "spy:linear", "rounds": 2})
-    with pytest.raises(Interrupted, match="--generator spy:linear"):
+    with pytest.raises(Interrupted, match=" generator=spy:linear`"):
         stages.train(toy_store, "spied", live, {"fedktl": {"server_epochs": 1}}, StopAfter(1))
     forgotten(spy)
-    with pytest.raises(UserError, match="--generator spy:linear"):
+    with pytest.raises(UserError, match="`generator=spy:linear`"):
         stages.resume(toy_store, "spied", {"models": QUICK["models"]})
     assert not spy.exists()
     stages.resume(toy_store, "spied", {"models": QUICK["models"], "generator": "spy:linear"})
@@ -87,7 +86,7 @@ def test_a_resumed_run_does_not_take_a_banks_word_for_its_generator(toy_store, s
 
 def test_a_resumed_bank_needs_its_generator_named(toy_store, spy):
     plan = Generate(generator="spy:linear", samples=9, batch_size=3)
-    with pytest.raises(Interrupted, match=r"--resume spied@v1 --generator spy:linear"):
+    with pytest.raises(Interrupted, match=r"`resume=spied@v1 generator=spy:linear`"):
         stages.generate(toy_store, "spied", plan, StopAfter(3))
     forgotten(spy)
     for named in ([], ["--generator", "builtin"]):
@@ -110,7 +109,7 @@ def test_a_preset_file_can_not_have_code_run_by_itself(toy_store, spy, tmp_path)
 def test_nor_can_it_have_an_algorithm_run(toy_store, spy, tmp_path):
     preset = tmp_path / "mine.toml"
     preset.write_text('[train]\nalgorithm = "spy:OWN"\nrounds = 1\n')
-    words = ["train", "--preset", str(preset), "--models", "tests.toys:tiny"]
+    words = ["train", "--preset", str(preset), "--models", "tests.helpers.toys:tiny"]
     assert "--algorithm spy:OWN" in run(toy_store.root, *words, code=2).stderr
     assert not spy.exists()
     assert "spy.OWN-toy-s0@v1" in run(toy_store.root, *words, "--algorithm", "spy:OWN").stdout
@@ -131,9 +130,9 @@ def test_an_own_data_set(tmp_path, spy):
 
 
 NO_READERS = {
-    "tests.toys:tiny": "'tests.toys:tiny' failed (TypeError",
+    "tests.helpers.toys:tiny": "'tests.helpers.toys:tiny' failed (TypeError",
     "builtins:str": "gave a str, not a stages.data.images.Dataset",
-    "tests.toys:wide": "gave images uint8 [",
+    "tests.helpers.toys:wide": "gave images uint8 [",
 }
 
 
@@ -144,7 +143,10 @@ def test_what_is_no_reader_gets_a_sentence_and_leaves_nothing(tmp_path, path, se
     assert not list(tmp_path.glob("data/*/v*"))
 
 
-NO_ALGORITHMS = {"tests.toys:tiny": "is a function, not a stages.algorithms", "tests.toys:absent": "AttributeError"}
+NO_ALGORITHMS = {
+    "tests.helpers.toys:tiny": "is a function, not a stages.algorithms",
+    "tests.helpers.toys:absent": "AttributeError",
+}
 
 
 @pytest.mark.parametrize(("path", "sentence"), NO_ALGORITHMS.items())
@@ -153,20 +155,32 @@ def test_what_is_no_algorithm_gets_a_sentence(tmp_path, path, sentence):
 
 
 def test_an_own_algorithm_is_shown_set_and_blamed_with_the_line(toy_store):
-    assert "pace" in run(toy_store.root, "algorithms", "show", "tests.toys:OWN").stdout
-    words = ["train", "--algorithm", "tests.toys:OWN", "--rounds", "1", "--models", "tests.toys:tiny", "--set"]
-    run(toy_store.root, *words, "tests.toys:OWN.pace=0.5")
+    assert "pace" in run(toy_store.root, "algorithms", "show", "tests.helpers.toys:OWN").stdout
+    words = [
+        "train",
+        "--algorithm",
+        "tests.helpers.toys:OWN",
+        "--rounds",
+        "1",
+        "--models",
+        "tests.helpers.toys:tiny",
+        "--set",
+    ]
+    run(toy_store.root, *words, "tests.helpers.toys:OWN.pace=0.5")
     assert "must be at least 0" in run(toy_store.root, *words, "pace=-1", code=2).stderr
     told = " ".join(run(toy_store.root, *words, "pace=0", code=2).stderr.split())
-    assert "'tests.toys:OWN' failed in server_update (ZeroDivisionError" in told and "; toys.py, line " in told
+    assert "'tests.helpers.toys:OWN' failed in server_update (ZeroDivisionError" in told and "; toys.py, line " in told
 
 
 def test_within_only_the_innermost_and_outermost_word_both_count():
-    with plugins.only("a:b,tests.toys:tiny+4"), plugins.only("tests.toys:tiny", "tests.toys:linear"):
-        assert plugins.load("tests.toys:tiny", "models")
+    with (
+        plugins.only("a:b,tests.helpers.toys:tiny+4"),
+        plugins.only("tests.helpers.toys:tiny", "tests.helpers.toys:linear"),
+    ):
+        assert plugins.load("tests.helpers.toys:tiny", "models")
         with pytest.raises(UserError, match="you did not"):
-            plugins.load("tests.toys:linear", "models")
-    assert plugins.load("tests.toys:linear", "models")
+            plugins.load("tests.helpers.toys:linear", "models")
+    assert plugins.load("tests.helpers.toys:linear", "models")
 
 
 PATHS = {  # as --generator, and what the sentence says
@@ -176,9 +190,9 @@ PATHS = {  # as --generator, and what the sentence says
     ":x": "package.module:name",
     "a b:c": "package.module:name",
     "nowhere_at_all:x": "can't be loaded (ModuleNotFoundError",
-    "tests.toys:absent": "can't be loaded (AttributeError",
-    "tests.toys:CODE": "can't be loaded",
-    "tests.conftest:CLIENTS": "is no function or class",
+    "tests.helpers.toys:absent": "can't be loaded (AttributeError",
+    "tests.helpers.toys:CODE": "can't be loaded",
+    "tests.helpers.toy_store:CLIENTS": "is no function or class",
     "builtins:str": "it lacks latent_dim, resolution",
     "tests.test_plugins:Vague": "latent_dim is no positive whole number",
     "broken:x": "can't be loaded (SyntaxError",
@@ -197,7 +211,7 @@ def test_what_is_no_generator_gets_a_sentence(path, sentence, tmp_path, monkeypa
     assert sentence in str(raised.value) and str(raised.value).isprintable()
 
 
-@pytest.mark.parametrize("path", ["..:x", "sys:exit", "os:system", "time:sleep", "tests.toys:linear"])
+@pytest.mark.parametrize("path", ["..:x", "sys:exit", "os:system", "time:sleep", "tests.helpers.toys:linear"])
 def test_what_is_no_model_gets_a_sentence(tmp_path, path):
     assert path in run(tmp_path, "models", "show", path, code=2).stderr
 

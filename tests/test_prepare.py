@@ -91,7 +91,7 @@ def test_keep_splits_keeps_the_test_set_apart(make):
 
 
 def test_keep_splits_needs_a_test_set(tmp_path):
-    with pytest.raises(UserError, match="digits has no test set to keep; leave out --keep-splits"):
+    with pytest.raises(UserError, match="digits has no test set to keep; it takes `merge=on`"):
         prepare(Store(tmp_path), "digits", Prepare(merge=False))
 
 

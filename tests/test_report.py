@@ -12,7 +12,7 @@ from stages.errors import UserError
 from stages.observer import Observer
 from stages.report import chosen, page_path, report
 from stages.settings import Report
-from tests.reporting.made_runs import made_data, made_latents, made_run
+from tests.helpers.made_runs import made_data, made_latents, made_run
 
 
 @pytest.fixture

@@ -18,42 +18,12 @@ from stages.models import split
 from stages.observer import Observer
 from stages.reporting.rows import IDLE
 from stages.settings import Train, names
-from tests.conftest import write_toy_data, write_toy_latents
-from tests.engines.test_local import CODE, QUICK
+from tests.helpers.toy_runs import CODE, StopAfter, assert_same, numbers, settings
+from tests.helpers.toy_store import write_toy_data, write_toy_latents
 
 HYPER = {"fedktl": {"server_epochs": 2}}
 
 stage = importlib.import_module("stages.train")  # of which `stages.train` is the function
-
-
-def settings(**changes) -> Train:
-    own = {"models": "tests.toys:narrow"} if changes.get("algorithm") == "fedavg" else {}  # one architecture for all
-    return Train.make(QUICK, own, changes)
-
-
-class StopAfter(Observer):
-    """Asks to stop after some rounds, as Ctrl-C does."""
-
-    def __init__(self, rounds):
-        self.left = rounds
-
-    def advance(self, steps=1, **facts):
-        self.left -= steps
-
-    def stop_requested(self):
-        return self.left <= 0
-
-
-def numbers(artifact) -> dict[str, np.ndarray]:
-    """Everything a run holds that does not depend on the clock or the machine."""
-    names = [name for name, member in artifact.group.members(max_depth=None) if hasattr(member, "dtype")]
-    return {n: artifact.array(n) for n in names if not n.startswith("seconds/") and n != "rounds/peak_memory"}
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
 def test_a_run_holds_what_its_schema_says(toy_store):
@@ -63,11 +33,11 @@ def test_a_run_holds_what_its_schema_says(toy_store):
     assert run.test_accuracy.shape == (4, 4) and run.upload_floats.shape == (3, 4)
     assert run.pair_images.shape == (3, 5, 3, 16, 16) and run.centroids.shape == (5, 8)
     assert run.facts["algorithm"] == "fedktl" and run.facts["data"] == "toy@v1" and run.facts["latents"] == "bank@v1"
-    assert run.facts["architectures"][1] == "tests.toys:narrow" and len(run.facts["parameters"]) == 4
+    assert run.facts["architectures"][1] == "tests.helpers.toys:narrow" and len(run.facts["parameters"]) == 4
     assert artifact.attributes["made_from"]["data"] == toy_store.open("toy").identity
     assert artifact.attributes["software"]["torch"] and artifact.attributes["seed"] == 0
     weights = load(artifact.array("clients/002").tobytes())
-    model = split.build("tests.toys:tiny", (3, 16, 16), 5, 16, seed=0)
+    model = split.build("tests.helpers.toys:tiny", (3, 16, 16), 5, 16, seed=0)
     model.load_state_dict(weights)
     assert not unfinished(toy_store)
 
@@ -82,7 +52,7 @@ def test_one_run_per_algorithm_and_seed(toy_store):
 def test_stopped_and_resumed_equals_one_go(toy_store, algorithm):
     plan = settings(algorithm=algorithm, rounds=4)
     (whole,) = stages.train(toy_store, "whole", plan, HYPER if algorithm == "fedktl" else {})
-    with pytest.raises(Interrupted, match="--resume halved@v1"):
+    with pytest.raises(Interrupted, match="`resume=halved@v1 models="):
         stages.train(toy_store, "halved", plan, HYPER if algorithm == "fedktl" else {}, StopAfter(2))
     assert [path.parent.name for path in unfinished(toy_store)] == ["halved"]
     resumed = stages.resume(toy_store, "halved", CODE)
@@ -143,7 +113,7 @@ def test_a_run_from_before_auc_was_measured_goes_on(toy_store, monkeypatch):
 
 def test_a_finished_run_without_more_rounds_is_left_alone(toy_store):
     stages.train(toy_store, "first", settings(algorithm="local"), {})
-    with pytest.raises(UserError, match="--rounds"):
+    with pytest.raises(UserError, match="give more `rounds`"):
         stages.resume(toy_store, "first", CODE)
 
 
@@ -172,11 +142,13 @@ def test_latents_of_another_generator_are_refused_on_resume(toy_store):
 
 def test_a_diverging_run_names_its_last_good_checkpoint_and_stays_resumable(toy_store):
     with pytest.raises(UserError, match=r"Client \d diverged.*last good checkpoint is .*checkpoint-\d{6}"):
-        stages.train(toy_store, "wild", settings(algorithm="local", models="tests.toys:wild", checkpoint_every=1), {})
+        stages.train(
+            toy_store, "wild", settings(algorithm="local", models="tests.helpers.toys:wild", checkpoint_every=1), {}
+        )
     (folder,) = unfinished(toy_store)
     assert list(folder.glob("checkpoint-*"))
     with pytest.raises(UserError, match="diverged"):
-        stages.resume(toy_store, "wild", {"models": "tests.toys:wild"})
+        stages.resume(toy_store, "wild", {"models": "tests.helpers.toys:wild"})
 
 
 def test_a_run_that_another_process_works_on_is_not_resumed(toy_store):
@@ -196,7 +168,10 @@ def test_a_dry_run_counts_what_a_real_round_sends_and_writes_nothing(toy_store):
     run = read(artifact)
     assert preview["upload_floats_per_round"] == run.upload_floats[1].sum()
     assert preview["download_floats_per_round"] == run.download_floats[1].sum()
-    assert [row["model"] for row in preview["architectures"]] == ["tests.toys:tiny", "tests.toys:narrow"]
+    assert [row["model"] for row in preview["architectures"]] == [
+        "tests.helpers.toys:tiny",
+        "tests.helpers.toys:narrow",
+    ]
     assert preview["architectures"][0]["features"] == [2, 16]
     json.dumps(preview)
 

@@ -33,7 +33,7 @@ class Hyper(fedktl.Hyper):
 def single_client(hyper: fedktl.Hyper, task: Task, models: Sequence[SplitModel]) -> None:
     if task.clients != 1:
         raise UserError(
-            f"ktl serves one client, and the data has {task.clients}; use fedktl, or data prepared with --clients 1."
+            f"ktl serves one client, and the data has {task.clients}; use fedktl, or data prepared with `clients=1`."
         )
 
 

@@ -19,7 +19,7 @@ def read(settings: Prepare) -> Dataset:
         return hub.read(settings)
     can = [name for name, known in public.SETS.items() if known.downloadable]
     if settings.download and settings.dataset not in can:
-        raise UserError(f"{settings.dataset} has no download; leave out --download. It works for {', '.join(can)}.")
+        raise UserError(f"{settings.dataset} has no download; leave out `download`. It works for {', '.join(can)}.")
     return (own.read if plugins.is_path(settings.dataset) else READERS[settings.dataset])(settings)
 
 

@@ -58,12 +58,12 @@ def listed(names: Iterable[str]) -> str:
 
 
 def source(settings: Prepare, what: str) -> Path:
-    """The path that --source names; UserError says `what` is expected there."""
+    """The path that `source` names; UserError says `what` is expected there."""
     if settings.source is None:
-        raise UserError(f"The data set '{settings.dataset}' needs --source, {what}.")
+        raise UserError(f"The data set '{settings.dataset}' needs `source`, {what}.")
     path = Path(os.path.expanduser(settings.source))
     if not os.path.exists(path) and not settings.download:  # Path.exists raises where it may not look
-        raise UserError(f"There is no {printable(str(path))}; --source must name {what}.")
+        raise UserError(f"There is no {printable(str(path))}; `source` must name {what}.")
     return path
 
 
@@ -76,7 +76,7 @@ def folder(settings: Prepare) -> Dataset:
         return domains(settings)
     root = source(settings, "a folder with a subfolder of images per class")
     if label_table(root).is_file():
-        raise UserError(f"{root} is laid out as tiny-imagenet-200 is; read it with --dataset tiny-imagenet.")
+        raise UserError(f"{root} is laid out as tiny-imagenet-200 is; read it with `dataset=tiny-imagenet`.")
     remarks = Remarks(root)
     sets = splits(root, remarks) or {"train": root}
     test = sets.get("test") or sets.get("validation")

@@ -1,4 +1,4 @@
-"""`hf:FOLDER` and `hf:NAME`: what the library `datasets` saved, Parquet files, or with --download a data set of its hub."""
+"""`hf:FOLDER` and `hf:NAME`: what the library `datasets` saved, Parquet files, or with `download` a data set of its hub."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def loaded(library: ModuleType, place: str, download: bool) -> Mapping[str, Any]
     if not folder.is_dir():
         if not download:
             raise UserError(
-                f"There is no folder {printable(place)}; to fetch a data set of this name from the hub, give --download."
+                f"There is no folder {printable(place)}; to fetch a data set of this name from the hub, give `download`."
             )
         return library.load_dataset(place)
     if files := sorted(map(str, folder.rglob("*.parquet"))):

@@ -24,17 +24,17 @@ def label_counts(settings: Prepare, totals: np.ndarray, rng: np.random.Generator
     clients = settings.clients
     if settings.partition == "counts":
         if settings.counts is None:
-            raise UserError("The partition 'counts' needs --counts, a PFLlib config.json or a clients x classes CSV.")
+            raise UserError("The partition 'counts' needs `counts`, a PFLlib config.json or a clients x classes CSV.")
         return listed(Path(settings.counts), totals)
     if settings.counts is not None:
-        raise UserError(f"The partition '{settings.partition}' reads no counts; give --partition counts with --counts.")
+        raise UserError(f"The partition '{settings.partition}' reads no counts; give `partition=counts` with them.")
     if settings.partition == "dirichlet":
         return redrawn(lambda: dirichlet(totals, clients, settings.beta, rng), totals, settings)
     if settings.partition == "iid":
         return redrawn(lambda: iid(totals, clients, rng), totals, settings)
     if settings.classes_per_client > len(totals):
         raise UserError(
-            f"A client can't hold {settings.classes_per_client} classes of {len(totals)}; lower --classes-per-client."
+            f"A client can't hold {settings.classes_per_client} classes of {len(totals)}; lower `classes_per_client`."
         )
     if settings.partition == "pathological" and settings.class_holders == "consecutive":
         holders = consecutive_holders(len(totals), clients, settings.classes_per_client)
@@ -50,7 +50,7 @@ def redrawn(draw: Callable[[], np.ndarray | None], totals: np.ndarray, settings:
     images, clients, enough = int(totals.sum()), settings.clients, settings.min_samples
     if images < clients * enough:
         raise UserError(
-            f"{images} images can't give each of {clients} clients {enough}; lower --clients or --min-samples."
+            f"{images} images can't give each of {clients} clients {enough}; lower `clients` or `min_samples`."
         )
     best = 0
     for _ in range(ATTEMPTS):
@@ -62,8 +62,8 @@ def redrawn(draw: Callable[[], np.ndarray | None], totals: np.ndarray, settings:
     beta = f" with beta {settings.beta:g}" if "dirichlet" in settings.partition else ""
     raise UserError(
         f"None of {ATTEMPTS} {settings.partition} partitions{beta} of {images} images gave each of {clients} clients "
-        f"{enough} images; the best left one with {best}. Lower --min-samples or --clients"
-        + (", or raise --beta." if beta else ", or raise --classes-per-client.")
+        f"{enough} images; the best left one with {best}. Lower `min_samples` or `clients`"
+        + (", or raise `beta`." if beta else ", or raise `classes_per_client`.")
     )
 
 

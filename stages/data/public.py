@@ -25,7 +25,7 @@ class Public:
     """How torchvision reads a set."""
 
     reader: str  # a class of torchvision.datasets
-    layout: str  # what --source must hold
+    layout: str  # what `source` must hold
     parts: tuple[Arguments, ...] = ({"train": True}, {"train": False})  # the last is the test set
     take: Callable[[Any], Any] = lambda found: np.asarray(found.data)  # an array of images, or (file, label) pairs
     downloadable: bool = True
@@ -63,7 +63,7 @@ SETS = {
 def read(settings: Prepare) -> Dataset:
     """The set of that name; a published validation set counts as training images. UserError if files are missing."""
     known = SETS[settings.dataset]
-    root = source(settings, f"the folder that holds (or, with --download, gets) {known.layout}")
+    root = source(settings, f"the folder that holds (or, with `download`, gets) {known.layout}")
     found = [_opened(settings.dataset, root, arguments, settings.download) for arguments in known.parts]
     taken = [known.take(part) for part in found]
     class_names = list(getattr(found[0], "classes", []))
@@ -88,7 +88,7 @@ def _opened(name: str, root: Path, arguments: Arguments, download: bool) -> Any:
         with redirect_stdout(sys.stderr):  # standard output is for results
             return getattr(datasets, known.reader)(root, **arguments)
     except Exception as error:  # a reader may raise anything on bytes that may be anyone's
-        help = " or add --download" if known.downloadable and not download else ""
+        help = " or add `download`" if known.downloadable and not download else ""
         why = reason(error).partition(". ")[0].rstrip(".")
         raise UserError(f"{root} holds no usable {name} ({why}); put {known.layout} there{help}.") from error
 

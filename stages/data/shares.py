@@ -36,7 +36,7 @@ def dealt_out(dataset: Dataset, settings: Prepare, rng: Rng) -> list[tuple[np.nd
 
     train, test = np.split(dataset.labels, [dataset.train])
     if not settings.merge and not len(test):
-        raise UserError(f"{dataset.origin} has no test set to keep; leave out --keep-splits.")
+        raise UserError(f"{dataset.origin} has no test set to keep; it takes `merge=on`.")
     if settings.partition == "domains":
         return each_cut(shuffled(by_domain(dataset, settings), "domains"))
     if settings.merge:
@@ -53,12 +53,12 @@ def by_domain(dataset: Dataset, settings: Prepare) -> list[np.ndarray]:
     """The row numbers of each domain: client i gets domain i. UserError without domains, or for one too small."""
     if not dataset.domains:
         raise UserError(
-            f"{dataset.origin} has no domains; the partition 'domains' takes --dataset folder with a subfolder per domain."
+            f"{dataset.origin} has no domains; the partition 'domains' takes `dataset=folder` with a subfolder per domain."
         )
     for domain, size in enumerate(dataset.domains):
         if size < settings.min_samples:
             raise UserError(
-                f"Domain {domain} of {dataset.origin} has {size} images, not {settings.min_samples}; lower --min-samples."
+                f"Domain {domain} of {dataset.origin} has {size} images, not {settings.min_samples}; lower `min_samples`."
             )
     return np.split(np.arange(len(dataset.labels)), np.cumsum(dataset.domains)[:-1])
 
@@ -74,7 +74,7 @@ def split(
         if not len(rows):
             raise UserError(
                 f"Client {client} is left without a {part} image, of {len(train) + len(validation) + len(test)} in all; "
-                "raise --min-samples, lower --clients, or change the fractions."
+                "raise `min_samples`, lower `clients`, or change the fractions."
             )
     return ClientRows(train, validation, test)
 

@@ -72,13 +72,20 @@ def check_shares(data_spec: schemas.DataSpec, spec: RunSpec) -> None:
     for client, size in enumerate(data_spec.sizes["train"]):
         if size < least:
             why = (
-                "fewer than a batch, and drop-last leaves out the rest" if settings.drop_last else "training needs two"
+                "fewer than a batch, and `drop_last` leaves out the rest"
+                if settings.drop_last
+                else "training needs two"
             )
             raise UserError(
-                f"Client {client} of {spec.data.ref} has {size} training images, {why}; prepare with a larger --min-samples."
+                f"Client {client} of {spec.data.ref} has {size} training images, {why}; prepare with a larger `min_samples`."
             )
     if not sum(data_spec.sizes["test"]):
         raise UserError(f"{spec.data.ref} has no test images; prepare it with a test fraction.")
+    if settings.keep == "selected" and not sum(data_spec.sizes["validation"]):
+        raise UserError(
+            f"{spec.data.ref} has no validation images to select a round on; prepare it with a `validation_fraction`, or "
+            "leave out `keep=selected`."
+        )
 
 
 def models(spec: RunSpec, data_spec: schemas.DataSpec) -> list[split.SplitModel]:
@@ -118,10 +125,10 @@ def pair_source(spec: RunSpec, data_spec: schemas.DataSpec, device: torch.device
         return None
     size, bank = data_spec.shape[-1], schemas.read(spec.latents)
     if spec.settings.pairs == "bank" and (spec.settings.generator or spec.settings.weights):
-        raise UserError("A generator and its weights are for live pairs; add --pairs live, or leave them out.")
+        raise UserError("A generator and its weights are for live pairs; add `pairs=live`, or leave them out.")
     if spec.settings.pairs == "live":
         if spec.settings.pairs_per_class > 1:
-            raise UserError("Live pairs are one a class, its centroid rendered; for more of them use --pairs bank.")
+            raise UserError("Live pairs are one a class, its centroid rendered; for more of them use `pairs=bank`.")
         embeddings = {name: torch.from_numpy(values) for name, values in bank.embeddings.items()}
         generator = registry.again(
             spec.latents.settings, bank.generator, embeddings, spec.settings.generator, spec.settings.weights, device

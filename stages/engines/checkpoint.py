@@ -12,39 +12,56 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from stages.algorithms.common.records import rebuilt, tensors
-from stages.algorithms.contract import Algorithm, ClientState
+from stages.algorithms.contract import Algorithm
 from stages.engines.federation import State
 from stages.engines.history import History
 from stages.foreign import understood
 
 
 def pack(state: State) -> dict[str, Tensor]:
-    """Every tensor of the state under a path: rounds, server/, download/, history/, clients/<000>/model/, .../private/."""
-    parts: dict[str, Any] = {"server": state.server, "download": state.download, "history": state.history.tensors()}
+    """Every tensor of the state under a path: what clients predict with, server/, history/, and selected/ with the former."""
+    parts: dict[str, Any] = {"server": state.server, "history": state.history.tensors(), "selected": state.selected}
+    packed = predicting(state) | below_paths(parts)
+    return {name: value.detach().cpu().contiguous() for name, value in packed.items()}
+
+
+def predicting(state: State) -> dict[str, Tensor]:
+    """What the clients predict with: rounds, download/, clients/<000>/model/ and clients/<000>/private/."""
+    parts: dict[str, Any] = {"download": state.download}
     for number, client in enumerate(state.clients):
         parts[f"clients/{number:03d}/model"] = client.model
         parts[f"clients/{number:03d}/private"] = client.private
-    packed = {f"{path}/{name}": value for path, part in parts.items() for name, value in tensors(part).items()}
-    packed["rounds"] = torch.tensor(state.rounds)
-    return {name: value.detach().cpu().contiguous() for name, value in packed.items()}
+    return below_paths(parts) | {"rounds": torch.tensor(state.rounds)}
+
+
+def below_paths(parts: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {f"{path}/{name}": value for path, part in parts.items() for name, value in tensors(part).items()}
+
+
+def below(packed: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """The tensors under a path, by the rest of their names."""
+    return {name.removeprefix(f"{path}/"): value for name, value in packed.items() if name.startswith(f"{path}/")}
 
 
 @understood("The checkpoint")
 def unpack(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, device: torch.device) -> None:
     """Fill a freshly assembled state with what `pack` made of an earlier one."""
+    state.history = History(below(packed, "history"))
+    restore(state.server, below(packed, "server"))
+    unpack_predicting(state, packed, algorithm, device)
+    state.selected = below(packed, "selected")
 
-    def below(path: str) -> dict[str, Tensor]:
-        return {name.removeprefix(f"{path}/"): value for name, value in packed.items() if name.startswith(f"{path}/")}
 
+@understood("The checkpoint")
+def unpack_predicting(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, device: torch.device) -> None:
+    """Fill a freshly assembled state with what `predicting` gave of an earlier one."""
     state.rounds = int(packed["rounds"])
-    state.history = History(below("history"))
-    restore(state.server, below("server"))
-    if arrived := below("download"):
+    if arrived := below(packed, "download"):
         assert algorithm.Download is not None
         state.download = rebuilt(algorithm.Download, {name: value.to(device) for name, value in arrived.items()})
     for number, client in enumerate(state.clients):
-        client.model.load_state_dict(below(f"clients/{number:03d}/model"))
-        client.private = {k: v.to(device) for k, v in below(f"clients/{number:03d}/private").items()}
+        client.model.load_state_dict(below(packed, f"clients/{number:03d}/model"))
+        client.private = {k: v.to(device) for k, v in below(packed, f"clients/{number:03d}/private").items()}
 
 
 def restore(record: Any, values: Mapping[str, Tensor]) -> None:
@@ -67,11 +84,6 @@ def write(state: State, path: Path) -> None:
 @understood("The checkpoint")
 def read(path: Path) -> dict[str, Tensor]:
     return load_file(path)
-
-
-def client_weights(client: ClientState) -> bytes:
-    """A client's model as the bytes of a safetensors file."""
-    return packed(client.model.state_dict())
 
 
 def packed(values: Mapping[str, Tensor]) -> bytes:

@@ -49,7 +49,7 @@ class Local:
             return in_process(federation, state.clients)
         if not on_cpu:
             raise UserError(
-                f"--workers {workers} divides a CPU; on {federation.device} leave it out, or add --device cpu."
+                f"`workers={workers}` divides a CPU; on {federation.device} leave it out, or add `device=cpu`."
             )
         return Workers(federation, state.clients, workers)
 
@@ -59,11 +59,11 @@ def open_engine(settings: Train, observer: Observer) -> Iterator[Engine]:
     """The engine that the settings name. UserError if it can't be had."""
     if settings.engine == "local":
         if settings.federation:
-            raise UserError("--federation needs --engine flower.")
+            raise UserError("`federation` needs `engine=flower`.")
         yield Local(observer)
         return
     if (settings.workers or 1) > 1:
-        raise UserError("--workers divides the local engine; Flower's clients run side by side by themselves.")
+        raise UserError("`workers` divides the local engine; Flower's clients run side by side by themselves.")
     from stages.engines import flower
 
     flower.require()
@@ -74,6 +74,6 @@ def open_engine(settings: Train, observer: Observer) -> Iterator[Engine]:
         yield Simulated(observer)
         return
     if settings.data:
-        raise UserError("The clients of a federation have the data; give no --data.")
+        raise UserError("The clients of a federation have the data; give no `data`.")
     with deployed(settings.federation, settings.root_certificates) as link:
         yield Deployed(link, observer)

@@ -65,4 +65,5 @@ class State:
     server: Any
     download: Any = None  # what the server sent last
     rounds: int = 0  # done
+    selected: dict[str, Tensor] = field(default_factory=dict)  # packed, of the selected round; none if it is this one
     history: History = field(default_factory=History)

@@ -45,7 +45,7 @@ class Growing:
             self._pool = Workers(self._federation, self._states, count)
         except UserError:  # models that can't leave this process stay in it
             return
-        self._tell(f"Training goes on in {count} processes, one a core; --workers sets their number.")
+        self._tell(f"Training goes on in {count} processes, one a core; `workers` sets their number.")
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
         return self._pool.evaluate(rounds, download)

@@ -39,6 +39,9 @@ class History:
     def __getitem__(self, name: str) -> Tensor:
         return torch.stack(self._rows[name])
 
+    def row(self, name: str, place: int) -> Tensor:
+        return self._rows[name][place]
+
     def last(self, name: str) -> Tensor:
         return self._rows[name][-1]
 

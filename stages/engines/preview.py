@@ -11,9 +11,10 @@ import torch
 from stages.algorithms.common.records import cost
 from stages.engines import clients, rounds
 from stages.engines.assembly import assemble
-from stages.engines.federation import ClientData, Federation
+from stages.engines.checkpoint import predicting
+from stages.engines.federation import ClientData, Federation, State
 from stages.engines.local import in_process
-from stages.engines.plan import RunSpec
+from stages.engines.plan import RunSpec, data_spec_of
 from stages.models import split
 
 
@@ -35,7 +36,18 @@ def preview(spec: RunSpec) -> dict[str, Any]:
         rounds.play_round(small, state, pool)
     up = int(state.history.last("rounds/upload_floats").sum())
     down = cost(state.download)[0] * len(state.clients)
-    return spec.facts() | {"architectures": rows, "upload_floats_per_round": up, "download_floats_per_round": down}
+    return spec.facts() | {
+        "architectures": rows, "upload_floats_per_round": up, "download_floats_per_round": down,
+        "weights_bytes": kept_bytes(spec, state),
+    }  # fmt: skip
+
+
+def kept_bytes(spec: RunSpec, state: State) -> dict[str, int]:
+    """Bytes of the weights that the run keeps, by the round they are of; those selected, if it is not the last."""
+    size = sum(tensor.nbytes for tensor in predicting(state).values())
+    validated = any(data_spec_of(spec.data).sizes["validation"])
+    kept = {"last": True, "selected": validated} if spec.settings.keep == "both" else {spec.settings.keep: True}
+    return {name: size for name, is_kept in kept.items() if is_kept}
 
 
 def one_image_per_class(federation: Federation) -> Federation:

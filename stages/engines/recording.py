@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from collections.abc import Mapping
@@ -11,10 +12,13 @@ import torch
 from torch.nn import functional as F
 
 from stages.algorithms.common.records import cost
+from stages.engines.clients import EVALUATED
 from stages.engines.federation import Federation, State
+from stages.engines.history import History
 from stages.means import over_clients
 
 SERVER = "server_metrics/"
+LOGGED = {"client_metrics": "client", "server_metrics": "server", "seconds": "seconds"}  # series with a row a round
 PICTURES = 8  # rounds whose pairs are kept as pictures, spread evenly over the run
 
 
@@ -78,6 +82,29 @@ def highlights(federation: Federation, state: State) -> dict[str, Any]:
     facts["floats_up"] = int(history.last("rounds/upload_floats").sum())
     facts["floats_down"] = int(history.last("rounds/download_floats").sum())
     return facts
+
+
+def line(federation: Federation, history: History, number: int) -> dict[str, Any]:
+    """What was measured in round `number`, from 1, or 0 of the untrained models, as numbers by name.
+
+    Accuracies in percent, means over clients, seconds by phase, floats of all clients, bytes of memory. What is no number
+    is left out.
+    """
+    found: dict[str, float] = {}
+    evaluated = history["rounds/evaluated"].tolist()
+    if number in evaluated:
+        for split in EVALUATED:
+            scores = history.row(f"rounds/{split}_accuracy", evaluated.index(number)).numpy()
+            found[f"accuracy/{split}"] = float(over_clients(scores, federation.sizes[split].numpy()))
+    if number:
+        for name in history:
+            group, _, series = name.partition("/")
+            if group in LOGGED:
+                found[f"{LOGGED[group]}/{series}"] = float(history.row(name, number - 1).nanmean())
+        for way in ("upload", "download"):
+            found[f"floats/{way}"] = int(history.row(f"rounds/{way}_floats", number - 1).sum())
+        found["memory/peak"] = int(history.row("rounds/peak_memory", number - 1))
+    return {"round": number} | {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def peak_memory(device: torch.device) -> int:

@@ -13,7 +13,7 @@ from stages import memory
 from stages.algorithms.common.cuda_graphs import refusals
 from stages.algorithms.common.records import sent, tensors
 from stages.clock import Clock, collecting, phase
-from stages.engines import recording
+from stages.engines import recording, selection
 from stages.engines.clients import EVALUATED, Answer, check_finite, scalars
 from stages.engines.federation import Diverged, Federation, Missing, State
 from stages.means import over_clients
@@ -62,11 +62,14 @@ def run(
     with collecting(clock):
         if "rounds/evaluated" not in state.history:
             evaluate(federation, state, pool)
+            observer.end_round(recording.line(federation, state.history, 0))
             pool.collect()
             checkpoint(state)
         clock.seconds = dict.fromkeys(PHASES, 0.0)
         ended, stopping = finished(federation, state), observer.stop_requested()
         while not (ended or stopping):
+            with phase("checkpoint"):
+                selection.keep(federation, state, pool.collect)
             play_round(federation, state, pool)
             for reason in refusals():
                 observer.note(f"A step can't be captured as a CUDA graph and is run as it is, slowly: {reason}")
@@ -76,6 +79,7 @@ def run(
                 state.history.add(f"seconds/{name}", seconds)
             state.history.add("rounds/peak_memory", recording.peak_memory(device))
             clock.seconds = dict.fromkeys(PHASES, 0.0)
+            observer.end_round(recording.line(federation, state.history, state.rounds))
             observer.advance(1, **recording.highlights(federation, state))
             ended, stopping = finished(federation, state), observer.stop_requested()
             if state.rounds % settings.checkpoint_every == 0 or ended or stopping:
@@ -168,6 +172,8 @@ def evaluate(federation: Federation, state: State, pool: ClientPool) -> None:
         state.history.add_at(place, "rounds/test_auc", measured["test_auc"])
         confusion = measured.get("test_confusion")
         state.history.replace("rounds/test_confusion", None if confusion is None else confusion.sum(0))
+        if selection.is_selected(federation, state):
+            state.selected = {}
         memory.give_back()
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from safetensors.torch import load, save
+from torch import Tensor
 
 from stages.artifacts.partial import Partial
 from stages.artifacts.store import Artifact, Store, Writer
 from stages.engines import checkpoint
 from stages.engines.federation import Federation, State
 from stages.engines.plan import RunSpec, data_spec_of
+from stages.errors import UserError
 from stages.foreign import understood
 from stages.models import split
 
@@ -33,17 +38,11 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
         }  # fmt: skip
         write_history(writer, federation, state)
         for number, client in enumerate(state.clients):
-            writer.array(f"clients/{number:03d}", blob(checkpoint.client_weights(client)))
             predictor = spec.algorithm.predictor(spec.hyper, federation.shared, client, state.download)
             writer.attributes["predicts"] = predictor.rule
             if predictor.tensors:
                 writer.array(f"predictors/{number:03d}", blob(checkpoint.packed(predictor.tensors)))
-        rest = {
-            name: value
-            for name, value in checkpoint.pack(state).items()
-            if "/model/" not in name and not name.startswith("history/")
-        }
-        writer.array("checkpoint", blob(save(rest)))
+        write_weights(writer, spec.settings.keep, checkpoint.pack(state))
     assert writer.ref is not None
     return store.open(writer.ref)
 
@@ -61,14 +60,46 @@ def write_history(writer: Writer, federation: Federation, state: State) -> None:
         writer.array(name, values.numpy())
 
 
-@understood("A part of the finished run")
-def packed_run(artifact: Artifact) -> dict[str, torch.Tensor]:
-    """A finished run as the checkpoint it would have left."""
-    packed = load(artifact.array("checkpoint").tobytes())
+def write_weights(writer: Writer, keep: str, packed: Mapping[str, Tensor]) -> None:
+    """The weights to keep: those of the last round, and below `selected` those of the selected round if it is another."""
+    selected = checkpoint.below(packed, "selected")
+    if keep != "selected" or not selected:
+        write_state(writer, "", {k: v for k, v in packed.items() if not k.startswith(("history/", "selected/"))})
+    if selected:
+        write_state(writer, "selected/", selected)
+
+
+def write_state(writer: Writer, group: str, packed: Mapping[str, Tensor]) -> None:
+    """A blob of weights for every client, and one of the rest."""
+    rest, models = dict(packed), defaultdict[str, dict[str, Tensor]](dict)
+    for path in packed:
+        client, _, name = path.partition("/model/")
+        if name:
+            models[client][name] = rest.pop(path)
+    for client, weights in models.items():
+        writer.array(f"{group}{client}", blob(save(weights)))
+    writer.array(f"{group}checkpoint", blob(save(rest)))
+
+
+@understood("A part of the run")
+def read_state(artifact: Artifact, group: str = "") -> dict[str, Tensor]:
+    """What `write_state` wrote, as it was packed."""
+    packed = load(artifact.array(f"{group}checkpoint").tobytes())
     packed["rounds"].item()  # there is one number of rounds
-    for number in artifact.names("clients"):
-        weights = load(artifact.array(f"clients/{number}").tobytes())
+    for number in artifact.names(f"{group}clients"):
+        weights = load(artifact.array(f"{group}clients/{number}").tobytes())
         packed |= {f"clients/{number}/model/{name}": value for name, value in weights.items()}
+    return packed
+
+
+@understood("A part of the finished run")
+def packed_run(artifact: Artifact) -> dict[str, Tensor]:
+    """A finished run as the checkpoint it would have left; UserError if it kept no weights of its last round."""
+    if "checkpoint" not in artifact:
+        raise UserError(f"{artifact.ref} kept only the weights of its selected round, so it can't go on.")
+    packed = read_state(artifact)
+    if "selected/checkpoint" in artifact:
+        packed |= {f"selected/{name}": value for name, value in read_state(artifact, "selected/").items()}
     own = {"rounds/test_samples", "rounds/validation_samples", "pairs/centroids"}
     for group in ("rounds", "seconds", "client_metrics", "server_metrics", "pairs", "faults"):
         for name in artifact.names(group):

@@ -71,7 +71,7 @@ class Workers:
         try:
             memory = SharedMemory.of((replace(federation, pairs=None), states))
         except (PicklingError, AttributeError, TypeError) as error:
-            raise UserError(f"A model can't be handed to worker processes ({error}); use --workers 1.") from error
+            raise UserError(f"A model can't be handed to worker processes ({error}); use `workers=1`.") from error
         mine, shared = memory.load()
         federation.shares = mine.shares
         for state, moved in zip(states, shared, strict=True):
@@ -144,7 +144,7 @@ class Workers:
         except (EOFError, OSError) as error:
             raise UserError(
                 f"The worker process of client {job.client} was killed in round {job.rounds + 1}; if memory ran out, "
-                "go on with fewer --workers."
+                "go on with fewer `workers`."
             ) from error
 
 

@@ -34,13 +34,13 @@ def make(settings: Generate, device: torch.device, embeddings: Mapping[str, Tens
         raise unknown("generator", name, ("auto", *FAMILIES))
     if settings.weights is None:
         if name not in ("auto", "builtin"):
-            raise UserError(f"The generator {name} wants its weights; give them with --weights.")
+            raise UserError(f"The generator {name} needs its weights; give them as `weights`.")
         return from_package(settings, device)
     generator = from_weights(settings, settings.weights, device, embeddings)
     family = generator.descriptor["family"]
     if name not in ("auto", family):
         raise UserError(
-            f"{settings.weights} holds a {family} generator, not {name}; give --generator {family} or auto."
+            f"{settings.weights} holds a {family} generator, not {name}; give `generator={family}` or auto."
         )
     return generator
 
@@ -91,8 +91,7 @@ def from_weights(
 def no_prompt(settings: Generate) -> None:
     for name in ("prompt", "negative_prompt", "scheduler"):
         if getattr(settings, name) is not None:
-            option, what = name.replace("_", "-"), name.replace("_", " ")
-            raise UserError(f"This generator draws without a {what}; leave out --{option}.")
+            raise UserError(f"This generator draws without a {name.replace('_', ' ')}; leave out `{name}`.")
 
 
 def again(
@@ -113,5 +112,5 @@ def again(
     if any(generator.descriptor.get(name) != descriptor.get(name) for name in SOURCE):
         if settings.weights is None:
             raise UserError("The built-in generator is not the one that made this bank; generate the bank again.")
-        raise UserError(f"{settings.weights} is not the generator that made this bank; give that one with --weights.")
+        raise UserError(f"{settings.weights} is not the generator that made this bank; give that one as `weights`.")
     return generator

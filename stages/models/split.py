@@ -176,7 +176,7 @@ def check_single(model: SplitModel, image_shape: tuple[int, int, int]) -> None:
     try:
         copy.deepcopy(model).train()(torch.zeros(1, *image_shape, device=device))
     except UNFIT as error:
-        raise UserError(f"It can't train on one image at a time ({reason(error)}); raise --batch-size.") from error
+        raise UserError(f"It can't train on one image at a time ({reason(error)}); raise `batch_size`.") from error
 
 
 def parameters(module: nn.Module) -> int:

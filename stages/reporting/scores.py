@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.artifacts.schemas import Run
 from stages.errors import UserError
-from stages.means import over_clients
+from stages.means import over_clients, selected
 
 
 def accuracy(run: Run) -> np.ndarray:
@@ -27,8 +27,8 @@ def last(run: Run) -> float:
 
 def validation_selected(run: Run) -> float | None:
     """Test accuracy at the first round whose validation accuracy is the best; None without validation images."""
-    validation = validation_accuracy(run)
-    return None if validation is None else float(accuracy(run)[np.nanargmax(validation)])
+    best = selected(run.validation_accuracy, run.validation_samples)
+    return None if best is None else float(accuracy(run)[best])
 
 
 def best_on_test(run: Run) -> float:

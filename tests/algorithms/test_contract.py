@@ -10,7 +10,7 @@ from stages.algorithms.common.records import rebuilt, tensors
 from stages.errors import UserError
 from stages.pixels import normalised
 from stages.randomness import Rng
-from tests.algorithms.messages import exchanged
+from tests.helpers.messages import exchanged
 
 
 def batches(n, size, **how):

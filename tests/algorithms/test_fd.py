@@ -10,8 +10,8 @@ from stages.algorithms.common.batches import Batches
 from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
-from tests.algorithms.messages import CLASSES, PAIRS, exchanged
-from tests.toys import tiny
+from tests.helpers.messages import CLASSES, PAIRS, exchanged
+from tests.helpers.toys import tiny
 
 TASK = Task(clients=2, classes=3, feature_dim=2, latent_dim=0, lr=0.1, batch_size=4, device=torch.device("cpu"))
 

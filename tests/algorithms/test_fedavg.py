@@ -10,10 +10,10 @@ from stages.engines.assembly import assemble
 from stages.errors import UserError
 from stages.models.split import SplitModel, parameters
 from stages.randomness import Rng
-from tests.algorithms.messages import CLASSES, CLIENTS, WIDTH, exchanged
-from tests.conftest import write_toy_data
-from tests.engines.test_local import planned, played, same, weights
-from tests.toys import narrow, tiny
+from tests.helpers.messages import CLASSES, CLIENTS, WIDTH, exchanged
+from tests.helpers.toy_runs import planned, played, same, weights
+from tests.helpers.toy_store import write_toy_data
+from tests.helpers.toys import narrow, tiny
 
 TASK = Task(clients=2, classes=3, feature_dim=2, latent_dim=0, lr=0.1, batch_size=4, device=torch.device("cpu"))
 HYPER = fedavg.Hyper()
@@ -51,7 +51,7 @@ def test_one_update_is_local_training_from_the_newest_average():
 def test_one_client_alone_is_local_training_bit_for_bit(toy_store):
     write_toy_data(toy_store, clients=1)  # the newest `toy`
     (_, averaged), (_, alone) = (
-        played(planned(toy_store, name, models="tests.toys:narrow", initial_weights="same"))
+        played(planned(toy_store, name, models="tests.helpers.toys:narrow", initial_weights="same"))
         for name in ("fedavg", "local")
     )
     assert len(alone.clients) == 1 and same(weights(averaged), weights(alone))
@@ -76,7 +76,7 @@ def test_clients_of_different_architectures_are_refused(toy_store):
     with pytest.raises(UserError, match=r"client 2's has another architecture than client 0's; choose one for all"):
         fedavg.check(HYPER, TASK, [client().model, client().model, client(tiny).model])
     with pytest.raises(UserError, match="client 1's has another architecture"):
-        assemble(planned(toy_store, "fedavg", models="tests.toys:tiny,tests.toys:narrow"))
+        assemble(planned(toy_store, "fedavg", models="tests.helpers.toys:tiny,tests.helpers.toys:narrow"))
 
 
 def test_messages_are_models():

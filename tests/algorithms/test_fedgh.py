@@ -6,7 +6,7 @@ from torch import nn
 from stages.algorithms import fedgh
 from stages.algorithms.fedproto import Upload
 from stages.randomness import Rng
-from tests.algorithms.messages import HEAD, PAIRS, TASK, WIDTH, exchanged
+from tests.helpers.messages import HEAD, PAIRS, TASK, WIDTH, exchanged
 
 
 def test_a_step_of_the_global_head():

@@ -13,13 +13,13 @@ from stages.algorithms.common.records import cost
 from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
-from tests.algorithms.messages import CLIENTS, exchanged
-from tests.toys import tiny
+from tests.helpers.messages import CLIENTS, exchanged
+from tests.helpers.toys import tiny
 
 TASK = Task(
     2, 3, feature_dim=4, latent_dim=0, lr=0.1, batch_size=4, device=torch.device("cpu"), image_shape=(3, 16, 16)
 )
-HYPER = fedkd.Hyper(auxiliary="tests.toys:tiny")
+HYPER = fedkd.Hyper(auxiliary="tests.helpers.toys:tiny")
 
 
 @pytest.mark.parametrize(("part", "rank"), [(0.6, 1), (0.9, 2), (0.95, 3), (1.0, 3)])

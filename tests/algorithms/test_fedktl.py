@@ -14,7 +14,7 @@ from stages.algorithms.contract import ClientState, Task
 from stages.generators.pairs import BankPairs
 from stages.models.split import SplitModel
 from stages.randomness import Rng
-from tests.toys import narrow, tiny
+from tests.helpers.toys import narrow, tiny
 
 TASK = Task(clients=3, classes=4, feature_dim=8, latent_dim=5, lr=0.1, batch_size=4, device=torch.device("cpu"))
 

@@ -11,8 +11,8 @@ from stages.algorithms.common.batches import Batches
 from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
-from tests.algorithms.messages import CLASSES, WIDTH, exchanged
-from tests.toys import narrow, tiny
+from tests.helpers.messages import CLASSES, WIDTH, exchanged
+from tests.helpers.toys import narrow, tiny
 
 TASK = Task(2, 3, feature_dim=4, latent_dim=0, lr=0.1, batch_size=4, device=torch.device("cpu"))
 

@@ -10,13 +10,13 @@ from stages.algorithms.common.batches import Batches
 from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
-from tests.algorithms.messages import CLIENTS, exchanged
-from tests.toys import tiny
+from tests.helpers.messages import CLIENTS, exchanged
+from tests.helpers.toys import tiny
 
 TASK = Task(
     2, 3, feature_dim=4, latent_dim=0, lr=0.1, batch_size=4, device=torch.device("cpu"), image_shape=(3, 16, 16)
 )
-HYPER = fedmrl.Hyper(sub_feature_dim=2, auxiliary="tests.toys:tiny")
+HYPER = fedmrl.Hyper(sub_feature_dim=2, auxiliary="tests.helpers.toys:tiny")
 
 
 class Parts(nn.Module):
@@ -72,7 +72,7 @@ def test_auxiliary_models_count_by_their_training_images():
 
 
 def test_the_auxiliary_features_are_never_wider_than_the_clients():
-    _, shared = fedmrl.init(fedmrl.Hyper(auxiliary="tests.toys:tiny"), TASK, Rng(0))
+    _, shared = fedmrl.init(fedmrl.Hyper(auxiliary="tests.helpers.toys:tiny"), TASK, Rng(0))
     assert shared.projection.in_features == 8 and shared.start.head.in_features == 4
 
 

@@ -9,7 +9,7 @@ from stages.algorithms import fedtgp
 from stages.algorithms.contract import Task
 from stages.algorithms.fedproto import Upload
 from stages.randomness import Rng
-from tests.algorithms.messages import CLASSES, PAIRS, WIDTH, exchanged
+from tests.helpers.messages import CLASSES, PAIRS, WIDTH, exchanged
 
 TASK = Task(clients=2, classes=4, feature_dim=2, latent_dim=0, lr=0.1, batch_size=4, device=torch.device("cpu"))
 

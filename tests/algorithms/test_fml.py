@@ -8,7 +8,7 @@ import torch
 
 from stages.algorithms import fml
 from stages.randomness import Rng
-from tests.algorithms.messages import CLIENTS, exchanged
+from tests.helpers.messages import CLIENTS, exchanged
 
 
 def test_each_model_learns_from_labels_and_from_the_other():

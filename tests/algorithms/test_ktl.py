@@ -8,7 +8,7 @@ from stages.algorithms import fedktl, ktl
 from stages.algorithms.common.records import cost
 from stages.engines.assembly import assemble
 from stages.errors import UserError
-from tests.engines.test_local import planned, played
+from tests.helpers.toy_runs import planned, played
 
 
 def test_a_federation_is_refused(toy_store):

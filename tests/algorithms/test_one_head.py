@@ -12,7 +12,7 @@ from stages.algorithms.lg_fedavg import Download
 from stages.errors import UserError
 from stages.models.split import SplitModel
 from stages.randomness import Rng
-from tests.toys import tiny
+from tests.helpers.toys import tiny
 
 TASK = Task(clients=2, classes=3, feature_dim=8, latent_dim=0, lr=1e-12, batch_size=4, device=torch.device("cpu"))
 OWN = one_head.Shared(TASK, None)

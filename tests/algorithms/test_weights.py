@@ -45,7 +45,7 @@ def test_the_auxiliary_model_of_the_published_table():
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("FedAvgCN", "There is no model"), ("tests.toys:headless", "linear layer")]
+    ("name", "sentence"), [("FedAvgCN", "There is no model"), ("tests.helpers.toys:headless", "linear layer")]
 )
 def test_an_auxiliary_model_that_is_none(name, sentence):
     with pytest.raises(UserError, match=sentence):

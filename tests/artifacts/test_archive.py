@@ -11,7 +11,7 @@ from safetensors.numpy import load
 from stages.artifacts import schemas, seal
 from stages.artifacts.lineage import lineage
 from stages.artifacts.store import SCHEMAS, Store
-from tests.artifacts.archive.write import CLASS_NAMES, PAGE, ROWS, ramp
+from tests.helpers.archive import CLASS_NAMES, PAGE, ROWS, ramp
 
 ARCHIVES = sorted((Path(__file__).parent / "archive").glob("schema-*"))
 

@@ -17,10 +17,10 @@ from stages.errors import UserError
 from stages.export import WRITERS, export
 from stages.models import split
 from stages.settings import Prepare
-from tests.artifacts.archive.write import CLASS_NAMES, ramp
-from tests.artifacts.test_seal import flip
-from tests.conftest import write_toy_data, write_toy_latents
-from tests.test_train import settings
+from tests.helpers.archive import CLASS_NAMES, ramp
+from tests.helpers.damage import flip
+from tests.helpers.toy_runs import settings
+from tests.helpers.toy_store import write_toy_data, write_toy_latents
 
 
 def test_data_as_npz(archived, tmp_path):
@@ -82,7 +82,7 @@ RULES = {  # labels, from a file's tensors t, its model's base and head, and ima
 
 
 def auxiliary(tensors, base, x):
-    model = split.build("tests.toys:tiny", (3, 16, 16), 5, 16, seed=9)
+    model = split.build("tests.helpers.toys:tiny", (3, 16, 16), 5, 16, seed=9)
     model.load_state_dict({k.removeprefix("auxiliary."): v for k, v in tensors.items() if k.startswith("auxiliary.")})
     return model.base(x)
 
@@ -99,7 +99,7 @@ def test_an_exported_model_labels_images_as_its_run_did_by_the_rule_it_states(tm
     write_toy_latents(store)
     hyper = {
         key: value
-        for key, value in {"server_epochs": 2, "auxiliary": "tests.toys:tiny", "sub_feature_dim": 16}.items()
+        for key, value in {"server_epochs": 2, "auxiliary": "tests.helpers.toys:tiny", "sub_feature_dim": 16}.items()
         if hasattr(algorithms.get(name).Hyper, key)
     }
     (run,) = train(store, "run", settings(algorithm=name, lr=0.1, rounds=1), {name: hyper})
@@ -129,7 +129,7 @@ def test_an_exported_model_labels_images_as_its_run_did_by_the_rule_it_states(tm
         ("run", "safetensors", -1, "has no client -1"),
         ("run", "npz", 0, "One client can be picked"),
         ("data", "pfllib", 0, "One client can be picked"),
-        ("data", "share", None, "say whose with --client"),
+        ("data", "share", None, "say whose with `client`"),
         ("data", None, 9, "has no client 9 to cut out"),
     ],
 )

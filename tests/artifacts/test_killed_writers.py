@@ -1,4 +1,4 @@
-"""Writers killed with -9 at random moments, and writers of one name at once. The invariants are in killed_writers.py."""
+"""Writers killed with -9 at random moments, and writers of one name at once. The invariants are in tests/helpers/killed_writers.py."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 def outcome(task, folder):
     done = subprocess.run(
-        [sys.executable, "-m", "tests.artifacts.killed_writers", task, str(folder)], capture_output=True, text=True,
+        [sys.executable, "-m", "tests.helpers.killed_writers", task, str(folder)], capture_output=True, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parents[2], timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

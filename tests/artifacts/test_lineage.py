@@ -7,7 +7,7 @@ import pytest
 
 from stages.artifacts.lineage import Node, lineage
 from stages.errors import UserError
-from tests.artifacts.test_seal import flip, forge
+from tests.helpers.damage import flip, forge
 
 
 @pytest.fixture

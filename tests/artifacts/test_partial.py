@@ -12,7 +12,7 @@ from stages.artifacts.partial import Partial, checkpoints, find_unfinished, prog
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
 from stages.errors import UserError
-from tests.artifacts.test_store import write
+from tests.helpers.archive import write
 
 FACTS = {"settings": {"lr": 0.01, "seeds": [0]}, "seed": 0, "made_from": {}}
 

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from fedktl_cli.main import app
 from stages.artifacts import seal
 from stages.artifacts.store import Store
-from tests.artifacts.archive.write import write_all
-from tests.artifacts.test_seal import forge
+from tests.helpers.archive import write_all
+from tests.helpers.damage import forge
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from stages.artifacts import schemas
 from stages.artifacts.store import SCHEMAS, Artifact
 from stages.errors import UserError
-from tests.artifacts.archive.write import ramp
+from tests.helpers.archive import ramp
 
 
 def test_every_schema_has_its_reader():

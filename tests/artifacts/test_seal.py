@@ -10,7 +10,8 @@ import pytest
 from stages.artifacts import schemas, seal
 from stages.artifacts.store import Store
 from stages.errors import UserError
-from tests.artifacts.archive.write import write_data, write_latents
+from tests.helpers.archive import write_data, write_latents
+from tests.helpers.damage import flip, forge
 
 
 @pytest.fixture
@@ -20,22 +21,6 @@ def artifact(tmp_path):
 
 def contents(path):
     return [file for file in path.rglob("*") if file.is_file()]
-
-
-def flip(path, position, bit=0):
-    raw = bytearray(path.read_bytes())
-    raw[position] ^= 1 << bit
-    path.write_bytes(raw)
-
-
-def forge(path, **attributes):
-    """Change root attributes as someone would who knows how to seal."""
-    root = path / "zarr.json"
-    document = json.loads(root.read_bytes())
-    document["attributes"] |= {**attributes, "seal": ""}
-    text = json.dumps(document, indent=1, sort_keys=True).encode()
-    document["attributes"]["seal"] = hashlib.sha256(text).hexdigest()
-    root.write_text(json.dumps(document, indent=1, sort_keys=True))
 
 
 def test_a_flipped_bit_in_any_file_is_found_by_name(tmp_path):

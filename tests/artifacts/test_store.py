@@ -20,19 +20,13 @@ from stages.artifacts.partial import Partial, unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
 from stages.errors import UserError
-from tests.artifacts.archive.write import write_all, write_data, write_latents
-from tests.artifacts.test_seal import forge
+from tests.helpers.archive import write, write_all, write_data, write_latents
+from tests.helpers.damage import forge
 
 
 @pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "store")
-
-
-def write(store, name="a", value=0, kind="report", **more):
-    with store.write(kind, name, {"value": value}, 0, {}, **more) as writer:
-        writer.array("values", np.full((3, 2), value))
-    return writer.ref
 
 
 def everything(store):

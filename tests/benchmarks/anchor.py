@@ -83,9 +83,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         write_data(store, asked.folder)
-        generate(store, "standin", Generate(generator="tests.standin:make", samples=2000))
+        generate(store, "standin", Generate(generator="tests.helpers.standin:make", samples=2000))
         preset = presets.load("reference")
-        given = {"rounds": asked.rounds, "seeds": (asked.seed,), "generator": "tests.standin:make"}
+        given = {"rounds": asked.rounds, "seeds": (asked.seed,), "generator": "tests.helpers.standin:make"}
         settings = Train.make(preset.train, given)
         hyper = algorithms.assigned(["fedktl"], [f"centroids={asked.centroids}"], preset.algorithms)
         begun = time.monotonic()

@@ -34,7 +34,7 @@ CASES = {
     "cnn200": Case("CNN", 200, 40),
     "table1": Case("HtFE8", 20, 2250),  # CIFAR-10's 45,000 training images
 }
-TINY = Case("tests.toys:narrow", 2, 30)  # a few hundred parameters, BatchNorm and dropout
+TINY = Case("tests.helpers.toys:narrow", 2, 30)  # a few hundred parameters, BatchNorm and dropout
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from stages.models import split
 from stages.pixels import normalised
 from stages.randomness import Rng
 from stages.settings import Prepare
-from tests import standin, untrained
+from tests.helpers import standin, untrained
 
 CPU = torch.device("cpu")
 BATCH = 128  # images per forward

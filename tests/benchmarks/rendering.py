@@ -24,7 +24,7 @@ GENERATORS = ("stylegan3-t_256_cbase16384", "stylegan-xl_64", "tiny stable diffu
 
 def stylegan(name: str, device: torch.device):
     """Latents float32 [n, w_dim] -> images, by a network of the official geometry."""
-    from tests.generators.test_stylegan_networks import official
+    from tests.helpers.stylegan import official
 
     family, config = official(name)
     network = family.network(config).eval().requires_grad_(False).to(device)
@@ -34,7 +34,7 @@ def stylegan(name: str, device: torch.device):
 
 def tiny_diffusion(device: torch.device):
     from stages.generators import diffusion
-    from tests.generators import tiny_pipelines
+    from tests.helpers import tiny_pipelines
 
     folder = tempfile.TemporaryDirectory()
     tiny_pipelines.build(Path(folder.name))

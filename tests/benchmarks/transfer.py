@@ -33,8 +33,12 @@ from stages.reporting.rows import over_seeds
 from stages.settings import Generate, Prepare, Train
 from tests.benchmarks.anchor import write_data
 
-GENERATORS = {"trained": "builtin", "untrained": "tests.untrained:make", "standin": "tests.standin:make"}
-WHITENED = {"whitened": "tests.whitened:trained", "whitened-untrained": "tests.whitened:untrained"}
+GENERATORS = {
+    "trained": "builtin",
+    "untrained": "tests.helpers.untrained:make",
+    "standin": "tests.helpers.standin:make",
+}
+WHITENED = {"whitened": "tests.helpers.whitened:trained", "whitened-untrained": "tests.helpers.whitened:untrained"}
 BANKS = {
     **{name: (generator, 10_000) for name, generator in (GENERATORS | WHITENED).items()},
     "trained-500": ("builtin", 500),

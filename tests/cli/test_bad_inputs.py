@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from fedktl_cli.main import app
 from stages.artifacts.store import Store
-from tests.cli.bad_inputs import cases
-from tests.conftest import write_toy_data, write_toy_latents
+from tests.helpers.bad_inputs import cases
+from tests.helpers.toy_store import write_toy_data, write_toy_latents
 
 SECONDS, BYTES = 2.0, 1 << 30
 SOME, MANY, PROCESSES = 60, 1000, 36

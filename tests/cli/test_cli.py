@@ -12,28 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from fedktl_cli.main import app
 from stages.artifacts.store import Store
-from tests.conftest import write_toy_data, write_toy_latents
-
-TINY = ["--models", "tests.toys:tiny", "--feature-dim", "16", "--set", "server_epochs=2"]
-
-
-def run(store: Path, *arguments: str, code: int = 0):
-    """The command in this process, quick because torch is loaded already."""
-    result = CliRunner().invoke(app, ["--store", str(store), *arguments])
-    assert result.exit_code == code, result.output
-    return result
-
-
-def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """The command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "fedktl_cli", *arguments], capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+from tests.helpers.cli import TINY, program, run
+from tests.helpers.toy_store import write_toy_data, write_toy_latents
 
 
 @pytest.mark.parametrize("command", [["train"], ["artifacts", "list"]])
@@ -93,7 +78,7 @@ def test_names_that_an_artifact_brings_are_not_obeyed_by_the_terminal(store):
 
 def test_a_dry_run_prints_settings_shapes_and_floats_and_writes_nothing(store):
     text = run(store, "train", "--dry-run", *TINY).stdout
-    assert "tests.toys:tiny" in text and "Floats per round" in text and "server_epochs=2" in text
+    assert "tests.helpers.toys:tiny" in text and "Floats per round" in text and "server_epochs=2" in text
     preview = json.loads(run(store, "train", "--dry-run", *TINY, "--json").stdout)["previews"][0]
     assert preview["settings"]["rounds"] == 100 and preview["hyper"]["mu"] == 50
     assert not (store / "runs").exists()
@@ -133,6 +118,7 @@ BAD = [
     (["train", "--preset", "referense"], "did you mean reference"),
     (["train", "--resume", "nothing"], "no run artifact"),
     *((["train", option, ""], f"{option} must not be empty") for option in ("--resume", "--name", "--preset")),
+    (["train", "--track", "mlfow"], "did you mean mlflow"),
     (["train", "--data", ""], "data must not be empty"),
     (["generate", "--weights", ""], "weights must not be empty"),
     (["generate", "--samples", "1" + "0" * 30], "samples must be at most 10,000,000"),
@@ -193,14 +179,27 @@ def rewritten(root: Path, change) -> None:
     seal.close(root.parent, attributes)
 
 
-def test_help_is_quick_and_has_an_example_for_every_command():
+def test_help_is_quick():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "prepare" in program("--help").stdout
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     # of the processor, whatever else the machine does; 0.3 s on a quiet one
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.8
-    for command in ("prepare", "generate", "train", "report", "demo"):
-        assert f"fedktl {command}" in CliRunner().invoke(app, [command, "--help"]).stdout
+
+
+def commands(command, *path):
+    """Every command that does something, with the words that call it."""
+    children = getattr(command, "commands", {})
+    return [(path, command)] if not children else [c for n, each in children.items() for c in commands(each, *path, n)]
+
+
+@pytest.mark.parametrize(("path", "command"), commands(typer.main.get_command(app)), ids=str)
+def test_help_explains_every_argument_and_option_and_gives_an_example(path, command):
+    shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"}).stdout.partition("Usage:")[2]
+    assert re.search(rf"fedktl (--store \w+ )?{' '.join(path)}\b", shown.partition("\n")[2])
+    for parameter in command.params:
+        first = re.escape((parameter.help or "no help").partition(" [")[0][:20])
+        assert re.search(rf"{parameter.opts[0]}\b.* {first}", shown), parameter.name
 
 
 def test_help_imports_nothing_heavy():
@@ -254,10 +253,10 @@ def test_interrupted_leaves_a_resumable_run_and_exit_code_130(tmp_path):
         assert child.wait(timeout=30) == 130
     finally:
         child.kill()
-    assert "--resume long@v1 --models tests.toys:tiny" in child.stderr.read()
+    assert "--resume long@v1 --models tests.helpers.toys:tiny" in child.stderr.read()
     listed = run(tmp_path, "artifacts", "list").stdout
     done = int(re.search(r"unfinished, (\d+) rounds", listed)[1])
-    resumed = ["train", "--resume", "long", "--models", "tests.toys:tiny", "--rounds", str(done + 2), "--json"]
+    resumed = ["train", "--resume", "long", "--models", "tests.helpers.toys:tiny", "--rounds", str(done + 2), "--json"]
     finished = json.loads(run(tmp_path, *resumed).stdout)
     assert len(finished["runs"][0]["accuracy"]) == done + 3
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
-from tests.cli.test_cli import TINY, run
+from tests.helpers.cli import TINY, run
 
 SNAPSHOTS = Path(__file__).parents[1] / "fixtures" / "stylegan"
 FAMILIES = {"sg2_64_cifar": "stylegan2", "sg3_t_32": "stylegan3", "xl_superres_32": "stylegan-xl"}
@@ -120,7 +120,7 @@ def test_safetensors_of_others_are_told_for_what_they_are_whatever_is_asked_of_t
 
 def test_a_prompt_makes_a_bank_and_is_not_needed_again(toy_store, tmp_path):
     pytest.importorskip("diffusers")
-    from tests.generators import tiny_pipelines
+    from tests.helpers import tiny_pipelines
 
     tiny_pipelines.build(tmp_path)
     folder = str(tmp_path / "sd")

@@ -9,30 +9,11 @@ from stages.data import datasets
 from stages.data.images import Files, Joined, Pixels
 from stages.errors import UserError
 from stages.settings import DATASETS, Prepare
-
-
-def read(dataset, source=None, **more):
-    return datasets.read(Prepare(dataset=dataset, source=source and str(source), **{"image_size": 8, **more}))
-
-
-def everything(dataset):
-    return dataset.images[np.arange(len(dataset.images))]
+from tests.helpers.datasets import everything, idx, picture, read
 
 
 def test_every_name_has_a_reader():
     assert {*datasets.READERS, "pfllib"} == set(DATASETS)  # pfllib is read with its partition
-
-
-def picture(path, colour, size=(12, 10), mode="RGB"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, colour).save(path)
-
-
-def idx(path, values):
-    """A file as MNIST has them: magic number with type and dimensions, sizes, bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = bytes([0, 0, 8, values.ndim]) + b"".join(side.to_bytes(4, "big") for side in values.shape)
-    path.write_bytes(header + values.astype(np.uint8).tobytes())
 
 
 # Images
@@ -143,7 +124,7 @@ def test_mnist(tmp_path):
     assert found.classes == 10 and found.train == 3 and found.labels.tolist() == [7, 0, 9] * 2
     assert (everything(found)[:, 1] == np.concatenate([train, test])).all()
     (raw / "t10k-images-idx3-ubyte").write_bytes(b"cut")
-    with pytest.raises(UserError, match=r"holds no usable mnist .*; put MNIST/raw there or add --download"):
+    with pytest.raises(UserError, match=r"holds no usable mnist .*; put MNIST/raw there or add `download`"):
         read("mnist", tmp_path)
 
 
@@ -195,9 +176,9 @@ def test_stanford_cars(tmp_path):
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "svhn", "cifar10", "cifar100", "flowers102", "stanford-cars"])
 def test_absent_files_are_asked_for(tmp_path, name):
-    with pytest.raises(UserError, match=f"The data set '{name}' needs --source, the folder that holds"):
+    with pytest.raises(UserError, match=f"The data set '{name}' needs `source`, the folder that holds"):
         read(name)
-    with pytest.raises(UserError, match=r"There is no .*; --source must name the folder that holds"):
+    with pytest.raises(UserError, match=r"There is no .*; `source` must name the folder that holds"):
         read(name, tmp_path / "none")
     with pytest.raises(UserError, match=f"holds no usable {name} .*; put .* there"):
         read(name, tmp_path)
@@ -243,7 +224,7 @@ def test_flowers_count_their_validation_images_as_training(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("name", ["stanford-cars", "folder", "digits"])
 def test_download_where_there_is_none(tmp_path, name):
-    with pytest.raises(UserError, match=f"{name} has no download; leave out --download"):
+    with pytest.raises(UserError, match=f"{name} has no download; leave out `download`"):
         read(name, tmp_path, download=True)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stages.errors import UserError
-from tests.data.test_datasets import everything, picture, read
+from tests.helpers.datasets import everything, picture, read
 
 
 def test_folder_of_classes(tmp_path):
@@ -54,7 +54,7 @@ def test_tiny_imagenet(tmp_path):
     kept = read("tiny-imagenet", tmp_path, merge=False)  # merged sets are the 100,000 training images, as in the paper
     assert kept.labels.tolist() == [0, 1, 0, 1] and kept.train == 2
     assert np.abs(everything(kept)[:, 0, 4, 4].astype(int) - [0, 100, 50, 150]).max() <= 2
-    with pytest.raises(UserError, match="is laid out as tiny-imagenet-200 is; read it with --dataset tiny-imagenet"):
+    with pytest.raises(UserError, match="is laid out as tiny-imagenet-200 is; read it with `dataset=tiny-imagenet`"):
         read("folder", root)
     (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn09\t0\t0\t9\t9\n")
     with pytest.raises(UserError, match=r"gives val_0\.JPEG the class 'n09', which train/ does not have"):

@@ -58,7 +58,7 @@ def test_what_can_not_be_used_gets_a_sentence(tmp_path):
         with pytest.raises(UserError, match=sentence):
             table.read(Prepare(dataset=f"hf:{tmp_path / name}"))
 
-    refused("give --download", "absent")
+    refused("give `download`", "absent")
     (tmp_path / "empty").mkdir()
     refused("can't be read as a data set", "empty")
     made([0, 1], ["a", "b"], column="mood").save_to_disk(tmp_path / "moody")
@@ -76,7 +76,7 @@ def test_a_name_is_looked_up_on_the_hub_only_if_asked(monkeypatch):
     asked = []
     splits = {"train": made([0, 1], ["a", "b"]), "validation": made([1, 0], ["a", "b"])}
     monkeypatch.setattr(library, "load_dataset", lambda name: asked.append(name) or splits)
-    with pytest.raises(UserError, match="give --download"):
+    with pytest.raises(UserError, match="give `download`"):
         table.read(Prepare(dataset="hf:someone/pictures"))
     found = table.read(Prepare(dataset="hf:someone/pictures", download=True))
     assert asked == ["someone/pictures"] and found.train == 2 and found.labels.tolist() == [0, 1, 1, 0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stages.errors import UserError
-from tests.data.test_datasets import everything, read
+from tests.helpers.datasets import everything, read
 
 
 def keras(tmp_path, **changes):
@@ -122,7 +122,7 @@ def test_what_an_archive_of_other_names_holds_is_said(tmp_path):
 def test_our_own_export_is_read_whole(tmp_path):
     from stages.artifacts.store import Store
     from stages.export import export
-    from tests.conftest import write_toy_data
+    from tests.helpers.toy_store import write_toy_data
 
     toy = write_toy_data(Store(tmp_path / "store"))
     export(toy, "npz", tmp_path / "out")

@@ -178,7 +178,7 @@ def test_smaller_beta_is_more_skewed():
 def test_an_impossible_partition_ends_with_its_numbers(monkeypatch):
     monkeypatch.setattr("stages.data.partitions.ATTEMPTS", 50)
     with pytest.raises(
-        UserError, match=r"100 images can't give each of 20 clients 6; lower --clients or --min-samples"
+        UserError, match=r"100 images can't give each of 20 clients 6; lower `clients` or `min_samples`"
     ):
         label_counts(Prepare(min_samples=6), np.full(4, 25), rng())
     with pytest.raises(
@@ -189,7 +189,7 @@ def test_an_impossible_partition_ends_with_its_numbers(monkeypatch):
 
 def test_more_classes_per_client_than_classes():
     chosen = Prepare(partition="pathological", classes_per_client=5)
-    with pytest.raises(UserError, match="can't hold 5 classes of 4; lower --classes-per-client"):
+    with pytest.raises(UserError, match="can't hold 5 classes of 4; lower `classes_per_client`"):
         label_counts(chosen, np.full(4, 1000), rng())
 
 
@@ -233,9 +233,9 @@ def test_counts_that_can_not_be_used(tmp_path, name, content, message):
 
 
 def test_counts_and_its_partition_go_together(tmp_path):
-    with pytest.raises(UserError, match="needs --counts"):
+    with pytest.raises(UserError, match="needs `counts`"):
         label_counts(Prepare(partition="counts"), np.array([5, 9]), rng())
-    with pytest.raises(UserError, match="give --partition counts"):
+    with pytest.raises(UserError, match="give `partition=counts`"):
         label_counts(Prepare(counts="counts.csv"), np.array([5, 9]), rng())
     with pytest.raises(UserError, match="can't be read"):
         label_counts(Prepare(partition="counts", counts=str(tmp_path / "none.csv")), np.array([5, 9]), rng())

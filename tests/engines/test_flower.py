@@ -1,6 +1,5 @@
 """The engine over Flower: its nodes in this process, what it refuses and survives."""
 
-import dataclasses
 import re
 import socket
 import sys
@@ -31,9 +30,9 @@ from stages.export import export
 from stages.means import over_clients
 from stages.observer import SILENT
 from stages.settings import Train
-from tests.conftest import CLIENTS, write_toy_data
-from tests.engines.flower_nodes import RUN, Grid, Notes, gathered, mustered
-from tests.engines.test_local import CODE, QUICK, planned, played
+from tests.helpers.flower_nodes import RUN, Grid, Notes, gathered, mustered, over_flower
+from tests.helpers.toy_runs import CODE, QUICK, planned, played
+from tests.helpers.toy_store import CLIENTS, write_toy_data
 
 APART = ("history/seconds", "history/rounds/peak_memory", "history/rounds/wire", "history/rounds/test_confusion")
 
@@ -42,12 +41,6 @@ APART = ("history/seconds", "history/rounds/peak_memory", "history/rounds/wire",
 def homes(toy_store, tmp_path):
     data = toy_store.open("toy")
     return [ClientNode(client, data, tmp_path / "disks") for client in range(CLIENTS)]
-
-
-def over_flower(store, homes, algorithm="fedktl", grid=None, notes=None, **settings):
-    plan = dataclasses.replace(planned(store, algorithm, round_timeout=0.3, **settings), run=RUN)
-    federation, state = assemble(plan, images=False)
-    return plan, federation, state, mustered(plan, federation, state, grid or Grid(homes), notes)
 
 
 def assert_same_state(one, other):
@@ -185,12 +178,12 @@ def test_fewer_than_min_clients_end_the_run_with_what_to_do(toy_store, homes):
     grid = Grid(homes)
     *_, federation, state, pool = over_flower(toy_store, homes, grid=grid, min_clients=4)
     grid.leave(0)
-    with pytest.raises(UserError, match=r"In round 1 3 of 4 clients answered.*--min-clients 4.*--resume"):
+    with pytest.raises(UserError, match=r"In round 1 3 of 4 clients answered.*`min_clients=4`.*resume"):
         rounds.play_round(federation, state, pool)
 
 
 def test_a_diverging_client_is_missing_and_keeps_its_model(toy_store, homes, tmp_path):
-    *_, federation, state, pool = over_flower(toy_store, homes, "local", models="tests.toys:wild")
+    *_, federation, state, pool = over_flower(toy_store, homes, "local", models="tests.helpers.toys:wild")
     with pytest.raises(UserError, match="0 of 4 clients answered"):
         for _ in range(5):
             rounds.play_round(federation, state, pool)
@@ -337,7 +330,7 @@ def test_without_the_extra_the_command_to_install_it_is_named(toy_store, monkeyp
 
 
 def test_a_federation_needs_the_flower_engine_and_has_its_own_data(toy_store):
-    with pytest.raises(UserError, match="needs --engine flower"):
+    with pytest.raises(UserError, match="needs `engine=flower`"):
         stages.train(toy_store, "x", Train.make(QUICK, {"federation": "a:1"}), {})
-    with pytest.raises(UserError, match="give no --data"):
+    with pytest.raises(UserError, match="give no `data`"):
         stages.train(toy_store, "x", Train.make(QUICK, {"engine": "flower", "federation": "a:1", "data": "toy"}), {})

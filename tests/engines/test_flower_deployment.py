@@ -19,7 +19,7 @@ pytest.importorskip("cryptography")
 from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
 from stages.export import export
-from tests.conftest import write_toy_data
+from tests.helpers.toy_store import write_toy_data
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def joined(terminals, port, client, *more):
 
 TRAIN = [
     "--models",
-    "tests.toys:tiny,tests.toys:narrow",
+    "tests.helpers.toys:tiny,tests.helpers.toys:narrow",
     "--feature-dim",
     "16",
     "--batch-size",

@@ -13,7 +13,7 @@ pytest.importorskip("ray")
 
 import stages
 from stages import algorithms
-from tests.test_train import numbers, settings
+from tests.helpers.toy_runs import numbers, settings
 
 OTHERS = [name for name in algorithms.NAMES if name not in ("fedktl", "fedkd", "ktl")]
 MANY = pytest.param(OTHERS, marks=pytest.mark.slow, id="all others")

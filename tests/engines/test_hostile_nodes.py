@@ -21,11 +21,10 @@ from stages.engines.flower.node import ClientNode
 from stages.engines.flower.payload import from_records, to_records
 from stages.engines.flower.pool import NodeRegistry
 from stages.engines.local import InProcess
-from tests.conftest import CLIENTS
-from tests.engines.flower_nodes import Grid, Notes
-from tests.engines.test_flower import over_flower
-from tests.engines.test_local import planned
-from tests.test_npy import HOSTILE as HEADERS
+from tests.helpers.flower_nodes import Grid, Notes, over_flower
+from tests.helpers.npy_files import HOSTILE as HEADERS
+from tests.helpers.toy_runs import planned
+from tests.helpers.toy_store import CLIENTS
 
 ESCAPE = "\x1b]0;mine\x07" * 1_000_000
 
@@ -34,7 +33,7 @@ ESCAPE = "\x1b]0;mine\x07" * 1_000_000
 def federation(tmp_path_factory):
     """A pool, and by message type a genuine answer of client 1."""
     from stages.artifacts.store import Store
-    from tests.conftest import write_toy_data, write_toy_latents
+    from tests.helpers.toy_store import write_toy_data, write_toy_latents
 
     folder = tmp_path_factory.mktemp("federation")
     store = Store(folder / "store")

@@ -14,42 +14,9 @@ from stages.engines.assembly import assemble
 from stages.engines.clients import micro_auc
 from stages.engines.federation import Diverged, Missing
 from stages.engines.local import InProcess
-from stages.engines.plan import RunSpec
 from stages.errors import UserError
-from stages.observer import SILENT
-from stages.settings import Train
-from tests.conftest import CLIENTS, write_toy_data
-
-CODE = {"models": "tests.toys:tiny,tests.toys:narrow"}  # what a resumed run needs to be told again
-QUICK = {**CODE, "feature_dim": 16, "rounds": 3, "batch_size": 8}
-
-
-def planned(store, algorithm="fedktl", seed=0, hyper=None, **settings) -> RunSpec:
-    found = algorithms.get(algorithm)
-    default = {"server_epochs": 2} if algorithm in ("fedktl", "ktl") else {}
-    if algorithm == "fedavg":  # for clients of one architecture
-        settings = {"models": "tests.toys:narrow", **settings}
-    chosen = found.Hyper.make({**default, **(hyper or {})})
-    data = write_toy_data(store, "solo", clients=1) if algorithm == "ktl" else store.open("toy")
-    return RunSpec(found, chosen, Train.make(QUICK, settings), seed, data, store.open("bank"))
-
-
-def played(spec: RunSpec):
-    federation, state = assemble(spec)
-    play(federation, state)
-    return federation, state
-
-
-def play(federation, state):
-    rounds.run(federation, state, InProcess(federation, state.clients), SILENT, lambda s: None)
-
-
-def weights(state):
-    return {name: value for name, value in checkpoint.pack(state).items() if "/model/" in name}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+from tests.helpers.toy_runs import planned, play, played, same, weights
+from tests.helpers.toy_store import CLIENTS
 
 
 @pytest.mark.parametrize("algorithm", algorithms.NAMES)
@@ -202,7 +169,7 @@ def test_patience_ends_a_run_that_gets_no_better(toy_store):
     assert state.rounds == 2 and rounds.finished(federation, state)
 
 
-@pytest.mark.parametrize(("pairs", "generator"), [("bank", None), ("live", "tests.toys:linear")])
+@pytest.mark.parametrize(("pairs", "generator"), [("bank", None), ("live", "tests.helpers.toys:linear")])
 def test_both_kinds_of_pairs(toy_store, pairs, generator):
     _, state = played(planned(toy_store, pairs=pairs, generator=generator))
     assert state.history["server_metrics/mmd"].isfinite().all()
@@ -211,7 +178,7 @@ def test_both_kinds_of_pairs(toy_store, pairs, generator):
 
 
 def test_live_pairs_of_floats_travel_as_such_and_are_kept_as_pictures(toy_store):
-    live = {"pairs": "live", "generator": "tests.toys:linear"}
+    live = {"pairs": "live", "generator": "tests.helpers.toys:linear"}
     (_, floats), (_, pictures) = (
         played(planned(toy_store, rounds=2, pair_pixels=kind, **live)) for kind in ("floats", "bytes")
     )
@@ -232,7 +199,7 @@ def test_several_pairs_a_class_are_downloaded_and_one_is_kept_as_a_picture(toy_s
 
 def test_a_loss_that_is_no_number_names_client_and_round(toy_store):
     with pytest.raises(Diverged, match=r"Client \d diverged in round \d"):
-        played(planned(toy_store, "local", models="tests.toys:wild", rounds=5))
+        played(planned(toy_store, "local", models="tests.helpers.toys:wild", rounds=5))
 
 
 def test_phases_add_up_to_the_round(toy_store):
@@ -246,15 +213,15 @@ def test_phases_add_up_to_the_round(toy_store):
     ("settings", "sentence"),
     [
         ({"drop_last": True, "batch_size": 25}, "fewer than a batch"),
-        ({"models": "tests.toys:headless"}, "Client 0's model 'tests.toys:headless'"),
+        ({"models": "tests.helpers.toys:headless"}, "Client 0's model 'tests.helpers.toys:headless'"),
         (
             {"models": "resnet10", "feature_dim": 512, "batch_size": 1},
-            "Client 0's model 'resnet10'.*raise --batch-size",
+            "Client 0's model 'resnet10'.*raise `batch_size`",
         ),
         ({"device": "cuda:7"}, "not to be had"),
         ({"device": "abacus"}, "not to be had"),
-        ({"pairs": "live"}, "--generator tests.toys:linear"),
-        ({"pairs": "live", "pairs_per_class": 2}, "--pairs bank"),
+        ({"pairs": "live"}, "`generator=tests.helpers.toys:linear`"),
+        ({"pairs": "live", "pairs_per_class": 2}, "`pairs=bank`"),
         ({"pairs_per_class": 1000}, "classes want 1000 each"),
     ],
 )
@@ -263,9 +230,9 @@ def test_what_does_not_fit_is_named_before_the_first_round(toy_store, settings, 
         assemble(planned(toy_store, **settings))
 
 
-@pytest.mark.parametrize("live", [{"generator": "tests.toys:linear"}, {"weights": "weights.pkl"}])
+@pytest.mark.parametrize("live", [{"generator": "tests.helpers.toys:linear"}, {"weights": "weights.pkl"}])
 def test_what_live_pairs_alone_need_is_not_passed_over_without_them(toy_store, live):
-    with pytest.raises(UserError, match="for live pairs; add --pairs live"):
+    with pytest.raises(UserError, match="for live pairs; add `pairs=live`"):
         assemble(planned(toy_store, **live))
 
 
@@ -273,7 +240,7 @@ def test_what_live_pairs_alone_need_is_not_passed_over_without_them(toy_store, l
     "settings",
     [
         {"models": "FedAvgCNN,resnet4", "feature_dim": 512, "batch_size": 4},
-        {"models": "tests.toys:tiny", "batch_size": 1},
+        {"models": "tests.helpers.toys:tiny", "batch_size": 1},
         {"drop_last": True, "batch_size": 24},
     ],
 )

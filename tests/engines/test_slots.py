@@ -13,7 +13,7 @@ from stages.engines.federation import Diverged
 from stages.engines.local import InProcess
 from stages.engines.slots import Slots
 from stages.observer import SILENT
-from tests.engines.test_local import planned, played, same, weights
+from tests.helpers.toy_runs import planned, played, same, weights
 
 
 class Recorder(Lane):
@@ -111,7 +111,7 @@ def test_the_longest_turns_come_first_and_a_client_keeps_its_slot():
 
 def test_an_error_in_a_turn_names_its_client_and_ends_the_threads(toy_store):
     with pytest.raises(Diverged, match=r"Client \d diverged in round 1"):
-        in_slots(planned(toy_store, "local", models="tests.toys:wild"), 2)
+        in_slots(planned(toy_store, "local", models="tests.helpers.toys:wild"), 2)
     assert not slot_threads()
 
 

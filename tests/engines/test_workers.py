@@ -18,7 +18,7 @@ from stages.engines.federation import Diverged
 from stages.engines.shared_memory import SharedMemory
 from stages.errors import UserError
 from stages.observer import SILENT, Observer
-from tests.engines.test_local import CODE, planned, same, weights
+from tests.helpers.toy_runs import CODE, planned, same, weights
 
 
 def played(plan):
@@ -49,7 +49,7 @@ def test_two_workers_compute_what_one_does(toy_store):
 
 def test_divergence_in_a_worker_names_client_and_round(toy_store):
     with pytest.raises(Diverged, match=r"Client 0 diverged in round 1"):
-        played(planned(toy_store, "local", models="tests.toys:wild", rounds=5, workers=2))
+        played(planned(toy_store, "local", models="tests.helpers.toys:wild", rounds=5, workers=2))
     assert not multiprocessing.active_children()
 
 
@@ -76,7 +76,7 @@ def test_a_model_that_cant_leave_the_process_is_refused(toy_store):
     plan = planned(toy_store, "local", workers=2)
     federation, state = assemble(plan)
     state.clients[0].model.hook = lambda: None
-    with pytest.raises(UserError, match="--workers 1"):
+    with pytest.raises(UserError, match="`workers=1`"):
         Local().pool(plan, federation, state)
 
 

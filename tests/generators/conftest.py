@@ -1,8 +1,6 @@
 """Tiny pipelines that the tests of generators share."""
 
-import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +9,7 @@ import pytest
 def pipelines(tmp_path_factory):
     """A folder of folders, not to be written to."""
     pytest.importorskip("diffusers")
-    from tests.generators import tiny_pipelines
+    from tests.helpers import tiny_pipelines
 
     folder = tmp_path_factory.mktemp("pipelines")
     tiny_pipelines.build(folder)
@@ -22,9 +20,3 @@ def pipelines(tmp_path_factory):
 def copied(pipelines, tmp_path):
     """A pipeline of one's own to spoil, by name."""
     return lambda name: shutil.copytree(pipelines / name, tmp_path / name)
-
-
-def edited(folder: Path, file: str, **changes) -> None:
-    """Changes entries of a JSON file."""
-    path = folder / file
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -13,7 +13,7 @@ from stages.generators.builtin.network import Network
 from stages.observer import Observer
 from stages.randomness import Rng, seeded
 from stages.settings import Generate, TrainGenerator
-from tests.cli.test_cli import run
+from tests.helpers.cli import run
 
 CPU = torch.device("cpu")
 

@@ -20,8 +20,8 @@ diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
 
-from tests.generators.conftest import edited  # noqa: E402
-from tests.generators.tiny_pipelines import drawn, library_call, some_latents  # noqa: E402
+from tests.helpers.damage import edited  # noqa: E402
+from tests.helpers.tiny_pipelines import drawn, library_call, some_latents  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, in its own calls
 

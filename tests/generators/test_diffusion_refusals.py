@@ -16,9 +16,9 @@ diffusers = pytest.importorskip("diffusers")
 import huggingface_hub  # noqa: E402
 from huggingface_hub.errors import GatedRepoError  # noqa: E402
 
-from tests.generators import tiny_pipelines  # noqa: E402
-from tests.generators.conftest import edited  # noqa: E402
-from tests.generators.tiny_pipelines import drawn, some_latents  # noqa: E402
+from tests.helpers import tiny_pipelines  # noqa: E402
+from tests.helpers.damage import edited  # noqa: E402
+from tests.helpers.tiny_pipelines import drawn, some_latents  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own
 

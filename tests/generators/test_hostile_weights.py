@@ -15,8 +15,8 @@ from stages.errors import UserError
 from stages.generators import registry
 from stages.generators.builtin.generator import WEIGHTS
 from stages.settings import Generate
-from tests.generators.conftest import edited
-from tests.hostile_snapshots import VARIANTS
+from tests.helpers.damage import edited
+from tests.helpers.hostile_snapshots import VARIANTS
 
 CPU = torch.device("cpu")
 CONVERTED = Path(__file__).parents[1] / "fixtures" / "stylegan" / "sg2_32" / "network.pkl"

@@ -14,8 +14,8 @@ from stages.generators import registry
 from stages.generators.pairs import BankPairs, LivePairs, match
 from stages.pixels import resized, to_uint8
 from stages.settings import Generate
-from tests.standin import Standin
-from tests.toys import LinearGenerator
+from tests.helpers.standin import Standin
+from tests.helpers.toys import LinearGenerator
 
 CPU = torch.device("cpu")
 
@@ -117,10 +117,10 @@ def again(descriptor, allowed=None, weights=None, **settings):
 
 
 def test_a_generator_is_made_again_from_its_descriptor():
-    made = registry.make(Generate(generator="tests.toys:linear"), CPU)
-    assert made.descriptor == {"version": 1, "family": "factory", "factory": "tests.toys:linear"}
+    made = registry.make(Generate(generator="tests.helpers.toys:linear"), CPU)
+    assert made.descriptor == {"version": 1, "family": "factory", "factory": "tests.helpers.toys:linear"}
     latents = made.sample_latents(2, torch.Generator().manual_seed(0))
-    assert torch.equal(again(made.descriptor, "tests.toys:linear").render(latents), made.render(latents))
+    assert torch.equal(again(made.descriptor, "tests.helpers.toys:linear").render(latents), made.render(latents))
     builtin = registry.make(Generate(), CPU)
     assert again(builtin.descriptor).descriptor == builtin.descriptor
 
@@ -136,13 +136,13 @@ def test_another_generator_is_not_taken_for_the_one_of_the_bank():
     [
         ({"generator": "buildin"}, "did you mean builtin"),
         ({"generator": "nowhere:x"}, "can't be loaded"),
-        ({"generator": "tests.toys:absent"}, "can't be loaded"),
-        ({"generator": "stylegan3"}, "give them with --weights"),
+        ({"generator": "tests.helpers.toys:absent"}, "can't be loaded"),
+        ({"generator": "stylegan3"}, "give them as `weights`"),
         ({"generator": "builtin", "weights": "x.pkl"}, "no weights at x.pkl"),
         ({"weights": "absent.pkl"}, "no weights at absent.pkl"),
         ({"weights": "./absent"}, "no weights at ./absent"),
         ({"prompt": "a cat"}, "without a prompt"),
-        ({"negative_prompt": "a dog"}, "without a negative prompt; leave out --negative-prompt"),
+        ({"negative_prompt": "a dog"}, "without a negative prompt; leave out `negative_prompt`"),
         ({"scheduler": "ddim"}, "without a scheduler"),
     ],
 )

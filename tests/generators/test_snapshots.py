@@ -4,7 +4,6 @@ import os
 import pickle
 import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +13,9 @@ from safetensors.torch import load_file
 from stages.errors import UserError
 from stages.generators.stylegan import snapshots
 from stages.generators.stylegan.snapshots.pickles import Call, Name, UnhashedDict
-from tests.hostile_snapshots import PLAIN, VARIANTS, as_tensor, called, put, records, storage, tensor
-from tests.snapshot_writer import dumps
-
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "stylegan"
+from tests.helpers.hostile_snapshots import PLAIN, VARIANTS, as_tensor, called, put, records, storage, tensor
+from tests.helpers.snapshot_writer import dumps
+from tests.helpers.stylegan import FIXTURES
 
 
 @pytest.mark.parametrize("folder", ["sg2_64_cifar", "xl_superres_64"])

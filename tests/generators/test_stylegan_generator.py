@@ -12,10 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.generators.stylegan import checkpoint, convert, describe, load, snapshots
 from stages.generators.stylegan.generator import StyleGAN
-
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "stylegan"
-FOLDERS = sorted(folder.name for folder in FIXTURES.iterdir() if folder.is_dir())
-
+from tests.helpers.stylegan import FIXTURES, FOLDERS
 
 BUFFERS = {
     "w_avg", "noise_const", "resample_filter", "up_filter", "down_filter", "magnitude_ema", "transform", "freqs",

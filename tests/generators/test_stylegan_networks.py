@@ -1,8 +1,5 @@
 """The networks against the numbers of the public implementations, within the tolerances of float32."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,12 +7,10 @@ from numpy.testing import assert_allclose
 
 from stages.generators.stylegan import checkpoint
 from stages.generators.stylegan.configs import decoded
-from stages.generators.stylegan.networks import resampling, stylegan2, stylegan3, styleganxl
+from stages.generators.stylegan.networks import resampling, stylegan2, stylegan3
 from stages.generators.stylegan.networks.mapping import Network
 from stages.generators.stylegan.networks.resampling import downsample, upsample
-
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "stylegan"
-FOLDERS = sorted(folder.name for folder in FIXTURES.iterdir() if folder.is_dir())
+from tests.helpers.stylegan import FIXTURES, FOLDERS, GEOMETRY, official
 
 
 @pytest.fixture(params=FOLDERS, scope="module")
@@ -179,32 +174,6 @@ def test_orig_is_skip_with_the_last_torgb_alone():
     assert image.shape == (2, 3, 16, 16)
     assert image.isfinite().all() and image.std() > 0
     assert torch.equal(image, found)
-
-
-GEOMETRY = json.loads((FIXTURES / "geometry.json").read_text())
-RENAMED = dict(kernel="conv_kernel", up="up_factor", down="down_factor", radial="down_filter_radial", to_rgb="is_torgb")
-
-
-def official(name: str):
-    """Our configuration of a full-size network."""
-    facts, xl = GEOMETRY[name], name.startswith("stylegan-xl")
-    mapping = dict(z_dim=facts["z_dim"], c_dim=facts["c_dim"], embedding=facts["z_dim"] if xl else 0)
-    mapping |= dict(widths=[facts["w_dim"]] * 2, lr_multiplier=0.01) | (dict(classes=1000, features=320) if xl else {})
-    layers = [
-        {
-            field: 256 if field == "clamp" else side(layer[RENAMED.get(field, field)])
-            for field in stylegan3.LayerConfig.__dataclass_fields__
-        }
-        for layer in facts["layers"]
-    ]
-    start = {field: side(value) for field, value in facts["input"].items()}
-    synthesis = dict(resolution=facts["constructor"]["img_resolution"], input=start, layers=layers, output_scale=0.25)
-    family = styleganxl if xl else stylegan3
-    return family, decoded(family.Config, dict(mapping=mapping, synthesis=synthesis))
-
-
-def side(value):
-    return value[0] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("name", GEOMETRY)

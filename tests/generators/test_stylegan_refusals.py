@@ -15,9 +15,8 @@ from stages.errors import UserError
 from stages.generators.stylegan import checkpoint, convert, load, snapshots
 from stages.generators.stylegan.snapshots import pickles
 from stages.generators.stylegan.snapshots.pickles import Call, Name
-from tests.snapshot_writer import dumps
-
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "stylegan"
+from tests.helpers.snapshot_writer import dumps
+from tests.helpers.stylegan import FIXTURES
 
 
 def snapshot(folder: str) -> Path:

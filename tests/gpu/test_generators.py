@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from stages.generators.stylegan import checkpoint
 from stages.generators.stylegan.generator import _exact_float32, load
-from tests.generators.test_stylegan_networks import FIXTURES, FOLDERS
+from tests.helpers.stylegan import FIXTURES, FOLDERS
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda", 0)

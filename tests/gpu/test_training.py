@@ -15,7 +15,7 @@ from stages.models import zoo
 from stages.observer import SILENT
 from stages.settings import Train
 from tests.benchmarks.cases import Case, make_bank, make_data
-from tests.engines.test_local import planned, same, weights
+from tests.helpers.toy_runs import planned, same, weights
 
 pytestmark = pytest.mark.gpu
 GPU = torch.device("cuda", 0)
@@ -133,7 +133,7 @@ def waiting(channels, size, classes):
 
 def test_a_refused_capture_changes_nothing(toy_store):
     """Dropout's numbers included; and clients whose steps can be captured are not slowed down."""
-    plan = on_gpu(toy_store, models="tests.gpu.test_training:waiting,tests.toys:narrow")
+    plan = on_gpu(toy_store, models="tests.gpu.test_training:waiting,tests.helpers.toys:narrow")
     refused = played(plan, 3)
     assert len(cuda_graphs._refused) == 1
     assert same(weights(refused), weights(played(plan, lane=Eager)))
@@ -152,8 +152,10 @@ def test_two_deterministic_runs_are_equal(pictures, precision):
 
 
 def test_accuracy_is_that_of_a_cpu(toy_store):
-    gpu = played(on_gpu(toy_store, "local", rounds=8, lr=0.05, models="tests.toys:tiny"), 4)
-    federation, state = assemble(planned(toy_store, "local", rounds=8, lr=0.05, models="tests.toys:tiny", device="cpu"))
+    gpu = played(on_gpu(toy_store, "local", rounds=8, lr=0.05, models="tests.helpers.toys:tiny"), 4)
+    federation, state = assemble(
+        planned(toy_store, "local", rounds=8, lr=0.05, models="tests.helpers.toys:tiny", device="cpu")
+    )
     rounds.run(federation, state, InProcess(federation, state.clients), SILENT, lambda s: None)
     one, other = (run.history["rounds/test_accuracy"] for run in (gpu, state))
     torch.testing.assert_close(one, other, rtol=0, atol=0.1)

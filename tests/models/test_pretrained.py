@@ -11,7 +11,7 @@ from stages.models import pretrained, split
 from stages.models.pretrained import Weights
 from stages.settings import Train
 from stages.train import dry_run
-from tests.conftest import write_toy_data
+from tests.helpers.toy_store import write_toy_data
 
 SHAPE = (3, 32, 32)
 
@@ -134,7 +134,7 @@ def test_a_run_starts_from_the_weights(tmp_path, shufflenet):
     torch.save(shufflenet | {"conv1.0.weight": torch.zeros(1)}, file)
     settings = {
         "algorithm": "local",
-        "models": "tests.toys:tiny,shufflenet_v2_x0_5",
+        "models": "tests.helpers.toys:tiny,shufflenet_v2_x0_5",
         "device": "cpu",
         "feature_dim": 16,
     }

@@ -53,11 +53,15 @@ def test_weights_depend_on_the_seed_alone():
 
 def test_client_i_takes_architecture_i_mod_n():
     assert split.architectures("small", 6) == ["FedAvgCNN", "resnet4", "resnet6", "resnet8", "FedAvgCNN", "resnet4"]
-    assert split.architectures("resnet4, tests.toys:tiny+8", 3) == ["resnet4", "tests.toys:tiny+8", "resnet4"]
+    assert split.architectures("resnet4, tests.helpers.toys:tiny+8", 3) == [
+        "resnet4",
+        "tests.helpers.toys:tiny+8",
+        "resnet4",
+    ]
 
 
 def test_plus_adds_hidden_layers_to_the_head():
-    model = split.build("tests.toys:tiny+4+3", (3, 16, 16), 10, 64, seed=0)
+    model = split.build("tests.helpers.toys:tiny+4+3", (3, 16, 16), 10, 64, seed=0)
     kinds = [type(layer) for layer in model.head]
     assert kinds == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
     assert [tuple(layer.weight.shape) for layer in model.head[::2]] == [(4, 64), (3, 4), (10, 3)]
@@ -78,7 +82,7 @@ def test_the_vits_of_htm10_have_a_head_of_their_own():
         "resnet4+0",
         "resnet4+-1",
         "resnet4+8+",
-        "tests.toys:tiny+²",
+        "tests.helpers.toys:tiny+²",
         "resnet4+1000000",
         "resnet4+" + "9" * 5000,
     ],
@@ -89,15 +93,15 @@ def test_the_width_of_a_hidden_layer_is_a_whole_number(name):
 
 
 def test_a_users_own_classifier_is_split_at_its_last_linear_layer():
-    model = split.build("tests.toys:tiny", (3, 16, 16), 10, 64, seed=0)
+    model = split.build("tests.helpers.toys:tiny", (3, 16, 16), 10, 64, seed=0)
     assert split.shapes(model, (3, 16, 16)) == ((2, 64), (2, 10))
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("resnet5", "did you mean"), ("tests.toys:absent", "can't be loaded"), ("tests.absent:x", "can't be loaded"),
-        ("tests.toys:headless", "linear layer"), ("tests.toys:CLASSES", "can't be loaded"),
+        ("resnet5", "did you mean"), ("tests.helpers.toys:absent", "can't be loaded"), ("tests.absent:x", "can't be loaded"),
+        ("tests.helpers.toys:headless", "linear layer"), ("tests.helpers.toys:CLASSES", "can't be loaded"),
     ],
 )  # fmt: skip
 def test_models_that_can_not_be_are_named(name, sentence):

@@ -10,7 +10,7 @@ from stages.errors import UserError
 from stages.models import split, zoo
 from stages.settings import Train
 from stages.train import dry_run
-from tests.conftest import write_toy_data
+from tests.helpers.toy_store import write_toy_data
 
 
 def test_the_groups_of_the_library():
@@ -64,8 +64,12 @@ def test_a_step_of_training(name):
 @pytest.mark.parametrize(
     ("models", "size", "sentence"),
     [
-        ("tests.toys:tiny,vit_b_32", 16, "Client 1's model 'vit_b_32' .* 16x16 images"),
-        ("tests.toys:tiny,tests.toys:tiny,squeezenet1_1+4", 8, r"Client 2's model 'squeezenet1_1\+4' .* 3x8x8 images"),
+        ("tests.helpers.toys:tiny,vit_b_32", 16, "Client 1's model 'vit_b_32' .* 16x16 images"),
+        (
+            "tests.helpers.toys:tiny,tests.helpers.toys:tiny,squeezenet1_1+4",
+            8,
+            r"Client 2's model 'squeezenet1_1\+4' .* 3x8x8 images",
+        ),
         ("FedAvgCNN", 12, "Client 0's model 'FedAvgCNN' .* 12x12 images .*16x16 or more"),
     ],
 )

@@ -20,13 +20,19 @@ from stages.errors import UserError
 from stages.models import split
 from stages.settings import Generate, Prepare, Train
 from stages.train import dry_run
-from tests.conftest import write_toy_data, write_toy_latents
+from tests.helpers.toy_store import write_toy_data, write_toy_latents
 
 CLASS_SIZES = {  # training and test images together
     "digits": [180] * 10, "cifar10": [6000] * 10, "cifar100": [600] * 100, "tiny-imagenet": [500] * 200,
     "flowers102": [80] * 101 + [109],
 }  # fmt: skip
-TOYS = {"models": "tests.toys:tiny", "feature_dim": 16, "generator": "tests.toys:linear", "seeds": 0, "device": "cpu"}
+TOYS = {
+    "models": "tests.helpers.toys:tiny",
+    "feature_dim": 16,
+    "generator": "tests.helpers.toys:linear",
+    "seeds": 0,
+    "device": "cpu",
+}
 
 
 @pytest.mark.parametrize("name", presets.names())

@@ -2,12 +2,12 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from made_runs import CLASSES, made_data, made_run
 
 from stages.artifacts import schemas
 from stages.artifacts.store import Store
 from stages.reporting.figures import Labels, pictures
 from stages.reporting.rows import grouped
+from tests.helpers.made_runs import CLASSES, made_data, made_run
 
 LABELS = Labels("digits@v1", [*CLASSES[1:], "$x_1$"], np.array([[3, 0, 1], [0, 5, 2]]))
 

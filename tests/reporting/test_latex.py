@@ -5,10 +5,10 @@ import shutil
 import subprocess
 
 import pytest
-from test_formats import ROW
 
 from stages.reporting import formats, latex, paper
 from stages.reporting.matrix import matrix, ranked
+from tests.helpers.made_runs import ROW
 
 ALGORITHMS = ("fedktl", "fedproto", "fedtgp", "fedavg", "local")
 

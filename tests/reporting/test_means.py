@@ -1,13 +1,13 @@
 """The mean of a score over clients, and that all who tell it tell the same."""
 
 import numpy as np
-from made_runs import made_data, made_run
 
 from fedktl_cli import tables, train
 from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
 from stages.means import over_clients
 from stages.reporting import scores
+from tests.helpers.made_runs import made_data, made_run
 
 
 def test_clients_count_by_their_images_and_missing_ones_not_at_all():

@@ -2,12 +2,12 @@ import base64
 import io
 
 import numpy as np
-from made_runs import made_data, made_run
 from PIL import Image
 
 from stages.artifacts import schemas
 from stages.artifacts.store import Store
 from stages.reporting.pairs import sheets
+from tests.helpers.made_runs import made_data, made_run
 
 
 def pixels(sheet):

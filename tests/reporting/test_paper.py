@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from made_runs import made_data, made_latents, made_run
 from typer.testing import CliRunner
 
 from fedktl_cli.main import app
@@ -17,6 +16,7 @@ from stages.errors import UserError
 from stages.report import beside_paper
 from stages.reporting import paper
 from stages.settings import Prepare, Train
+from tests.helpers.made_runs import made_data, made_latents, made_run
 
 CIFAR10 = Prepare(dataset="cifar10", beta=0.1, clients=20).as_dict()
 HTFE8 = Train(models="HtFE8").as_dict()

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from made_runs import default_arrays, made_data, made_latents, made_run
 
 from stages.artifacts import schemas
 from stages.artifacts.store import Store
 from stages.errors import UserError
 from stages.reporting import scores
 from stages.reporting.rows import grouped, latest, row
+from tests.helpers.made_runs import default_arrays, made_data, made_latents, made_run
 
 ACCURACIES = ("rounds/test_accuracy", "rounds/validation_accuracy")
 

@@ -118,7 +118,7 @@ class RelayLink:
             return heard(self.connection)
         except OSError as error:
             raise UserError(
-                f"The SuperLink ended this run ({error}); its log says why. Go on with fedktl train --resume."
+                f"The SuperLink ended this run ({error}); its log says why. Resume the run once that is mended."
             ) from error
 
 

@@ -125,8 +125,8 @@ class FlowerClients:
         count, least = sum(not isinstance(a, Missing) for a in answers), self.federation.settings.min_clients
         if count < min(least, len(answers)):
             raise UserError(
-                f"{when} {count} of {len(answers)} clients answered, fewer than --min-clients {least}; "
-                "start the others and go on with fedktl train --resume."
+                f"{when} {count} of {len(answers)} clients answered, fewer than `min_clients={least}`; "
+                "start the others and resume the run."
             )
 
     def trained(self, client: int, reply: Reply) -> Answer:

@@ -45,7 +45,7 @@ class Lasting(GridLink):
         if not self.thread.is_alive():
             raise UserError(
                 "Flower's simulation ended; what it printed says why. Do this machine's cores and GPUs suffice for "
-                "one client (--client-cpus, --client-gpus)?"
+                "one client (`client_cpus`, `client_gpus`)?"
             )
 
 

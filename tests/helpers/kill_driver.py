@@ -1,4 +1,4 @@
-"""Forks a stage again and again and kills it with -9 at a random moment: python -m tests.kill_driver STAGE STORE KILLS.
+"""Forks a stage again and again and kills it with -9 at a random moment: python -m tests.helpers.kill_driver STAGE STORE KILLS.
 
 Goes on until KILLS children were killed at work; those that had finished before do not count. Prints both numbers as
 one JSON line.
@@ -22,7 +22,7 @@ from stages.generate import generate
 from stages.prepare import prepare
 from stages.report import report
 from stages.settings import Generate, Prepare, Report, Train
-from tests.engines.test_local import CODE, QUICK
+from tests.helpers.toy_runs import CODE, QUICK
 
 PLAN = Train.make(QUICK, {"data": "toy", "latents": "bank", "rounds": 4, "checkpoint_every": 1})
 HYPER = {"fedktl": {"server_epochs": 2}}

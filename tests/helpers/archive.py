@@ -1,7 +1,7 @@
 """Small artifacts of each kind with numbers that are known by heart.
 
-Run as `python -m tests.artifacts.archive.write` once per schema version: it writes the store beside it that must open
-for ever. The tests use its functions for fresh artifacts, too.
+Run as `python -m tests.helpers.archive` once per schema version: it writes the store below
+tests/artifacts/archive that must open for ever. The tests use its functions for fresh artifacts, too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from stages.artifacts.refs import Ref
 from stages.artifacts.store import SCHEMAS, Artifact, Store
 
 CLASS_NAMES = ["circle", "square", "star"]
@@ -98,6 +99,13 @@ def write_all(store: Store) -> dict[str, Artifact]:
     return {"data": data, "latents": latents, "run": run, "report": write_report(store, run)}
 
 
+def write(store: Store, name: str = "a", value: int = 0, kind: str = "report", **more) -> Ref:
+    """An array of one value, where only the store matters."""
+    with store.write(kind, name, {"value": value}, 0, {}, **more) as writer:
+        writer.array("values", np.full((3, 2), value))
+    return writer.ref
+
+
 def blob(**tensors: np.ndarray) -> np.ndarray:
     return np.frombuffer(save(tensors), np.uint8)
 
@@ -108,7 +116,7 @@ def published(store: Store, writer) -> Artifact:
 
 
 if __name__ == "__main__":
-    root = Path(__file__).parent / f"schema-{max(SCHEMAS.values())}"
+    root = Path(__file__).parents[1] / "artifacts" / "archive" / f"schema-{max(SCHEMAS.values())}"
     assert not root.exists(), f"{root} was written before and stays as it is"
     write_all(Store(root))
     for lock in root.rglob(".lock"):

@@ -110,7 +110,7 @@ def of_its_type(command: Any, name: str) -> list[str]:
 def cases(folder: Path) -> list[list[str]]:
     """Command lines with one bad argument each."""
     paths = files(folder)
-    tiny = ["--models", "tests.toys:tiny", "--feature-dim", "16", "--rounds", "1"]
+    tiny = ["--models", "tests.helpers.toys:tiny", "--feature-dim", "16", "--rounds", "1"]
     weights = suffixed(paths, ".pkl", ".safetensors")
     before = {  # what else a command needs to get as far as it can
         "generate": ["--samples", "2"], "train": tiny, "federation join": ["--data", "toy", "--client", "0"],
@@ -120,7 +120,7 @@ def cases(folder: Path) -> list[list[str]]:
         ("prepare", "--source"): suffixed(paths, ".npz"), ("prepare", "--counts"): suffixed(paths, ".json", ".csv"),
         ("generate", "--from-latents"): [*suffixed(paths, ".npz", ".npy"), *WORDS], ("generate", "--weights"): weights,
         ("generate", "--image-size"): WHOLE, ("train", "--seeds"): SEEDS, ("train", "--set"): ASSIGNED,
-        ("train", "--pretrained"): ["", "x", "=", *(f"tests.toys:tiny={path}" for path in suffixed(paths, ".pth", ".safetensors"))],
+        ("train", "--pretrained"): ["", "x", "=", *(f"tests.helpers.toys:tiny={path}" for path in suffixed(paths, ".pth", ".safetensors"))],
         ("report", "--output"): UNWRITABLE, ("generator show", "file"): weights, ("generator convert", "snapshot"): weights,
         ("federation join", "address"): ADDRESSES,
     }  # fmt: skip

@@ -10,7 +10,7 @@ from stages.algorithms.common.records import cost
 from stages.algorithms.contract import ClientState, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
-from tests.toys import tiny
+from tests.helpers.toys import tiny
 
 CLASSES, WIDTH, HEAD = 100, 512, 51_300
 CLIENTS, PAIRS = 3, 120  # each client has 40 classes, one image of each; together they have all

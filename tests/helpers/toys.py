@@ -1,4 +1,4 @@
-"""Small generators and models that tests name as `tests.toys:...`."""
+"""Small generators and models that tests name as `tests.helpers.toys:...`."""
 
 from dataclasses import dataclass, replace
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from stages.pixels import to_uint8
 
-WEIGHTS = Path(__file__).parent / "fixtures" / "standin" / "standin-generator.safetensors"
+WEIGHTS = Path(__file__).parents[1] / "fixtures" / "standin" / "standin-generator.safetensors"
 
 
 class Standin:

@@ -9,9 +9,10 @@ import torch
 
 from stages.generators.stylegan.snapshots import pickles
 from stages.generators.stylegan.snapshots.pickles import Call, Name, UnhashedDict
-from tests.snapshot_writer import dumps
+from tests.helpers.snapshot_writer import dumps
+from tests.helpers.stylegan import FIXTURES
 
-PLAIN = Path(__file__).parent / "fixtures" / "stylegan" / "sg2_resnet_32_cond" / "network.pkl"
+PLAIN = FIXTURES / "sg2_resnet_32_cond" / "network.pkl"
 
 
 def records(path: Path) -> UnhashedDict:

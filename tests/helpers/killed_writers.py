@@ -1,6 +1,6 @@
 """Writers that are killed or race, run by test_killed_writers.py in a process of its own; prints what was seen.
 
-python -m tests.artifacts.killed_writers (artifacts|runs|race) FOLDER
+python -m tests.helpers.killed_writers (artifacts|runs|race) FOLDER
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
 """Flower's nodes in this process: real messages and the real client app, but no network and no other process."""
 
+import dataclasses
 from itertools import count
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from stages.engines.assembly import assemble
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.engine import nodes
 from stages.engines.flower.link import GridLink
 from stages.engines.flower.node import client_app
 from stages.engines.flower.pool import NodeRegistry, require_nodes
 from stages.observer import Observer
+from tests.helpers.toy_runs import planned
 
 RUN = "0123456789abcdef" * 2
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
@@ -82,3 +85,9 @@ def gathered(plan, federation, state, folder):
     """The clients' states from their disks, into `state`."""
     for client, own in enumerate(state.clients):
         Disk(folder, plan.run, client).load(own, state.rounds, federation.device)
+
+
+def over_flower(store, homes, algorithm="fedktl", grid=None, notes=None, **settings):
+    plan = dataclasses.replace(planned(store, algorithm, round_timeout=0.3, **settings), run=RUN)
+    federation, state = assemble(plan, images=False)
+    return plan, federation, state, mustered(plan, federation, state, grid or Grid(homes), notes)
