@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.cells import cell_len
@@ -16,6 +16,9 @@ from fedktl_cli.terminal import amount, safe
 from stages.artifacts.schemas import SPLITS, Data, Run
 from stages.reporting import formats, paper
 from stages.reporting.scores import best_on_test, last
+
+if TYPE_CHECKING:
+    from stages.train import Outcome
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 GAP = 2  # blanks between columns
@@ -67,7 +70,8 @@ def plain(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None, left: int | Collection[int] = 1
 ) -> Fitted:
     """The first `left` columns, or those of these numbers, to the left; numbers to the right; the least important last."""
-    return Fitted(columns, list(rows), title, range(left) if isinstance(left, int) else left)
+    padded = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
+    return Fitted(columns, padded, title, range(left) if isinstance(left, int) else left)
 
 
 def sample_counts(data: Data) -> dict[str, list[int]]:
@@ -95,16 +99,22 @@ def label_heat_map(data: Data, width: int) -> Fitted:
     return plain(["client", "train", "valid.", "test", heading], rows, left=(0, 4))
 
 
-def runs(found: Sequence[Run]) -> Fitted:
-    """One line per run: where its accuracy went and what it sent."""
+def study(outcomes: Sequence[Outcome], found: Sequence[Run | None]) -> Fitted:
+    """One line per run: what became of it, where its accuracy went and what it sent."""
     rows = []
-    for run in found:
-        up, down = run.upload_floats.sum(1).mean(), run.download_floats.sum(1).mean()
-        rows.append([
-            str(run.artifact.ref), str(len(run.joined)), f"{last(run):.2f}", f"{best_on_test(run):.2f}",
-            amount(float(up)), amount(float(down)), f"{sum(s.mean() for s in run.seconds.values()):.2f}",
-        ])  # fmt: skip
-    return plain(["run", "rounds", "last %", "best %", "floats up/round", "down/round", "s/round"], rows)
+    for outcome, run in zip(outcomes, found, strict=True):
+        row = [outcome.ref or outcome.name, outcome.state]
+        if run is not None:
+            up, down = run.upload_floats.sum(1).mean(), run.download_floats.sum(1).mean()
+            row += [
+                str(len(run.joined)), f"{last(run):.2f}", f"{best_on_test(run):.2f}",
+                amount(float(up)), amount(float(down)), f"{sum(s.mean() for s in run.seconds.values()):.2f}",
+            ]  # fmt: skip
+        rows.append(row)
+    columns = ["run", "", "rounds", "last %", "best %", "floats up", "down", "s/round"]
+    if {outcome.state for outcome in outcomes} == {"done"}:
+        columns, rows = columns[:1] + columns[2:], [row[:1] + row[2:] for row in rows]
+    return plain(columns, rows, left=len(columns) - 6)
 
 
 def report(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Group:

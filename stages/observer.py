@@ -1,4 +1,4 @@
-"""How a stage tells what it is doing. The terminal implements this; without one a stage is silent."""
+"""How a stage reports progress. The terminal implements this; without an observer a stage is silent."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 
 class Observer:
-    """Receives progress. Every method may be called from the stage at any time and must return quickly."""
+    """Receives progress. A stage may call every method at any time, and each must return quickly."""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
-        """A task of `total` steps begins, `done` of which lie behind already (a resumed run)."""
+        """A task of `total` steps starts; `done` of them are already finished (in a resumed run)."""
 
     def advance(self, steps: int = 1, **facts: object) -> None:
-        """`steps` more are done; `facts` are what is worth showing beside the bar, by name."""
+        """`steps` more are done; `facts` are values to show beside the bar, by name."""
 
     def finish(self) -> None:
-        """The task begun last is over."""
+        """The current task is finished."""
 
     def note(self, message: str) -> None:
         """A sentence the user should read; never needed to understand the result."""
 
     def stop_requested(self) -> bool:
-        """True once the user asked to stop; a long stage then ends at its next safe point."""
+        """True once the user has asked to stop; a long stage then ends at its next safe point."""
         return False
 
     def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:

@@ -25,7 +25,7 @@ class History:
         self._rows.setdefault(name, []).append(row)
 
     def add_at(self, place: int, name: str, row: Tensor | list[float] | float) -> None:
-        """Append the row that belongs at `place`; for those before it that never came, rows of NaN."""
+        """Append the row that belongs at `place`; missing rows before it are filled with NaN."""
         self.add(name, row)
         rows = self._rows[name]
         rows[-1:-1] = [torch.full_like(rows[-1], torch.nan)] * (place + 1 - len(rows))
