@@ -19,7 +19,6 @@ STUCK = 0.02  # a loss that changed by no more than this part did not move
 SOLVED = 0.05  # a transfer loss below this part of its first is no task any more
 COLLAPSED = 0.05  # centroids nearer than this part of their mean distance coincide
 ALIKE = 2.0  # pictures that differ by fewer grey levels a pixel are one picture
-LOSSES = {"mmd": "MMD to the latents", "mse": "MSE to the class centroids"}
 
 
 @dataclass(frozen=True)
@@ -45,23 +44,24 @@ def diagnose(groups: Sequence[Group], class_names: Mapping[str, Sequence[str]]) 
 
 def _alignment(group: Group) -> list[Finding]:
     """Whether each of the server's losses fell."""
-    found = []
-    for name, title in LOSSES.items():
+    found, titles = [], dict(group.facts.get("server_metrics", {}))
+    for name in sorted(group.runs[0].server_metrics):
+        title = titles.get(name, name)
         ends = _ends([run.server_metrics.get(name, np.zeros(0)) for run in group.runs])
         if ends is None:
             continue
         first, last = ends
         moved = f"from {first:.3g} after the first round to {last:.3g}"
         if last < first * (1 - STUCK):
-            found.append(Finding(True, f"{title} fell {moved}: the feature transformer learns."))
+            found.append(Finding(True, f"{title} fell {moved}: the server learns."))
         elif last <= first * (1 + STUCK):
-            advice = "Where it is small, it had settled in the first round; else try --set server_lr=0.001"
+            advice = "Where it is small, it had settled in the first round; else try server_lr=0.001"
             if name == "mmd":
-                advice += ", or --set mmd_bandwidth=median, which fits the kernels to the latents"
+                advice += ", or mmd_bandwidth=median, which fits the kernels to the latents"
             found.append(Finding(False, f"{title} did not move ({moved}).", f"{advice}."))
         else:
-            advice = "Have the server train longer: --set server_epochs=300, or a smaller --set server_lr=0.001."
-            found.append(Finding(False, f"{title} rose {moved}: the feature transformer falls behind.", advice))
+            advice = "Have the server train longer (server_epochs=300), or in smaller steps (server_lr=0.001)."
+            found.append(Finding(False, f"{title} rose {moved}: the server falls behind.", advice))
     return found
 
 
@@ -82,9 +82,7 @@ def _centroids(group: Group, names: Sequence[str]) -> list[Finding]:
             )
         ]
     says = f"The prototypes of {_name(names, one)} and {_name(names, other)} nearly coincide on the server."
-    return [
-        Finding(False, says, "Train more rounds or --local-epochs, so that clients tell these classes apart first.")
-    ]
+    return [Finding(False, says, "Train more rounds or local epochs, so that clients tell these classes apart first.")]
 
 
 def _pairs(group: Group, names: Sequence[str]) -> list[Finding]:
@@ -104,7 +102,7 @@ def _pairs(group: Group, names: Sequence[str]) -> list[Finding]:
         )
         return [Finding(True, f"{says} Whether they are clear is for your eye: see below.")]
     says = f"The pictures of {_name(names, labels[one])} and {_name(names, labels[other])} are as good as the same."
-    return [Finding(False, says, "Make a larger bank (fedktl generate --samples 5000), or raise its --truncation.")]
+    return [Finding(False, says, "Make a larger bank (samples=5000), or raise its truncation.")]
 
 
 def _transfer(group: Group) -> list[Finding]:
@@ -116,12 +114,10 @@ def _transfer(group: Group) -> list[Finding]:
     moved = f"from {first:.3g} to {last:.3g}"
     if last < SOLVED * first:
         says = f"The transfer loss fell {moved}: the clients know the pairs by heart, and learn nothing more from them."
-        return [
-            Finding(False, says, "Give more pairs: --pairs-per-class 10, or --pairs live for new ones every round.")
-        ]
+        return [Finding(False, says, "Give more pairs (pairs_per_class=10), or new ones every round (pairs=live).")]
     if last > (1 - STUCK) * first:
         says = f"The transfer loss did not fall ({moved}): the clients learn nothing from the pairs."
-        return [Finding(False, says, "Raise its weight, as in --set mu=100, or train more rounds.")]
+        return [Finding(False, says, "Raise its weight (mu=100), or train more rounds.")]
     return [Finding(True, f"The transfer loss fell {moved}, and is still a task.")]
 
 
@@ -132,7 +128,9 @@ def _above_local(group: Group, groups: Sequence[Group]) -> list[Finding]:
     alone = [other for other in groups if not _uploads(other) and _federation(other) == _federation(group)]
     if not alone:
         return [
-            Finding(False, "There is no local training to compare with.", "Add one: fedktl train --algorithm local.")
+            Finding(
+                False, "There is no local training to compare with.", "Train with algorithm=local on the same data."
+            )
         ]
     score = scores.validation_selected if _validated([group, *alone]) else scores.last
     own, *others = (np.array([score(run) for run in each.runs], np.float64) for each in [group, *alone])
@@ -145,7 +143,7 @@ def _above_local(group: Group, groups: Sequence[Group]) -> list[Finding]:
     )
     if lead >= -noise and noise:
         says = f"It is not clearly apart from local training: {lead:+.2f} points, where seeds differ by {noise:.2f}."
-        return [Finding(False, says, f"Add seeds (--seeds 0,1,2,3,4). {advice}")]
+        return [Finding(False, says, f"Add seeds (seeds=0,1,2,3,4). {advice}")]
     return [Finding(False, f"It is {-lead:.2f} points below local training." if lead else "It is level with local training.", advice)]  # fmt: skip
 
 
