@@ -63,8 +63,8 @@ def show_algorithm(
         here(context).show(tables.plain(["--set", "default", "meaning", "source"], cells, left=4))
 
 
-def _meaning(row: dict) -> str:
-    return row["meaning"] + (f" {' | '.join(row['choices'])}" if row["choices"] else "")
+def _meaning(row: dict[str, Any]) -> str:
+    return " ".join([row["meaning"], " | ".join(row["choices"])]).rstrip()
 
 
 @models.command("list")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,7 @@ Resume = Annotated[str | None, typer.Option("--resume", metavar="NAME", help="Go
 @with_settings(Generate)
 def generate(
     context: typer.Context,
-    given: dict,
+    given: dict[str, Any],
     name: Name = None,
     preset: Preset = None,
     resume: Resume = None,

@@ -82,7 +82,7 @@ def convert(
 @with_settings(TrainGenerator)
 def train(
     context: typer.Context,
-    given: dict,
+    given: dict[str, Any],
     images: Annotated[
         Path, typer.Argument(help="An .npz with x_train, y_train, as prepare reads it.", metavar="IMAGES")
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from fedktl_cli.options import Json, Name, Preset, with_settings
@@ -12,7 +14,9 @@ from stages.settings import Prepare
 
 @guarded
 @with_settings(Prepare)
-def prepare(context: typer.Context, given: dict, name: Name = None, preset: Preset = None, json: Json = False) -> None:
+def prepare(
+    context: typer.Context, given: dict[str, Any], name: Name = None, preset: Preset = None, json: Json = False
+) -> None:
     """Deal images to clients: a data artifact.
 
     [dim]fedktl prepare --dataset cifar10 --source ~/data --partition dirichlet --beta 0.1 --clients 20[/]

@@ -15,6 +15,7 @@ from rich.text import Text
 from fedktl_cli.terminal import amount, safe
 from stages.artifacts.schemas import SPLITS, Data, Run
 from stages.reporting import formats, paper
+from stages.reporting.rows import label
 from stages.reporting.scores import best_on_test, last
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def report(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Group
     blocks: list[Any] = []
     for setting in dict.fromkeys((row["data"], row["models"]) for row in rows):
         own = [row for row in rows if (row["data"], row["models"]) == setting]
-        names = [formats.label(row["algorithm"], row["variant"]) for row in own]
+        names = [label(row["algorithm"], row["variant"]) for row in own]
         scores = [[name, *_scores(row)] for name, row in zip(names, own, strict=True)]
         headers = ["accuracy, %", "last", "selected", "best", "worst", "up", "down", "rounds", "seeds"]
         blocks += [plain(headers, scores, f"{setting[0]}, models {setting[1]}"), Text(), _seconds(names, own), Text()]

@@ -237,4 +237,5 @@ def _short(line: str) -> str:
 
 
 def here(context: typer.Context) -> Terminal:
-    return context.obj
+    terminal: Terminal = context.obj
+    return terminal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +34,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run o
 @with_settings(Train)
 def train(
     context: typer.Context,
-    given: dict,
+    given: dict[str, Any],
     name: Name = None,
     preset: Preset = None,
     assignments: Assignments = None,

@@ -231,7 +231,11 @@ class Train(Settings):
         0, "Stop after so many evaluations without a better accuracy (on validation, else on test); 0: never.",
         panel="Rounds", low=0, resumable=True,
     )  # fmt: skip
-    checkpoint_every: int = setting(10, "Rounds between checkpoints.", panel="Rounds", low=1, affects=False)
+    checkpoint_every: int | None = setting(
+        None, "Rounds between checkpoints; default: as often as takes 3% of the time, and so that a kill costs five minutes "
+        "or a round at most.",
+        panel="Rounds", low=1, affects=False,
+    )  # fmt: skip
     keep: str = setting(
         "both", "The weights to keep: of the last round, of the one selected on validation images, or both if they differ.",
         panel="Rounds", choices=("last", "selected", "both"), affects=False,

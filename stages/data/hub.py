@@ -81,13 +81,15 @@ def loaded(library: ModuleType, place: str, download: bool) -> Mapping[str, Any]
             raise UserError(
                 f"There is no folder {printable(place)}; to download a data set of this name from the hub, add `download`."
             )
-        return library.load_dataset(place)
+        named: Mapping[str, Any] = library.load_dataset(place)
+        return named
     if files := sorted(map(str, folder.rglob("*.parquet"))):
         by_split: dict[str, list[str]] = {}
         for file in files:
             name = next((s for s, words in SPLITS.items() if Path(file).name.lower().startswith(words)), "train")
             by_split.setdefault(name, []).append(file)
-        return library.load_dataset("parquet", data_files=by_split)
+        split: Mapping[str, Any] = library.load_dataset("parquet", data_files=by_split)
+        return split
     found = library.load_from_disk(str(folder))
     return found if isinstance(found, Mapping) else {"train": found}
 

@@ -44,7 +44,7 @@ def assemble(spec: RunSpec, images: bool = True) -> tuple[Federation, State]:
     sizes = {name: torch.tensor(data_spec.sizes[name]) for name in schemas.SPLITS}
     shares: dict[str, list[ClientData]] = {}
     if images and isinstance(spec.data, Artifact):
-        data = schemas.read(spec.data)
+        data = schemas.read_data(spec.data)
         shares = {name: shares_of(getattr(data, name), data.clients, device) for name in schemas.SPLITS}
     memory.give_back()
     federation = Federation(
@@ -119,7 +119,7 @@ def pair_source(spec: RunSpec, data_spec: schemas.DataSpec, device: torch.device
     """The server's pairs from the latents artifact, for an algorithm that uses them."""
     if spec.latents is None or not spec.hyper.needs_latents():
         return None
-    size, bank = data_spec.shape[-1], schemas.read(spec.latents)
+    size, bank = data_spec.shape[-1], schemas.read_latents(spec.latents)
     if spec.settings.pairs == "bank" and (spec.settings.generator or spec.settings.weights):
         raise UserError("`generator` and `weights` are for live pairs; add `pairs=live`, or leave them out.")
     if spec.settings.pairs == "live":

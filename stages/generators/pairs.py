@@ -39,7 +39,7 @@ def match(distances: Tensor) -> Tensor:
     number counts as the largest: whoever diverged is told so after the round, by a loss.
     """
     distances, count = distances.nan_to_num(nan=torch.finfo(distances.dtype).max), len(distances)
-    candidates = distances.topk(count, largest=False).indices.unique()
+    candidates: Tensor = torch.unique(distances.topk(count, largest=False).indices)
     _, chosen = linear_sum_assignment(distances[:, candidates].cpu().numpy())
     return candidates[torch.as_tensor(chosen, device=distances.device)]
 

@@ -161,7 +161,7 @@ def mean_known(values: np.ndarray) -> np.ndarray:
     """[R, K] -> [R]: the mean over the clients that hold a number; NaN where none does."""
     known = ~np.isnan(values)
     total, number = np.where(known, values, 0).sum(axis=1), known.sum(axis=1)
-    return np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0)
+    return np.asarray(np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0))
 
 
 def step(entries: int, room: int) -> int:

@@ -224,8 +224,8 @@ def _of_classes(groups: list[Group], labels: Sequence[Labels]) -> list[Picture]:
 
 def _confusion(group: Group) -> np.ndarray | None:
     """int64 [C, C], all seeds together; None unless every run has recorded it."""
-    counts = [run.test_confusion for run in group.runs if run.test_confusion is not None]
-    return np.sum(counts, axis=0) if len(counts) == len(group.runs) else None
+    counts = [run.test_confusion[0] for run in group.runs if run.test_confusion.size]
+    return np.asarray(np.sum(counts, axis=0)) if len(counts) == len(group.runs) else None
 
 
 def _accuracy_of_classes(

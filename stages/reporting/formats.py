@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.errors import unknown
-from stages.reporting.rows import label
+from stages.reporting.rows import label as label
 
 Row = dict[str, Any]
 

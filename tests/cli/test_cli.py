@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from fedktl_cli.main import app
 from stages.artifacts.store import Store
 from tests.helpers.cli import TINY, program, run
-from tests.helpers.toy_store import write_toy_data, write_toy_latents
 
 
 @pytest.mark.parametrize("command", [["train"], ["artifacts", "list"]])
@@ -218,37 +217,17 @@ def test_piped_output_is_plain_and_progress_stays_away(toy_store):
 
 
 def test_verbose_tells_every_round_on_standard_error(toy_store):
-    done = program("--store", str(toy_store.root), "-v", "train", "--rounds", "2", *TINY)
+    done = run(toy_store.root, "-v", "train", "--rounds", "2", *TINY)
     assert len(re.findall(r"accuracy \d", done.stderr)) == 2 and "mmd" in done.stderr and "floats" in done.stderr
 
 
-def test_interrupted_leaves_a_resumable_run_and_exit_code_130(tmp_path):
-    store = Store(tmp_path)
-    write_toy_data(store)
-    write_toy_latents(store)
-    command = [
-        sys.executable,
-        "-m",
-        "fedktl_cli",
-        "--store",
-        str(tmp_path),
-        "-v",
-        "train",
-        "--name",
-        "long",
-        "--rounds",
-        "100000",
-        "--workers",
-        "1",
-        *TINY,
-    ]
+def test_interrupted_leaves_a_resumable_run_and_exit_code_130(store):
+    command = [sys.executable, "-m", "fedktl_cli", "--store", str(store), "-v"]
+    command += ["train", "--name", "long", "--rounds", "100000", "--workers", "1", *TINY]
     child = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
+        command, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    )  # fmt: skip
     assert child.stderr is not None
     try:
         assert "data toy@v1" in child.stderr.readline() and "1/100000" in child.stderr.readline()
@@ -257,10 +236,10 @@ def test_interrupted_leaves_a_resumable_run_and_exit_code_130(tmp_path):
     finally:
         child.kill()
     assert "Stopped long@v1 after round" in child.stderr.read()
-    listed = run(tmp_path, "artifacts", "list").stdout
+    listed = run(store, "artifacts", "list").stdout
     done = int(re.search(r"unfinished, (\d+) rounds", listed)[1])
     resumed = ["train", "--resume", "long", "--models", "tests.helpers.toys:tiny", "--rounds", str(done + 2), "--json"]
-    finished = json.loads(run(tmp_path, *resumed).stdout)
+    finished = json.loads(run(store, *resumed).stdout)
     assert len(finished["runs"][0]["accuracy"]) == done + 3
 
 

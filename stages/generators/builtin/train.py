@@ -113,7 +113,7 @@ class Training:
     def descend(self, name: str, loss: Tensor) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizers[name].step()
 
 

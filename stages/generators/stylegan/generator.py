@@ -90,7 +90,7 @@ class StyleGAN:
         """Pixels float32 in 0..255, a few images at a time."""
         offset = 128 if self._reference and self._family != "stylegan-xl" else 127.5
         with _exact_float32(self._device):
-            for w in latents.to(self._device, torch.float32).split(self._images_at_once):
+            for w in torch.split(latents.to(self._device, torch.float32), self._images_at_once):
                 ws = w[:, None].expand(-1, self._network.synthesis.num_ws, -1)
                 yield self._network.synthesis(ws, self._precision).mul(127.5).add_(offset).clamp_(0, 255)
 
