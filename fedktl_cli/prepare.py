@@ -26,14 +26,14 @@ def prepare(
     terminal = here(context)
     settings = Prepare.make(presets.load(preset).prepare, given)
     from fedktl_cli.tables import label_heat_map, sample_counts
-    from stages.artifacts.schemas import read
+    from stages.artifacts.schemas import read_data
     from stages.prepare import prepare as run
 
     with terminal.observer() as observer, plugins.only(given.get("dataset")):
         artifact = run(
             terminal.store, name or settings.dataset.rpartition("/")[2].replace(":", "."), settings, observer
         )
-    data = read(artifact)
+    data = read_data(artifact)
     if json:
         shape = list(data.train.images.shape[1:])
         terminal.json({

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from fedktl_cli.options import Json, Name
 from fedktl_cli.terminal import Terminal, guarded, here
 from stages.errors import UserError, unknown
 from stages.settings import Report
+
+if TYPE_CHECKING:
+    from stages.artifacts.schemas import Report as StoredReport
 
 METRICS = ("selected", "last", "best")
 FORMATS = ("table", "json", "csv", "markdown", "latex", "html")
@@ -70,14 +73,14 @@ def report(
             raise UserError("--paper compares what the paper prints; leave out --metric and --columns.")
         beside_paper(terminal, paper, runs or [], format, output, name)
         return
-    from stages.artifacts.schemas import read
+    from stages.artifacts.schemas import read_report
     from stages.report import page_path
     from stages.report import report as run
 
     settings = Report.make({"runs": runs or [], "columns": (columns or "").replace(",", " ").split()})
     with terminal.observer() as observer:
         artifact = run(terminal.store, "report" if name is None else name, settings, observer)
-    content = read(artifact)
+    content = read_report(artifact)
     if format == "table" and output is None:
         from fedktl_cli import tables
 
@@ -89,7 +92,7 @@ def report(
         deliver(terminal, written(content, format, metric, settings.columns), output)
 
 
-def written(content: Any, format: str, metric: str | None, columns: Sequence[str]) -> str:
+def written(content: StoredReport, format: str, metric: str | None, columns: Sequence[str]) -> str:
     """A report in one of the formats for files."""
     from stages.reporting import formats, latex
 

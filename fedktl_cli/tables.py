@@ -12,9 +12,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fedktl_cli.terminal import amount, safe
+from fedktl_cli.terminal import safe
 from stages.artifacts.schemas import SPLITS, Data, Run
-from stages.reporting import formats, paper
+from stages.reporting import formats, numbers, paper
+from stages.reporting.numbers import count
 from stages.reporting.rows import label
 from stages.reporting.scores import best_on_test, last
 
@@ -109,7 +110,7 @@ def study(outcomes: Sequence[Outcome], found: Sequence[Run | None]) -> Fitted:
             up, down = run.upload_floats.sum(1).mean(), run.download_floats.sum(1).mean()
             row += [
                 str(len(run.joined)), f"{last(run):.2f}", f"{best_on_test(run):.2f}",
-                amount(float(up)), amount(float(down)), f"{sum(s.mean() for s in run.seconds.values()):.2f}",
+                count(float(up)), count(float(down)), f"{sum(s.mean() for s in run.seconds.values()):.2f}",
             ]  # fmt: skip
         rows.append(row)
     columns = ["run", "", "rounds", "last %", "best %", "floats up", "down", "s/round"]
@@ -136,7 +137,7 @@ def report(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Group
 
 def _scores(row: dict[str, Any]) -> list[str]:
     accuracies = [formats.accuracy(row[name]) for name in ("last", "validation_selected", "best_on_test")]
-    traffic = [amount(row[f"{way}_floats_per_round"]) for way in ("upload", "download")]
+    traffic = [count(row[f"{way}_floats_per_round"]) for way in ("upload", "download")]
     return [*accuracies, f"{row['worst_client']:.2f}", *traffic, str(row["rounds"]), str(len(row["runs"]))]
 
 
@@ -189,7 +190,7 @@ def preview(facts: dict[str, Any]) -> Group:
 def _kept(sizes: dict[str, int]) -> str:
     """`1.2 MB of the last round, 1.2 MB of the selected one`; of the latter only where they differ."""
     rounds = {"last": "of the last round", "selected": "of the round selected on validation"}
-    parts = [f"{formats.size(size)} {rounds[name]}" for name, size in sizes.items()]
+    parts = [f"{numbers.size(size)} {rounds[name]}" for name, size in sizes.items()]
     return ", ".join(parts) + (", if it is another" if len(parts) > 1 else "")
 
 

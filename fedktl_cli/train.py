@@ -24,7 +24,7 @@ Assignments = Annotated[
         help="A hyperparameter of the algorithm, as in mu=50, or mu=1,10,50 for a run each; repeatable. `fedktl algorithms show NAME` lists them.",
     ),
 ]  # fmt: skip
-Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")]
+Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Continue this run.")]
 Again = Annotated[bool, typer.Option("--again", help="Make new versions of runs that are there already.")]
 StopOnError = Annotated[bool, typer.Option("--stop-on-error", help="Begin no further run once one has failed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run one batch per model, write nothing.")]
@@ -88,10 +88,10 @@ def train(
 def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
     """Tell what became of every run; the exit code says it, too."""
     from fedktl_cli import tables
-    from stages.artifacts.schemas import read
+    from stages.artifacts.schemas import read_run
     from stages.train import ELSEWHERE, FAILED, STOPPED, WAITING
 
-    runs = [read(outcome.artifact) if outcome.artifact else None for outcome in outcomes]
+    runs = [read_run(outcome.artifact) if outcome.artifact else None for outcome in outcomes]
     if as_json:
         pairs = zip(outcomes, runs, strict=True)
         terminal.json({"runs": [

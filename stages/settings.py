@@ -29,6 +29,7 @@ DATASETS = (
     "digits", "mnist", "fashion-mnist", "emnist", "svhn", "cifar10", "cifar100", "flowers102", "gtsrb",
     "country211", "stanford-cars", "tiny-imagenet", "folder", "npz", "pfllib",
 )  # fmt: skip
+IMAGE_RANGES = ("sound", "reference")
 PARTITIONS = ("dirichlet", "pathological", "extended-dirichlet", "iid", "counts", "domains")
 
 
@@ -105,7 +106,7 @@ class Generate(Settings):
     )
     image_range: str = setting(
         "sound", "Clamp and round once, or map to bytes as the reference does (StyleGAN).", panel="StyleGAN",
-        choices=("sound", "reference"),
+        choices=IMAGE_RANGES,
     )  # fmt: skip
     prompt: str | None = setting(None, "What to draw (text to image).", panel="Diffusion", empty=True)
     negative_prompt: str | None = setting(None, "What not to draw (text to image).", panel="Diffusion", empty=True)

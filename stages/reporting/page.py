@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts.store import Artifact
-from stages.reporting import formats, pairs
+from stages.reporting import formats, numbers, pairs
 from stages.reporting.diagnosis import diagnose
 from stages.reporting.figures import Labels, Picture
 from stages.reporting.matrix import matrix
@@ -63,7 +63,7 @@ def render(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters.update(
-        seconds=formats.seconds, memory=formats.memory, accuracy=formats.accuracy,
+        seconds=numbers.seconds, memory=numbers.memory, accuracy=formats.accuracy,
         sorted_by=lambda order: "" if order is None else order,
     )  # fmt: skip
     script = _part("page.js")
@@ -118,7 +118,7 @@ def _summary(groups: list[Group], rows: list[dict[str, Any]]) -> str:
         reached += f", {lead:.2f} points above {groups[rivals[0]].label}"
     clients = len(first.facts["architectures"])
     sent = row["upload_floats_per_round"]
-    upload = f"together upload {formats.count(sent)} floats a round" if sent else "upload nothing"
+    upload = f"together upload {numbers.count(sent)} floats a round" if sent else "upload nothing"
     return f"{first.label} {reached}; its {clients} clients {upload}."
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from stages.reporting import formats, scores
+from stages.reporting import numbers, scores
 from stages.reporting.rows import Group
 
 Curves = dict[str, dict[int, np.ndarray]]  # metric -> index of the group -> float64 [seeds, rounds]
@@ -32,7 +32,8 @@ def floats(groups: Sequence[Group]) -> str:
     for group in groups:
         sent = float(np.mean([run.upload_floats.sum() for run in group.runs]))
         last = float(np.mean([scores.last(run) for run in group.runs]))
-        told.append(f"{group.label} reaches {last:.1f} % with {formats.count(sent)} floats" if sent else f"{group.label} reaches {last:.1f} % and uploads nothing")  # fmt: skip
+        upload = f"with {numbers.count(sent)} floats" if sent else "and uploads nothing"
+        told.append(f"{group.label} reaches {last:.1f} % {upload}")
     return _sentence(told)
 
 

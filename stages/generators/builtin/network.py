@@ -13,7 +13,7 @@ WIDTHS = (160, 96, 64, 32)  # channels at 4, 8, 16 and 32 pixels
 
 
 class StyledBlock(nn.Module):
-    """Twice the size (but at 4 pixels), convolution, normalisation, then scale and shift per channel from w."""
+    """Twice the size (except at 4 pixels), convolution, normalisation, then scale and shift per channel from w."""
 
     def __init__(self, inputs: int, outputs: int, upsample: bool):
         super().__init__()

@@ -117,7 +117,7 @@ class Folder:
         return value
 
     def vae_scale(self) -> int:
-        """Pixels per latent: each block of the autoencoder but the last halves the picture."""
+        """Pixels per latent: each block of the autoencoder except the last halves the picture."""
         blocks = self._config("vae").get("block_out_channels")
         if not isinstance(blocks, list) or not 0 < len(blocks) < 10:
             raise UserError(

@@ -15,8 +15,8 @@ from stages.errors import UserError, unknown
 from stages.generators.precision import dtype, resolved
 from stages.generators.stylegan import checkpoint
 from stages.generators.stylegan.checkpoint import Checkpoint
+from stages.settings import IMAGE_RANGES
 
-IMAGE_RANGES = ("sound", "reference")
 AT_ONCE = 1 << 27  # numbers in the largest activation of a batch; 512 MB in float32
 
 
@@ -38,7 +38,7 @@ class StyleGAN:
             raise UserError(f"Truncation must be between 0 and 2, not {truncation}.")
         if class_id is not None and not 0 <= class_id < mapping.c_dim:
             known = f"class ids from 0 to {mapping.c_dim - 1}" if mapping.c_dim else "no classes"
-            raise UserError(f"{weights.header.source} has {known}, so class id {class_id} can't be had.")
+            raise UserError(f"{weights.header.source} has {known}, so there is no class id {class_id}.")
         if image_range not in IMAGE_RANGES:
             raise unknown("image range", image_range, IMAGE_RANGES)
         self.latent_dim, self.resolution = mapping.w_dim, synthesis.resolution
