@@ -27,7 +27,7 @@ Assignments = Annotated[
 Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Continue this run.")]
 Again = Annotated[bool, typer.Option("--again", help="Make new versions of runs that are there already.")]
 StopOnError = Annotated[bool, typer.Option("--stop-on-error", help="Begin no further run once one has failed.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run one batch per model, write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, tell time, memory and disk, write nothing.")]
 
 
 @guarded
@@ -70,12 +70,12 @@ def train(
     with plugins.only(*words):
         hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
     if dry_run:
-        with plugins.only(*words):
-            previews = planned(terminal.store, settings, hyper)
+        with terminal.observer() as observer, plugins.only(*words):
+            previews = planned(terminal.store, settings, hyper, observer, name)
         if json:
             terminal.json({"previews": previews})
-        for preview in previews if not json else []:
-            terminal.show(tables.preview(preview))
+        else:
+            terminal.show(tables.previews(previews))
         return
     with terminal.observer() as observer, plugins.only(*words):
         if resume:
@@ -89,7 +89,7 @@ def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
     """Tell what became of every run; the exit code says it, too."""
     from fedktl_cli import tables
     from stages.artifacts.schemas import read_run
-    from stages.train import ELSEWHERE, FAILED, STOPPED, WAITING
+    from stages.train import ELSEWHERE, FAILED, STOPPED
 
     runs = [read_run(outcome.artifact) if outcome.artifact else None for outcome in outcomes]
     if as_json:
@@ -105,7 +105,8 @@ def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
             terminal.tell(f"{one.name}: {one.reason}")
     states = [one.state for one in outcomes]
     if STOPPED in states:
-        terminal.tell(f"{states.count(WAITING)} of {len(states)} runs are still to begin; the same command continues.")
+        left = sum(one.artifact is None for one in outcomes)
+        terminal.tell(f"{left} of {len(outcomes)} runs are left; the same command continues.")
         raise typer.Exit(INTERRUPTED)
     if FAILED in states:
         terminal.tell(f"{states.count(FAILED)} of {len(states)} runs failed; the same command tries them again.")

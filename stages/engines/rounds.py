@@ -57,7 +57,6 @@ def run(
     Raises Diverged, without a checkpoint, if a loss is not finite.
     """
     settings, device = federation.settings, federation.device
-    clock = Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
     pace = Pace(settings.checkpoint_every)
 
     def save() -> None:
@@ -65,7 +64,7 @@ def run(
             pool.collect()
             checkpoint(state)
 
-    with collecting(clock):
+    with collecting(clock_of(device)) as clock:
         if "rounds/evaluated" not in state.history:
             evaluate(federation, state, pool)
             observer.end_round(recording.line(federation, state.history, 0))
@@ -91,6 +90,10 @@ def run(
             if pace.due(state.rounds) or ended or stopping:
                 with phase("checkpoint"):
                     save()
+
+
+def clock_of(device: torch.device) -> Clock:
+    return Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
 
 
 def finished(federation: Federation, state: State) -> bool:
