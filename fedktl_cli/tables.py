@@ -203,7 +203,7 @@ def previews(found: Sequence[dict[str, Any]]) -> Group:
     return Group(*blocks, Text(kept), Text(safe(said), style="dim"))
 
 
-def _architectures(facts: dict[str, Any]) -> Table:
+def _architectures(facts: dict[str, Any]) -> Fitted:
     rows = [
         [row["model"], row["clients"], f"{row['parameters']:,}", _shape(row["features"]), _shape(row["projections"])]
         for row in facts["architectures"]
