@@ -27,7 +27,7 @@ Assignments = Annotated[
 Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Continue this run.")]
 Again = Annotated[bool, typer.Option("--again", help="Make new versions of runs that are there already.")]
 StopOnError = Annotated[bool, typer.Option("--stop-on-error", help="Begin no further run once one has failed.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run one batch per model, write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, tell time, memory and disk, write nothing.")]
 
 
 @guarded
@@ -70,12 +70,12 @@ def train(
     with plugins.only(*words):
         hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
     if dry_run:
-        with plugins.only(*words):
-            previews = planned(terminal.store, settings, hyper)
+        with terminal.observer() as observer, plugins.only(*words):
+            previews = planned(terminal.store, settings, hyper, observer, name)
         if json:
             terminal.json({"previews": previews})
-        for preview in previews if not json else []:
-            terminal.show(tables.preview(preview))
+        else:
+            terminal.show(tables.previews(previews))
         return
     with terminal.observer() as observer, plugins.only(*words):
         if resume:

@@ -22,11 +22,12 @@ from stages.models import pretrained, split
 from stages.randomness import Rng
 
 
-def assemble(spec: RunSpec, images: bool = True) -> tuple[Federation, State]:
+def assemble(spec: RunSpec, images: bool = True, alike: bool = False) -> tuple[Federation, State]:
     """Build every client's model, read the artifacts, put everything on the device; images are read only with `images`.
 
-    If the clients are on other machines, their states are not kept here. Raises UserError for data that can't be trained
-    on, for a model that does not fit the data, and for a bank that is too small.
+    If `alike`, clients of one architecture share one state: enough to see what a run would be. If the clients are on other
+    machines, their states are not kept here. Raises UserError for data that can't be trained on, for a model that does not
+    fit the data, and for a bank that is too small.
     """
     settings, device, rng = spec.settings, placed(spec.settings.device), Rng(spec.seed)
     set_up(settings)
@@ -34,11 +35,12 @@ def assemble(spec: RunSpec, images: bool = True) -> tuple[Federation, State]:
     check_shares(data_spec, spec)
     pairs = pair_source(spec, data_spec, device)
     task = task_of(spec, data_spec, pairs.latent_dim if pairs else 0, device)
-    built = models(spec, data_spec)
+    built = models(spec, data_spec, alike)
     images_of = sum(sum(sizes) for sizes in data_spec.sizes.values())
     check_room(device, images_of * math.prod(data_spec.shape), built, settings)
     waiting = home(settings.offload, built, device)
-    states = [ClientState(model.to(waiting)) for model in built]
+    state_of = {id(model): ClientState(model.to(waiting)) for model in built}
+    states = [state_of[id(model)] for model in built]
     spec.algorithm.check(spec.hyper, task, [state.model for state in states])
     server, shared = spec.algorithm.init(spec.hyper, task, rng.at("init"))
     sizes = {name: torch.tensor(data_spec.sizes[name]) for name in schemas.SPLITS}
@@ -84,19 +86,19 @@ def check_shares(data_spec: schemas.DataSpec, spec: RunSpec) -> None:
         )
 
 
-def models(spec: RunSpec, data_spec: schemas.DataSpec) -> list[split.SplitModel]:
-    """Every client's freshly initialised model; each architecture is first tried on two images."""
-    built, tried = [], set()
+def models(spec: RunSpec, data_spec: schemas.DataSpec, alike: bool = False) -> list[split.SplitModel]:
+    """Every client's freshly initialised model, or one per architecture; each is first tried on two images."""
+    built, tried = [], dict[str, split.SplitModel]()
     names = split.architectures(spec.settings.models, data_spec.clients)
     weights = pretrained.read(spec.settings.pretrained, names)
     for client, name in enumerate(names):
         try:
-            model = model_of(spec, data_spec, client, weights)
+            model = tried[name] if alike and name in tried else model_of(spec, data_spec, client, weights)
             if name not in tried:
                 split.shapes(model, data_spec.shape)
                 if spec.settings.batch_size == 1:
                     split.check_single(model, data_spec.shape)
-                tried.add(name)
+                tried[name] = model
         except UserError as error:
             raise UserError(f"Client {client}'s model '{name}' does not fit: {error}") from error
         built.append(model)

@@ -35,7 +35,8 @@ class ClientPool(Protocol):
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
         """By split (test, validation), how many images each client classifies correctly after `rounds`, and `test_auc`.
 
-        int64 [clients] with -1 for a missing client; float64 [clients] with NaN for one.
+        int64 [clients] with -1 for a missing client; float64 [clients] with NaN for one. `test_confusion`, int64
+        [clients, C, C], is left out where the clients are elsewhere.
         """
 
     def traffic(self) -> Mapping[str, list[int]]:
@@ -56,7 +57,6 @@ def run(
     Raises Diverged, without a checkpoint, if a loss is not finite.
     """
     settings, device = federation.settings, federation.device
-    clock = Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
     pace = Pace(settings.checkpoint_every)
 
     def save() -> None:
@@ -64,7 +64,7 @@ def run(
             pool.collect()
             checkpoint(state)
 
-    with collecting(clock):
+    with collecting(clock_of(device)) as clock:
         if "rounds/evaluated" not in state.history:
             evaluate(federation, state, pool)
             observer.end_round(recording.line(federation, state.history, 0))
@@ -90,6 +90,10 @@ def run(
             if pace.due(state.rounds) or ended or stopping:
                 with phase("checkpoint"):
                     save()
+
+
+def clock_of(device: torch.device) -> Clock:
+    return Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
 
 
 def finished(federation: Federation, state: State) -> bool:
@@ -177,6 +181,8 @@ def evaluate(federation: Federation, state: State, pool: ClientPool) -> None:
             state.history.add(f"rounds/{split}_accuracy", correct / federation.sizes[split])  # no images: NaN
         place = len(state.history["rounds/evaluated"]) - 1  # a resumed run of an earlier version has no AUC so far
         state.history.add_at(place, "rounds/test_auc", measured["test_auc"])
+        confusion = measured.get("test_confusion")
+        state.history.replace("rounds/test_confusion", None if confusion is None else confusion.sum(0))
         if selection.is_selected(federation, state):
             state.selected = {}
         memory.give_back()

@@ -22,6 +22,14 @@ def seconds(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
+def duration(value: float) -> str:
+    """A number of seconds: 45 s, 12 min, 3.4 h, 2.1 d."""
+    for unit, length, digits in (("d", 86_400, 1), ("h", 3600, 1), ("min", 60, 0)):
+        if value >= 2 * length:
+            return f"{value / length:.{digits}f} {unit}"
+    return f"{value:.0f} s"
+
+
 def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
     """About three significant digits, in the first unit that makes the number smaller than `base`."""
     power = 0

@@ -73,9 +73,31 @@ def test_names_that_an_artifact_brings_are_not_obeyed_by_the_terminal(store):
     assert "\x1b" not in run(store, "artifacts", "show", evil, code=2).stderr
 
 
+def test_a_dry_run_says_once_what_is_the_same_and_counts_what_is_there(store):
+    study = [
+        "train",
+        *TINY[:4],
+        "--algorithm",
+        "local",
+        "--algorithm",
+        "fedproto",
+        "--set",
+        "fedproto.lambda=1,2",
+        "--rounds",
+        "1",
+    ]
+    run(store, *study[:5], "--algorithm", "local", "--rounds", "1")
+    text = run(store, *study, "--seeds", "0-2", "--dry-run").stdout
+    assert text.count("tests.helpers.toys:tiny") == 2  # the model, and the setting
+    assert [line.split()[:2] for line in text.splitlines() if re.match("local |fedproto ", line)] == [
+        ["local", "3"], ["fedproto", "lambda=1.0"], ["fedproto", "lambda=2.0"],
+    ]  # fmt: skip
+    assert "9 runs (1 there already)" in text
+
+
 def test_a_dry_run_prints_settings_shapes_and_floats_and_writes_nothing(store):
     text = run(store, "train", "--dry-run", *TINY).stdout
-    assert "tests.helpers.toys:tiny" in text and "Floats per round" in text and "server_epochs=2" in text
+    assert "tests.helpers.toys:tiny" in text and "s/round" in text and "server_epochs=2" in text
     preview = json.loads(run(store, "train", "--dry-run", *TINY, "--json").stdout)["previews"][0]
     assert preview["settings"]["rounds"] == 100 and preview["hyper"]["mu"] == 50
     assert not (store / "runs").exists()
