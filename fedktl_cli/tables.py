@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Group
@@ -14,6 +14,9 @@ from fedktl_cli.terminal import amount, safe
 from stages.artifacts.schemas import SPLITS, Data, Run
 from stages.reporting import formats, paper
 from stages.reporting.scores import best_on_test, last
+
+if TYPE_CHECKING:
+    from stages.train import Outcome
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
@@ -52,16 +55,22 @@ def label_heat_map(data: Data, width: int) -> Table:
     return table
 
 
-def runs(found: Sequence[Run]) -> Table:
-    """One line per run: where its accuracy went and what it sent."""
+def study(outcomes: Sequence[Outcome], found: Sequence[Run | None]) -> Table:
+    """One line per run: what became of it, where its accuracy went and what it sent."""
     rows = []
-    for run in found:
-        up, down = run.upload_floats.sum(1).mean(), run.download_floats.sum(1).mean()
-        rows.append([
-            str(run.artifact.ref), str(len(run.joined)), f"{last(run):.2f}", f"{best_on_test(run):.2f}",
-            amount(float(up)), amount(float(down)), f"{sum(s.mean() for s in run.seconds.values()):.2f}",
-        ])  # fmt: skip
-    return plain(["run", "rounds", "last %", "best %", "floats up/round", "down/round", "s/round"], rows)
+    for outcome, run in zip(outcomes, found, strict=True):
+        row = [outcome.ref or outcome.name, outcome.state]
+        if run is not None:
+            up, down = run.upload_floats.sum(1).mean(), run.download_floats.sum(1).mean()
+            row += [
+                str(len(run.joined)), f"{last(run):.2f}", f"{best_on_test(run):.2f}",
+                amount(float(up)), amount(float(down)), f"{sum(s.mean() for s in run.seconds.values()):.2f}",
+            ]  # fmt: skip
+        rows.append(row)
+    columns = ["run", "", "rounds", "last %", "best %", "floats up", "down", "s/round"]
+    if {outcome.state for outcome in outcomes} == {"done"}:
+        columns, rows = columns[:1] + columns[2:], [row[:1] + row[2:] for row in rows]
+    return plain(columns, rows, left=len(columns) - 6)
 
 
 def report(rows: Sequence[dict[str, Any]]) -> Group:

@@ -19,10 +19,11 @@ import typer
 from fedktl_cli.options import as_options
 from fedktl_cli.streams import Forgiving, console, give_up
 from stages.artifacts.store import Store
-from stages.errors import Interrupted, UserError, printable
+from stages.errors import Failed, Interrupted, UserError, printable, sentence
 from stages.observer import Observer
 
-BAD_INPUT, OUR_FAULT, INTERRUPTED = 2, 1, 130
+BAD_INPUT, OUR_FAULT, INCOMPLETE, INTERRUPTED = 2, 1, 3, 130
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 LONGEST_LINE = 1200  # characters; of a longer one the middle is left out
 P = ParamSpec("P")
 
@@ -87,15 +88,19 @@ class Terminal:
     def observer(self) -> Iterator[Observer]:
         """Live progress on a terminal; on a pipe nothing, or a line per step under --verbose.
 
-        The first Ctrl-C asks the stage to stop at its next safe point, the second stops at once.
+        The first Ctrl-C, SIGTERM or SIGHUP asks the stage to stop at its next safe point, the second stops at once.
         """
         progress: Progress = LiveProgress(self) if self.err.is_terminal and not self.quiet else Progress(self)
-        before = signal.signal(signal.SIGINT, progress.interrupt)
+        before = {number: signal.getsignal(number) for number in STOPPING}
+        for number, handler in before.items():
+            if not (number == signal.SIGHUP and handler == signal.SIG_IGN):  # nohup
+                signal.signal(number, progress.interrupt)
         try:
             yield progress
         finally:
             progress.finish()
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class Progress(Observer):
@@ -198,22 +203,17 @@ def guarded(function: Callable[P, None]) -> Callable[P, None]:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_, **__: terminal.say(str(message))
                 function(*args, **kwargs)
+        except typer.Exit:
+            raise
         except UserError as error:
-            raise _ended(terminal, str(error), BAD_INPUT) from error
+            raise _ended(terminal, str(error), INCOMPLETE if isinstance(error, Failed) else BAD_INPUT) from error
         except (Interrupted, KeyboardInterrupt) as error:
             raise _ended(terminal, str(error) or "Stopped.", INTERRUPTED) from error
-        except SystemExit as error:  # no code of ours does
-            message = f"Code that the command loaded ended the program (exit code {error.code})."
-            raise _ended(terminal, message, BAD_INPUT) from error
-        except OSError as error:
-            message = f"The system refuses {error.filename or 'that'} ({error.strerror or error})."
-            raise _ended(terminal, message, BAD_INPUT) from error
-        except MemoryError as error:
-            message = f"Memory ran out ({str(error) or 'no more of it is to be had'}); choose smaller settings."
-            raise _ended(terminal, message, BAD_INPUT) from error
-        except Exception as error:
-            message = f"fedktl failed ({type(error).__name__}: {error}); this is our fault. --verbose shows where."
-            raise _ended(terminal, message, OUR_FAULT) from error
+        except (Exception, SystemExit) as error:
+            message, ours = sentence(error), "our fault" in sentence(error)
+            raise _ended(
+                terminal, message + " --verbose shows where." * ours, OUR_FAULT if ours else BAD_INPUT
+            ) from error
 
     return command
 

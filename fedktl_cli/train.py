@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedktl_cli.options import Json, Name, Preset, with_settings
-from fedktl_cli.terminal import guarded, here
+from fedktl_cli.terminal import INCOMPLETE, INTERRUPTED, Terminal, guarded, here
 from stages import plugins, presets
 from stages.errors import UserError
 from stages.settings import Train
 
 if TYPE_CHECKING:
     from stages.artifacts.schemas import Run
+    from stages.train import Outcome
 
 Assignments = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", rich_help_panel="What",
-        help="A hyperparameter of the algorithm, as in mu=50; repeatable. `fedktl algorithms show NAME` lists them.",
+        help="A hyperparameter of the algorithm, as in mu=50, or mu=1,10,50 for a run each; repeatable. `fedktl algorithms show NAME` lists them.",
     ),
 ]  # fmt: skip
 Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")]
+Again = Annotated[bool, typer.Option("--again", help="Make new versions of runs that are there already.")]
+StopOnError = Annotated[bool, typer.Option("--stop-on-error", help="Begin no further run once one has failed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run one batch per model, write nothing.")]
 
 
@@ -36,25 +39,32 @@ def train(
     preset: Preset = None,
     assignments: Assignments = None,
     resume: Resume = None,
+    again: Again = False,
+    stop_on_error: StopOnError = False,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Train the clients: a run artifact per algorithm and seed.
+    """Train the clients: a run artifact per algorithm, choice of hyperparameters and seed.
 
-    [dim]fedktl train --algorithm fedktl --algorithm local --rounds 50 --seeds 0,1,2[/]
+    Repeating a command keeps the runs that are there, resumes those that were stopped, and makes the rest.
 
-    [dim]fedktl train --data cifar10@v2 --models small --set mu=50 --set lambda=0.1 --dry-run[/]
+    [dim]fedktl train --algorithm fedktl --algorithm local --rounds 50 --seeds 0-2[/]
+
+    [dim]fedktl train --data cifar10@v2 --models small --set mu=1,10,50 --set lambda=0.1,1 --dry-run[/]
     """
     terminal = here(context)
-    if resume and (name or preset or assignments or dry_run):
-        raise UserError("--resume goes on with a run as it was planned; give no --name, --preset, --set or --dry-run.")
+    if resume and (name or preset or assignments or again or stop_on_error or dry_run):
+        raise UserError(
+            "--resume goes on with one run as it was planned; give no --name, --preset, --set, --again, --stop-on-error or "
+            "--dry-run."
+        )
     chosen = presets.load(preset)
     settings = Train.make(chosen.train, given)
     from fedktl_cli import tables
     from stages import algorithms
+    from stages.train import DONE, Outcome, study
     from stages.train import dry_run as planned
     from stages.train import resume as go_on
-    from stages.train import train as begin
 
     words = (given.get("algorithm"), given.get("models"), given.get("generator"), assignments)
     with plugins.only(*words):
@@ -69,21 +79,38 @@ def train(
         return
     with terminal.observer() as observer, plugins.only(*words):
         if resume:
-            published = [go_on(terminal.store, resume, given, observer)]
+            outcomes = [Outcome(resume, DONE, go_on(terminal.store, resume, given, observer))]
         else:
-            published = begin(terminal.store, name, settings, hyper, observer)
-    report(terminal, published, json)
+            outcomes = study(terminal.store, name, settings, hyper, observer, again, stop_on_error)
+    report(terminal, outcomes, json)
 
 
-def report(terminal: Any, published: list[Any], as_json: bool) -> None:
+def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
+    """Tell what became of every run; the exit code says it, too."""
     from fedktl_cli import tables
     from stages.artifacts.schemas import read
+    from stages.train import ELSEWHERE, FAILED, STOPPED, WAITING
 
-    runs = [read(artifact) for artifact in published]
+    runs = [read(outcome.artifact) if outcome.artifact else None for outcome in outcomes]
     if as_json:
-        terminal.json({"runs": [{"run": str(run.artifact.ref), "accuracy": curve(run)} for run in runs]})
+        pairs = zip(outcomes, runs, strict=True)
+        terminal.json({"runs": [
+            {"run": one.ref or one.name, "state": one.state, "accuracy": run and curve(run), "reason": one.reason or None}
+            for one, run in pairs
+        ]})  # fmt: skip
     else:
-        terminal.show(tables.runs(runs))
+        terminal.show(tables.study(outcomes, runs))
+    for one in outcomes:
+        if one.reason:
+            terminal.tell(f"{one.name}: {one.reason}")
+    states = [one.state for one in outcomes]
+    if STOPPED in states:
+        terminal.tell(f"{states.count(WAITING)} of {len(states)} runs are still to begin; the same command continues.")
+        raise typer.Exit(INTERRUPTED)
+    if FAILED in states:
+        terminal.tell(f"{states.count(FAILED)} of {len(states)} runs failed; the same command tries them again.")
+    if FAILED in states or ELSEWHERE in states:
+        raise typer.Exit(INCOMPLETE)
 
 
 def curve(run: Run) -> list[float | None]:

@@ -2,7 +2,7 @@
 
     from stages import Prepare, Store, Train, prepare, read, train
 
-Whatever is named here is imported when it is first used, so `import stages` is instant. Nothing in here prints or knows a
+Every name is imported when it is first used, so `import stages` is instant. Nothing in this package prints or knows a
 terminal.
 """
 
@@ -45,7 +45,7 @@ def __getattr__(name: str) -> Any:
 
 
 class _Package(ModuleType):
-    """`stages.train` is the function, always; without this, importing the module of that name would take its place."""
+    """Keeps `stages.train` the function; otherwise importing the module of that name would replace it."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _HOMES:

@@ -1,4 +1,4 @@
-"""A check for tests of one's own: whether an algorithm keeps the contract of stages.algorithms.contract."""
+"""A check for users' own tests: whether an algorithm follows the contract in stages.algorithms.contract."""
 
 from __future__ import annotations
 
@@ -26,21 +26,18 @@ from stages.settings import Train
 
 CLASSES, LATENT_DIM, SIDE = 4, 8, 16
 IMAGES = {"train": 12, "validation": 4, "test": 6}  # of a client
-MEASURED = (
-    "history/seconds/",
-    "history/rounds/peak_memory",
-    "history/pairs/",
-)  # not alike in two runs of other lengths
+# what differs between two runs of different lengths
+MEASURED = ("history/seconds/", "history/rounds/peak_memory", "history/pairs/")
 
 
 def check_algorithm(
     algorithm: Algorithm, hyper: Mapping[str, Any] | None = None, clients: int = 3, models: str = "resnet4"
 ) -> None:
-    """Play two rounds among a few clients with a few images each, on the CPU of this process; takes seconds.
+    """Run two rounds among a few clients with a few images each, on the CPU of this process; takes seconds.
 
-    One upload in two is lost. Raises UserError with a sentence if a message is no dataclass of tensors, a client reports
-    no loss, the scores of an image are not float32 numbers, one a class, or a run that was resumed after its
-    first round does not equal one in one go. What the algorithm's own functions raise is passed on.
+    Every other upload is lost. Raises UserError if a message is not a dataclass of tensors, a client reports no loss, the
+    scores of an image are not float32 numbers, one per class, or a run resumed after its first round differs from an
+    uninterrupted one. What the algorithm's own functions raise is passed on.
     """
     settings = {
         "models": models,
@@ -67,8 +64,8 @@ def check_algorithm(
     for name in sorted(whole.keys() | resumed.keys()):
         if not name.startswith(MEASURED) and not alike(whole.get(name), resumed.get(name)):
             raise UserError(
-                f"{algorithm.name}: a run resumed after round 1 has another {name} than one in one go; what lasts must be "
-                "in client.private, the server's state or the download, and what is random must come from rng."
+                f"{algorithm.name}: {name} differs between a run resumed after round 1 and an uninterrupted one; what persists "
+                "must be in client.private, the server's state or the download, and randomness must come from rng."
             )
 
 
@@ -77,7 +74,7 @@ def alike(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 def watched(algorithm: Algorithm) -> Algorithm:
-    """The algorithm, what its functions give being looked at."""
+    """The algorithm with checks on what its functions return."""
 
     def must(kept: bool, sentence: str) -> None:
         if not kept:
@@ -94,7 +91,7 @@ def watched(algorithm: Algorithm) -> Algorithm:
             must(flat, f"{what}'s {name} must be a tensor or a mapping of tensors, not {type(part).__name__}")
         if found is not None:
             names = tensors(rebuilt(type(found), tensors(found))).keys()
-            must(names == tensors(found).keys(), f"{what} can't be made again from its tensors")
+            must(names == tensors(found).keys(), f"{what} can't be rebuilt from its tensors")
 
     def reported(metrics: Any, what: str) -> None:
         scalars = isinstance(metrics, Mapping) and all(isinstance(v, Tensor) and v.ndim == 0 for v in metrics.values())
@@ -129,14 +126,14 @@ def watched(algorithm: Algorithm) -> Algorithm:
         right = isinstance(scores, Tensor) and (kind, shape) == (torch.float32, (len(arguments[-1]), CLASSES))
         must(right, f"predict must return float32 [B, {CLASSES}], not {kind} {list(shape or ())}")
         usable = (scores < torch.inf).all() and scores.isfinite().any(1).all()  # a comparison with NaN is false
-        must(bool(usable), "predict must give numbers, -inf for a class that an image can't have")
+        must(bool(usable), "predict must return numbers, or -inf for a class that an image can't have")
         return scores
 
     return replace(algorithm, init=init, client_update=client_update, server_update=server_update, predict=predict)
 
 
 def toy_data(store: Store, clients: int) -> Artifact:
-    """Client k has no image of class k mod 4; every class has a colour of its own, and noise on top."""
+    """Client k has no image of class k mod 4; every class has its own colour, plus noise."""
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 256, (CLASSES, 3, 1, 1))
     counts = np.zeros((clients, CLASSES), np.int64)

@@ -1,4 +1,4 @@
-"""Seconds by phase. Code marks its phases with `phase(name)`; whoever runs a round collects them."""
+"""Seconds by phase. Code marks its phases with `phase(name)`; the round loop collects them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-TURN = "turn"  # what is no phase of its own inside a client's turn
+TURN = "turn"  # the time in a client's turn outside any phase
 
 
 class Clock:
-    """Adds up seconds per phase; time inside a nested phase counts for the inner one only."""
+    """Adds up seconds per phase; time in a nested phase counts only for the inner one."""
 
     def __init__(self, synchronise: Callable[[], None] = lambda: None):
         self.seconds: dict[str, float] = {}
-        self._synchronise = synchronise  # waits for the device, so that a phase is charged its own work
+        self._synchronise = synchronise  # waits for the device, so that a phase is charged for its own work
         self._open: list[str] = []
         self._since = 0.0
 
@@ -42,7 +42,7 @@ _current: ContextVar[Clock | None] = ContextVar("clock", default=None)
 
 @contextmanager
 def collecting(clock: Clock) -> Iterator[Clock]:
-    """Within this block `phase` charges `clock`."""
+    """Within this block, `phase` charges its time to `clock`."""
     token = _current.set(clock)
     try:
         yield clock
@@ -63,9 +63,9 @@ def phase(name: str) -> Iterator[None]:
 
 @contextmanager
 def side_by_side(source: str) -> Iterator[list[Mapping[str, float]]]:
-    """A block, in the phase `source`, of turns that run side by side; to the list it gets go the seconds of each turn.
+    """A block in the phase `source` whose turns run side by side; append the seconds of each turn to the list it gives.
 
-    Of the block's time every phase inside the turns is charged the part that it has of theirs; `TURN` stays with `source`.
+    The block's time is divided among the phases in proportion to their seconds in all turns; `TURN` stays with `source`.
     """
     turns: list[Mapping[str, float]] = []
     begun = time.perf_counter()

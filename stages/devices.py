@@ -12,32 +12,34 @@ from stages.errors import UserError
 from stages.foreign import reason
 from stages.settings import Train
 
-WORKSPACES = (":4096:8", ":16:8")  # with which cuBLAS is deterministic
+WORKSPACES = (":4096:8", ":16:8")  # settings that make cuBLAS deterministic
 
 
 def device(name: str) -> torch.device:
-    """The device called `name`; `auto` is the first GPU if there is one. UserError if it is not to be had."""
+    """The device called `name`; `auto` is the first GPU, or else the CPU. UserError if it is not available."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
         if found.type not in ("cpu", "cuda"):
-            raise RuntimeError("no other kind has been tried")
+            raise RuntimeError("only cpu and cuda are supported")
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"Device '{name}' is not to be had here ({reason(error)}); use cpu or auto.") from None
+        raise UserError(f"Device '{name}' is not available here ({reason(error)}); use cpu or auto.") from None
     return found
 
 
 def set_up(settings: Train) -> None:
-    """For this process: threads; TF32 in a GPU's matrix products or not; the same result in every run or not."""
+    """Set threads, TF32 and determinism for this process."""
     torch.set_num_threads(settings.threads)
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # with the default of 8, clients in flight share queues
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # with the default of 8, parallel clients share queues
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
     if settings.deterministic and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in WORKSPACES:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = WORKSPACES[0]
     torch.backends.cudnn.deterministic = settings.deterministic
-    torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)  # adaptive pooling has no other backward
+    torch.use_deterministic_algorithms(
+        settings.deterministic, warn_only=True
+    )  # adaptive pooling has no deterministic backward
 
 
 def home(offload: str, models: Iterable[nn.Module], device: torch.device) -> torch.device:
@@ -45,13 +47,13 @@ def home(offload: str, models: Iterable[nn.Module], device: torch.device) -> tor
     if device.type == "cpu" or offload == "off":
         return device
     host = torch.device("cpu")
-    return host if offload == "on" or size(models) > free(device) / 2 else device  # half is for work on them
+    return host if offload == "on" or size(models) > free(device) / 2 else device  # the other half is for training
 
 
 def check_room(device: torch.device, data: int, models: Sequence[nn.Module], settings: Train) -> None:
-    """UserError, with what would fit, if a GPU has too little memory free for `data` bytes, the models and work on them.
+    """UserError, with settings that would fit, if a GPU has too little free memory for `data` bytes, models and training.
 
-    Each client in flight is counted with three times the largest model: its gradients, activations and work space.
+    Each client in flight counts as three times the largest model: gradients, activations and workspace.
     """
     if device.type == "cpu":
         return
@@ -67,8 +69,8 @@ def check_room(device: torch.device, data: int, models: Sequence[nn.Module], set
     fitting = [count for count in range(in_flight, 0, -1) if needed(count, False) <= room]
     advice = f"`offload=on in_flight={fitting[0]}` would fit" if fitting else "use smaller models or `device=cpu`"
     raise UserError(
-        f"This run takes about {needed(in_flight, resident) / 2**30:.1f} GiB on {device}, and {room / 2**30:.1f} GiB "
-        f"are free; {advice}."
+        f"This run needs about {needed(in_flight, resident) / 2**30:.1f} GiB on {device}, but {room / 2**30:.1f} GiB are "
+        f"free; {advice}."
     )
 
 
@@ -78,5 +80,5 @@ def size(models: Iterable[nn.Module]) -> int:
 
 
 def free(device: torch.device) -> int:
-    """Bytes that the device has left."""
+    """Free bytes on the device."""
     return torch.cuda.mem_get_info(device)[0]

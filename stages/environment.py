@@ -1,7 +1,7 @@
-"""What the program relies on is set by it, not inherited: variables that steer its libraries from outside.
+"""Environment variables that control libraries are set by the program, not inherited.
 
-A notebook, a cluster or a shell profile exports some of them for other programs. Where a library takes the same as an
-argument, it is given there; here is what only the environment can say. Standard library only, for it comes before all else.
+A notebook, a cluster or a shell profile may export some of them for other programs. Whatever a library takes as an argument
+is passed there; this is for what only the environment can set. Standard library only, since it runs before everything else.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pathlib import Path
 from stages.errors import UserError
 
 SET = {
-    "MPLBACKEND": "svg",  # a notebook's is a module that is not there
-    "USE_TORCH": "1",  # with these three diffusers looks for PyTorch
+    "MPLBACKEND": "svg",  # a notebook exports one that may not be installed
+    "USE_TORCH": "1",  # these three make diffusers use PyTorch
     "USE_TF": "0",
     "USE_FLAX": "0",
     "DIFFUSERS_SLOW_IMPORT": "0",
     "DIFFUSERS_ATTN_BACKEND": "native",
 }
 DROPPED = (
-    "PYTHONWARNINGS",  # makes errors of warnings in libraries, and in the processes that are started
-    "TERMINAL_WIDTH",  # Typer takes it for a number
-    "TORCH_FORCE_WEIGHTS_ONLY_LOAD",  # one of these two contradicts every call that says what it wants
+    "PYTHONWARNINGS",  # can turn warnings into errors, here and in child processes
+    "TERMINAL_WIDTH",  # Typer fails if it is not a number
+    "TORCH_FORCE_WEIGHTS_ONLY_LOAD",  # these two override the argument of every call
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD",
-    "NVIDIA_TF32_OVERRIDE",  # --precision says it
+    "NVIDIA_TF32_OVERRIDE",  # --precision sets it
     "RAY_ADDRESS",
     "RAY_JOB_CONFIG_JSON_ENV_VAR",
     "RAY_NAMESPACE",
@@ -38,25 +38,25 @@ DROPPED = (
 )
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SHORT = "/tmp"
-ROOM = 20  # bytes of a folder below which Ray's sockets fit into the 107 that an address may have
+ROOM = 20  # bytes of a folder's path that leave enough for Ray's sockets, whose addresses have at most 107
 
 
 def settle(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set what libraries read, for this process and those it starts. Call before they are imported."""
+    """Set what libraries read, for this process and its children. Call before importing them."""
     for name in DROPPED:
         environ.pop(name, None)
     environ.update(SET)
-    names = ["no_proxy", "NO_PROXY", *(name for name in ("no_grpc_proxy",) if name in environ)]  # which gRPC prefers
+    names = ["no_proxy", "NO_PROXY", *(name for name in ("no_grpc_proxy",) if name in environ)]  # gRPC prefers this one
     listed = [host for name in names for host in environ.get(name, "").split(",") if host]
-    environ.update(dict.fromkeys(names, ",".join(dict.fromkeys([*listed, *LOOPBACK]))))  # no proxy is on this machine
-    if any("error" in option for option in sys.warnoptions):  # what a library deprecates must not end a run
+    environ.update(dict.fromkeys(names, ",".join(dict.fromkeys([*listed, *LOOPBACK]))))  # never through a proxy
+    if any("error" in option for option in sys.warnoptions):  # a library's deprecation must not end a run
         sys.warnoptions[:] = [option for option in sys.warnoptions if "error" not in option]
         warnings.filters[:] = [each for each in warnings.filters if each[0] != "error"]  # type: ignore[index]
 
 
 @contextmanager
 def socket_folder() -> Iterator[Path]:
-    """A new folder of this user's alone, until the block ends, whose path leaves room for sockets. UserError without one."""
+    """A new private folder, until the block ends, with a path short enough for sockets. UserError if there is none."""
     chosen = tempfile.gettempdir()
     parent = chosen if len(os.fsencode(chosen)) <= ROOM else SHORT
     try:

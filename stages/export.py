@@ -1,4 +1,4 @@
-"""Artifacts for other programs: arrays as .npz, client models as .safetensors, data in the layout of PFLlib or as a share."""
+"""Artifacts for other programs: arrays as .npz, client models as .safetensors, data as PFLlib's files or as one client's share."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from stages.errors import UserError, printable
 
 
 def export(artifact: Artifact, format: str | None, folder: Path, client: int | None = None) -> list[Path]:
-    """Write `artifact` into a new or empty folder, which appears whole or not at all; the paths of its files.
+    """Write `artifact` into a new or empty folder, all or nothing; returns the paths of the files.
 
-    `client` picks one client's model, or its share of the data as an artifact of its own. UserError for a format that the kind has not, and for a folder in use.
+    `client` selects one client's model, or its share of the data as a separate artifact. UserError for a format that this
+    kind of artifact does not have, and for a folder in use.
     """
     formats = [name for kind, name in WRITERS if kind == artifact.kind]
     if not formats:
@@ -30,10 +31,10 @@ def export(artifact: Artifact, format: str | None, folder: Path, client: int | N
         raise UserError(f"A {artifact.kind} artifact can be exported as {' or '.join(formats)}, not as '{format}'.")
     if client is not None and format not in ("safetensors", "share"):
         raise UserError(
-            "One client can be picked for a run's models (`format=safetensors`) and for data (`format=share`)."
+            "A single client can be exported from a run (`format=safetensors`) and from data (`format=share`)."
         )
     if client is None and format == "share":
-        raise UserError("A share is one client's; say whose with `client`.")
+        raise UserError("A share belongs to one client; name it with `client`.")
     folder = folder.absolute()
     draft = folder.with_name(f".{uuid.uuid4().hex}")
     try:
@@ -52,7 +53,7 @@ def export(artifact: Artifact, format: str | None, folder: Path, client: int | N
 
 
 def _data_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
-    """data.npz, as Keras names images and labels, so that `fedktl prepare --dataset npz` reads it.
+    """data.npz with Keras' names for images and labels, so that `fedktl prepare --dataset npz` reads it.
 
     For train, validation and test: x_train uint8 [n, height, width, channels], y_train int64 [n], offsets_train
     int64 [clients + 1] (client k has rows offsets[k]:offsets[k + 1]); counts int64 [clients, classes]; class_names.
@@ -67,12 +68,12 @@ def _data_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
 
 
 def _data_share(artifact: Artifact, folder: Path, client: int | None) -> None:
-    """A store with a data artifact of this client alone, whose attribute `part_of` tells which of how many it is."""
+    """A store with a data artifact of this client alone; the attribute `part_of` says which client of how many."""
     assert client is not None
     counts, class_names = schemas.read_counts(artifact)
     clients = len(counts)
     if "part_of" in artifact.attributes or client >= clients:
-        raise UserError(f"{artifact.ref} has no client {client} to cut out; it holds {clients}.")
+        raise UserError(f"{artifact.ref} has no client {client} to export; it holds {clients}.")
     name, sources = f"{artifact.ref.name}-client-{client:03d}", {"data": artifact}
     with Store(folder).write("data", name, artifact.settings, artifact.attributes["seed"], sources) as writer:
         for split, (images, labels) in schemas.read_share(artifact, client).items():
@@ -92,22 +93,22 @@ def _data_pfllib(artifact: Artifact, folder: Path, client: int | None) -> None:
 
 
 def _latents_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
-    """latents.npz: latents float32 [n, H] and the images uint8 [n, 3, size, size] they render to."""
+    """latents.npz: latents float32 [n, H] and the images uint8 [n, 3, size, size] rendered from them."""
     bank = schemas.read_latents(artifact)
     np.savez(folder / "latents.npz", latents=bank.latents, images=bank.images)
 
 
 def _run_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
-    """metrics.npz: every array of the run but models and checkpoint, under its path, such as rounds/test_accuracy."""
+    """metrics.npz: every array of the run except models and checkpoint, under its path, such as rounds/test_accuracy."""
     groups = ("rounds", "seconds", "client_metrics", "server_metrics", "pairs", "faults")
     paths = [f"{group}/{name}" for group in groups for name in artifact.names(group)]
     np.savez(folder / "metrics.npz", **{path: artifact.array(path) for path in paths})  # type: ignore[arg-type]
 
 
 def _run_safetensors(artifact: Artifact, folder: Path, client: int | None) -> None:
-    """client-000.safetensors, ...: each client's model, or that of the one asked for, with all that its label needs.
+    """client-000.safetensors, ...: each client's model, or the selected one, with everything needed for its prediction.
 
-    The file's metadata says how an image gets its label, and what the model is.
+    The file's metadata says how to label an image, and what the model is.
     """
     from safetensors.numpy import load, save_file
 
@@ -128,23 +129,23 @@ def _run_safetensors(artifact: Artifact, folder: Path, client: int | None) -> No
 
 
 def described(artifact: Artifact, client: int) -> dict[str, str]:
-    """Metadata of a client's file, one entry of JSON: what other programs must know to use it."""
+    """Metadata of a client's file, one JSON entry: what other programs must know to use it."""
     facts = schemas.read_facts(artifact)
     told = {
         "run": artifact.identity, "client": client, "algorithm": facts["algorithm"], "hyper": facts["hyper"],
         "architecture": facts["architectures"][client], "feature_dim": artifact.settings.get("feature_dim"),
         "label": predicts(artifact),
     }  # fmt: skip
-    return {"fedktl": json.dumps(told)}  # several entries would come in any order
+    return {"fedktl": json.dumps(told)}  # several entries would have no fixed order
 
 
 def predicts(artifact: Artifact) -> str:
-    """A sentence that says how an exported model of a run labels an image."""
+    """A sentence that says how an exported model labels an image."""
     if rule := artifact.attributes.get("predicts"):
         return f"An image's label is {printable(str(rule))}, for x in float32 from -1 to 1 (bytes / 127.5 - 1)."
     return (
-        "How this run labels images is not written in it, for an earlier fedktl made it: the largest of head(base(x)) may be "
-        "wrong. Resume it for one more round to have it written."
+        "This run does not record how it labels images, because an earlier fedktl made it; the largest of head(base(x)) may be "
+        "wrong. Resume it for one more round to have the rule recorded."
     )
 
 

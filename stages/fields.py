@@ -1,4 +1,4 @@
-"""Fields of settings: each with its default, range and meaning, and checked the same wherever its value comes from.
+"""Fields of settings: each has a default, a range and a meaning, and is checked the same way wherever its value comes from.
 
 Standard library only: `fedktl --help` imports this module and nothing heavy.
 """
@@ -6,10 +6,12 @@ Standard library only: `fedktl --help` imports this module and nothing heavy.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self, TypeVar
@@ -17,9 +19,10 @@ from typing import Any, Self, TypeVar
 from stages.errors import UserError, printable, unknown
 
 T = TypeVar("T")
-MOST = 1_000_000  # what a number may be whose field says nothing else; a slip of the hand is larger
+MOST = 1_000_000  # limit of a number unless its field says otherwise; a larger one is a typing error
 WIDEST = 65_536  # of a layer
 LARGEST_SEED = 2**63 - 1
+LONGEST_RANGE = 10_000
 
 
 def setting(
@@ -42,11 +45,11 @@ def setting(
 ) -> T:
     """A dataclass field with its meaning.
 
-    `low`/`high` are inclusive bounds, `above` an exclusive one; `off` is the name of the option that
-    switches a flag off, `also` are other spellings of the option; `none` is the word for None, which an empty text, where
-    `empty` allows it, is not; with `own` a user's `package.module:name` is a choice too; `affects` says whether a result
-    depends on it, except for the last digits that another device computes; `resumable` whether it may change when a run
-    goes on (by default, if no result depends on it); `source` where the default comes from.
+    `low` and `high` are inclusive bounds, `above` is an exclusive one; `off` is the option that switches a flag off, `also`
+    are other spellings of the option; `none` is the word for None; `empty` allows an empty text, which is not None; with
+    `own` a user's `package.module:name` is a choice too; `affects` says whether the result depends on the setting, except
+    for the last digits, which depend on the device; `resumable` whether it may change when a run is resumed (by default,
+    if the result does not depend on it); `source` is where the default comes from.
     """
     resumable = not affects if resumable is None else resumable
     metadata = dict(
@@ -121,15 +124,51 @@ class Settings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+def product(kind: type[Settings], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every choice from values some of which are several: a list, or text with commas; UserError for an empty one.
+
+    >>> product(Settings, {"mu": "1,10", "lambda": 2, "etf": [True, False]})[1]
+    {'mu': '1', 'lambda': 2, 'etf': False}
+    """
+    hints = typing.get_type_hints(kind)
+    lists = {
+        key(f) for f in dataclasses.fields(kind) if typing.get_origin(hints[f.name]) is tuple
+    }  # one list, one value
+
+    def each(name: str, value: Any) -> list[Any]:
+        if name in lists or not (isinstance(value, (list, tuple)) or (isinstance(value, str) and "," in value)):
+            return [value]
+        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+        if not parts or "" in parts:
+            raise UserError(f"{name} has an empty value among those to run; give values separated by single commas.")
+        return parts
+
+    choices = itertools.product(*(each(name, value) for name, value in values.items()))
+    return [dict(zip(values, choice, strict=True)) for choice in choices]
+
+
 def said(number: float) -> str:
-    """A number of any size in a sentence."""
+    """A number of any size, for a sentence."""
     if isinstance(number, int):
         return f"{number:,}" if abs(number) < 10**24 else f"{Decimal(number):.3e}"
     return f"{number:,.9g}"
 
 
+def spread(name: str, value: Any) -> Iterable[Any]:
+    """The whole numbers of a range like 0-4, or the one value that is none."""
+    ends = re.fullmatch(r"(\d{1,19})\s*-\s*(\d{1,19})", value) if isinstance(value, str) else None
+    if not ends:
+        return [value]
+    first, last = int(ends[1]), int(ends[2])
+    if first > last:
+        raise UserError(f"{name}: the range {value} runs backwards; write {last}-{first}.")
+    if last - first >= LONGEST_RANGE:
+        raise UserError(f"{name}: the range {value} has more than {LONGEST_RANGE:,} numbers.")
+    return range(first, last + 1)
+
+
 def converted(name: str, value: Any, wanted: Any) -> Any:
-    """`value` (text, or a value from TOML) as the type `wanted`; UserError says what would be accepted."""
+    """`value` (text, or a value from TOML) as the type `wanted`; the UserError says what would be accepted."""
     if isinstance(wanted, types.UnionType):
         if value is None:
             return None
@@ -137,9 +176,11 @@ def converted(name: str, value: Any, wanted: Any) -> Any:
     if typing.get_origin(wanted) is tuple:
         parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
         stripped = [part.strip() if isinstance(part, str) else part for part in parts]
-        if isinstance(value, str):
-            stripped = [part for part in stripped if part]
-        return tuple(converted(name, part, typing.get_args(wanted)[0]) for part in stripped)
+        if isinstance(value, str) and not any(stripped):
+            return ()
+        kind = typing.get_args(wanted)[0]
+        each = [one for part in stripped for one in (spread(name, part) if kind is int else [part])]
+        return tuple(converted(name, one, kind) for one in each)
     if wanted is bool:
         words = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
         answer = value if isinstance(value, bool) else words.get(str(value).lower())
@@ -153,7 +194,7 @@ def converted(name: str, value: Any, wanted: Any) -> Any:
             raise ValueError
         made = wanted(value)
         if isinstance(made, str) and ("\0" in made or made.encode("utf-8", "ignore").decode() != made):
-            raise ValueError  # no file, and no file's name, that holds it can be written or found again
+            raise ValueError  # a file with it as content or name could not be written or found again
         return made
     except (TypeError, ValueError, OverflowError):
         kind = {int: "a whole number", float: "a number"}.get(wanted, "text in UTF-8")

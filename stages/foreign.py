@@ -1,4 +1,4 @@
-"""Files from strangers: looked at before they are opened, and whatever their parser raises said in a sentence."""
+"""Files from strangers: checked before they are opened, and whatever their parser raises becomes a UserError."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ LARGEST = 32 << 20  # bytes of a file that is parsed as a whole
 
 
 def opened(path: Path) -> BinaryIO:
-    """A plain file or a link to one, open for reading; a pipe would wait for ever, and a device never end."""
+    """A plain file or a link to one, open for reading; a pipe could block and a device never end."""
     if path.exists() and not path.is_file():
         raise ValueError("it is not a plain file")
     return path.open("rb")
 
 
 def parsed(path: Path, what: str, parse: Callable[[bytes], T], largest: int = LARGEST) -> T:
-    """What `parse` makes of a file's bytes; UserError says why the file is no such `what`."""
+    """What `parse` makes of a file's bytes; the UserError says why the file is not `what`."""
     try:
         with opened(path) as file:
             raw = file.read(largest + 1)
         if len(raw) > largest:
             raise ValueError(f"it is larger than {largest >> 20} MiB")
         return parse(raw)
-    except Exception as error:  # a parser may raise anything on bytes that may be anyone's
+    except Exception as error:  # a parser may raise anything on bytes from strangers
         raise UserError(f"{path} can't be read as {what} ({reason(error)}).") from error
 
 
 @contextmanager
 def understood(what: str) -> Iterator[None]:
-    """Around code that takes a structure of strangers apart: UserError where it is not the one that `what` should be.
+    """For code that takes apart a structure from strangers: whatever it raises becomes a UserError about `what`.
 
-    Only for code that does nothing else, since its own faults would be said to be theirs.
+    Only for code that does nothing else, since its own bugs would be blamed on the structure.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Stage two: generator weights -> a bank of latents and the images they render to."""
+"""Stage two: generator weights -> a bank of latents and the images rendered from them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from stages.settings import Generate
 
 @dataclass(frozen=True)
 class Job:
-    """What there is to render, and by what."""
+    """What to render, and with which generator."""
 
     settings: Generate
     generator: Generator
-    given: Tensor | None  # latents float32 [n, H], where they are not drawn
+    given: Tensor | None  # latents float32 [n, H], if they are not drawn
     made_from: Mapping[str, Artifact]
 
     @property
@@ -47,7 +47,7 @@ class Job:
         return self.settings.image_size or self.generator.resolution
 
     def inputs(self) -> dict[str, Any]:
-        """What must not change between a bank's beginning and its end."""
+        """What must not change while a bank is rendered."""
         given = None if self.given is None else hashlib.sha256(self.given.numpy().tobytes()).hexdigest()
         return {"generator": dict(self.generator.descriptor), "given": given}
 
@@ -55,8 +55,8 @@ class Job:
 def generate(store: Store, name: str, settings: Generate, observer: Observer = SILENT) -> Artifact:
     """Write a latents artifact: latents float32 [n, H], images uint8 [n, 3, size, size], and what rendered them.
 
-    Latents are drawn, or given by `from_latents`; each batch depends on (seed, its first row) alone. Memory holds a
-    batch. Raises Interrupted when the observer asks to stop; `resume` goes on from there.
+    Latents are drawn, or given by `from_latents`; each batch depends only on (seed, its first row), and memory holds one
+    batch. Raises Interrupted when the observer asks to stop; `resume` continues from there.
     """
     job = planned(store, settings)
     partial = Partial.begin(store, "latents", name, {"settings": settings.as_dict(), **job.inputs()})
@@ -64,25 +64,27 @@ def generate(store: Store, name: str, settings: Generate, observer: Observer = S
 
 
 def resume(store: Store, ref: str, generator: str | None = None, observer: Observer = SILENT) -> Artifact:
-    """Render what is missing of an unfinished bank; UserError if its generator or latents are not what they were.
+    """Render what is missing in an unfinished bank; UserError if its generator or latents have changed.
 
-    Where it is rendered by code of the user's, `generator` must name that code again.
+    If it is rendered by the user's own code, `generator` must name that code again.
     """
     path = find_unfinished(store, Ref.parse(ref), "latents")
     if path is None:
         raise UserError(
-            f"There is no unfinished bank {ref} in {store.root}; `fedktl artifacts list` shows what there is."
+            f"There is no unfinished bank {ref} in {store.root}; `fedktl artifacts list` shows what is there."
         )
     with closing(Partial.reopen(path)) as partial:
         settings = Generate.make(partial.facts["settings"])
         if generator not in (None, settings.generator):
-            raise UserError(f"{partial.ref} is rendered by {settings.generator}; going on changes nothing of it.")
+            raise UserError(f"{partial.ref} is rendered by {settings.generator}; resuming can't change that.")
         with plugins.only(generator):
             job = planned(store, settings)
         for what, value in job.inputs().items():
             if value != partial.facts[what]:
                 source = settings.from_latents if what == "given" else settings.weights or settings.generator
-                raise UserError(f"{source} is not what {partial.ref} was begun with; restore it, or generate anew.")
+                raise UserError(
+                    f"{source} has changed since {partial.ref} was started; restore it, or generate a new bank."
+                )
         return finish(store, partial, job, observer)
 
 
@@ -92,12 +94,12 @@ def planned(store: Store, settings: Generate) -> Job:
 
 
 def finish(store: Store, partial: Partial, job: Job, observer: Observer) -> Artifact:
-    """Render the batches that are not there yet, and publish."""
+    """Render the missing batches, and publish."""
     try:
         with store.writable(partial.path):
             render(partial, job, observer)
     except Exception:
-        partial.close() if partial.whole() else partial.discard()  # keep what can be gone on with
+        partial.close() if partial.whole() else partial.discard()  # keep what can be resumed
         raise
     artifact = publish(store, partial, job)
     partial.discard()
@@ -105,7 +107,7 @@ def finish(store: Store, partial: Partial, job: Job, observer: Observer) -> Arti
 
 
 def render(partial: Partial, job: Job, observer: Observer) -> None:
-    """Save each missing batch as a piece of its own: latents and images."""
+    """Save each missing batch as one piece: latents and images."""
     rng, step = Rng(job.settings.seed), job.settings.batch_size
     batches = [slice(start, min(start + step, job.total)) for start in range(0, job.total, step)]
     done = partial.whole()
@@ -114,7 +116,7 @@ def render(partial: Partial, job: Job, observer: Observer) -> None:
     for rows in missing:
         if observer.stop_requested():
             raise Interrupted(
-                f"Stopped at latent {rows.start} of {job.total}; go on with "
+                f"Stopped at latent {rows.start} of {job.total}; continue with "
                 f"{plugins.resumed(partial.ref, generator=job.settings.generator)}."
             )
         if job.given is None:
@@ -133,7 +135,7 @@ def save(partial: Partial, start: int, latents: Tensor, images: Tensor) -> None:
 
 
 def publish(store: Store, partial: Partial, job: Job) -> Artifact:
-    """Put the pieces together under the version reserved for them."""
+    """Publish all pieces with the version reserved for them."""
     ref, settings = partial.ref, job.settings
     with store.write("latents", ref.name, settings.as_dict(), settings.seed, job.made_from, ref.version) as writer:
         latents = writer.empty("latents", (job.total, job.generator.latent_dim), "float32")
@@ -146,7 +148,7 @@ def publish(store: Store, partial: Partial, job: Job) -> Artifact:
             end += len(piece["latents"])
             latents[start:end], images[start:end] = piece["latents"].numpy(), piece["images"].numpy()
         if end != job.total:
-            raise UserError(f"A piece in {partial.path} was damaged; go on with `resume={ref}`.")
+            raise UserError(f"A piece in {partial.path} was damaged; continue with `resume={ref}`.")
         for name, embedding in getattr(job.generator, "embeddings", {}).items():
             writer.array(f"embeddings/{name}", embedding.float().cpu().numpy())
         writer.attributes["generator"] = dict(job.generator.descriptor)
@@ -155,7 +157,7 @@ def publish(store: Store, partial: Partial, job: Job) -> Artifact:
 
 
 def given_latents(store: Store, source: str | None, width: int) -> tuple[Tensor | None, dict[str, Artifact]]:
-    """Latents float32 [n, width] from a .npy or .npz file (its first array) or a run's centroids; None if not asked."""
+    """Latents float32 [n, width] from a .npy or .npz file (its first array) or a run's centroids; None without a source."""
     if source is None:
         return None, {}
     made_from: dict[str, Artifact] = {}
@@ -170,7 +172,7 @@ def given_latents(store: Store, source: str | None, width: int) -> tuple[Tensor 
         latents = values.astype(np.float32)
     if not np.isfinite(latents).all():
         raise UserError(
-            f"{source} holds a latent that is no finite float32; every value must be a number below 3.4e38."
+            f"{source} holds a latent that is not a finite float32; every value must be a number below 3.4e38."
         )
     return torch.from_numpy(latents), made_from
 

@@ -1,4 +1,4 @@
-"""The mean of a score over clients, the one rule for all who tell it: round loop, commands, reports."""
+"""The mean of a score over clients: one rule for the round loop, the commands and the reports."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def over_clients(scores: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Scores [..., K] in 0..1 -> [...] in percent: each client counts as much as its images int64 [K].
+    """Scores [..., K] in 0..1 -> [...] in percent, each client weighted by its number of images int64 [K].
 
-    Over the clients with a number: one without images, or missing, has NaN. NaN where there is none.
+    Clients with NaN, which have no images or are missing, do not count; NaN if no client counts.
     """
     counted = np.where(np.isnan(scores), 0, samples)
     total, points = counted.sum(-1), (np.nan_to_num(scores) * counted).sum(-1)

@@ -1,7 +1,7 @@
-"""Memory that PyTorch has freed goes back to the system.
+"""Returns memory that PyTorch has freed to the system.
 
-glibc keeps freed blocks for the thread that had them. Activations of many shapes, a model each, leave such holes that it
-comes to hold more than all models take. Elsewhere than with glibc these functions do nothing.
+glibc keeps freed blocks for the thread that allocated them. The activations of many models have many sizes, and the holes
+they leave can add up to more than all models take. Without glibc these functions do nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ctypes
 import sys
 
 M_ARENA_MAX = -8  # of malloc.h
-SHARE = 0.05  # of what is in use may lie free
+SHARE = 0.05  # of the memory in use may be free
 
 
 class Usage(ctypes.Structure):
@@ -23,18 +23,18 @@ class Usage(ctypes.Structure):
 
 
 def share_heap() -> None:
-    """Have threads that are not yet running allocate from one heap: what one of them frees serves the others.
+    """Make all threads started from now on allocate from one heap, so that one can use what another has freed.
 
-    The end of a heap that a thread has for itself is never returned, not by `give_back` either.
+    Memory at the end of a thread's own heap would never be returned, not even by `give_back`.
     """
     if GLIBC:
         GLIBC.mallopt(M_ARENA_MAX, 1)
 
 
 def give_back() -> None:
-    """Return the free pages if they are many: to get them anew costs ten milliseconds, as much as a step.
+    """Return free pages if there are many: getting them back costs ten milliseconds, as much as a training step.
 
-    Even to ask takes a millisecond or two, so this is for once a client's turn and once an evaluation.
+    Even the check takes a millisecond or two, so call it once per client's turn and once per evaluation.
     """
     if GLIBC:
         usage = GLIBC.mallinfo2()
@@ -43,7 +43,7 @@ def give_back() -> None:
 
 
 def glibc() -> ctypes.CDLL | None:
-    """The C library, if it is GNU's of 2021 or later."""
+    """The C library, if it is glibc of 2021 or later."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is None or not hasattr(library, "mallinfo2"):
         return None

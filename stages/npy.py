@@ -1,4 +1,4 @@
-"""NumPy's format read from elsewhere: nothing in it is built or called, and no size is believed that its bytes don't bear out."""
+"""NumPy files from strangers: no objects are built, no code runs, and no size is trusted that the bytes don't confirm."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-LONGEST = 1 << 31  # axis, beside which another may be of length 0
+LONGEST = 1 << 31  # axis; matters if another axis has length 0
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def read(file: IO[bytes], size: int) -> np.ndarray:
-    """The array in the next `size` bytes of a file. Raises ValueError if they are not one of plain numbers."""
+    """The array in the next `size` bytes of a file. Raises ValueError unless it holds plain numbers."""
     try:
         start = file.tell()
         shape, columns_first, dtype = HEADERS[npy.read_magic(file)](file)
-    except Exception as error:  # NumPy's reader of headers raises nearly anything
-        raise ValueError(f"it has no header of NumPy's ({type(error).__name__})") from error
+    except Exception as error:  # NumPy's header parser can raise almost anything
+        raise ValueError(f"it has no NumPy header ({type(error).__name__})") from error
     left = size - (file.tell() - start)
     if dtype.kind not in "biufc":
-        raise ValueError(f"it holds {dtype}, which are no plain numbers")
+        raise ValueError(f"it holds {dtype}, not plain numbers")
     if math.prod(shape) * dtype.itemsize != left or max(shape, default=0) > LONGEST:
-        raise ValueError(f"its header says {dtype} {list(shape)[:5]}, and {left} bytes follow")
+        raise ValueError(f"its header says {dtype} {list(shape)[:5]}, but {left} bytes follow")
     values = np.frombuffer(file.read(left), dtype)
     return values.reshape(shape, order="F" if columns_first else "C")
 
 
 def first(path: Path) -> np.ndarray:
-    """The array in a .npy file, or the first of a .npz; whatever the file is called. Raises ValueError or OSError."""
+    """The array in an .npy file, or the first in an .npz, whatever the file's name. Raises ValueError or OSError."""
     if not path.is_file():
         raise ValueError("there is no such file")
     if not zipfile.is_zipfile(path):
@@ -44,5 +44,5 @@ def first(path: Path) -> np.ndarray:
                 return read(member, inside.file_size)
     except ValueError:
         raise
-    except Exception as error:  # a damaged archive makes zipfile raise nearly anything
+    except Exception as error:  # a damaged archive makes zipfile raise almost anything
         raise ValueError(f"it is a damaged archive ({type(error).__name__}: {error})") from error

@@ -1,4 +1,4 @@
-"""uint8 and float images, and resizing: for data, generators and algorithms alike."""
+"""uint8 and float images, and resizing, for data, generators and algorithms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def resized(images: Tensor, size: int, antialias: bool = True) -> Tensor:
-    """[n, 3, h, w] with the short side brought to `size`, centre-cropped to size x size; bytes stay bytes."""
+    """Images [n, 3, h, w] with the short side scaled to `size`, centre-cropped to size x size; uint8 stays uint8."""
     height, width = images.shape[-2:]
     if height == width == size:
         return images

@@ -1,4 +1,4 @@
-"""A user's own Python objects, named `package.module:attribute`. All code that is found by a name is loaded here."""
+"""A user's own Python objects, named `package.module:attribute`. Only this module loads code by name."""
 
 from __future__ import annotations
 
@@ -17,13 +17,9 @@ from typing import Any
 from stages.errors import UserError, printable
 
 PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-OTHERS = (
-    os.path.dirname(__file__),
-    sysconfig.get_path("stdlib"),
-    sysconfig.get_path("purelib"),
-    "<",
-)  # code not the user's
-_named: ContextVar[frozenset[str] | None] = ContextVar("named", default=None)  # the paths that may be loaded; None: all
+# how the file names of code start that is not the user's
+OTHERS = (os.path.dirname(__file__), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
+_named: ContextVar[frozenset[str] | None] = ContextVar("named", default=None)  # paths that may be loaded; None: all
 
 
 def is_path(name: str) -> bool:
@@ -31,7 +27,7 @@ def is_path(name: str) -> bool:
 
 
 def parts(*texts: str | Sequence[str] | None) -> frozenset[str]:
-    """What the texts of settings and assignments name.
+    """The names in the texts of settings and assignments.
 
     >>> sorted(parts("auxiliary=CNN,mine:net+256", ["mine:ALGORITHM"]))
     ['256', 'CNN', 'auxiliary', 'mine:ALGORITHM', 'mine:net']
@@ -41,14 +37,14 @@ def parts(*texts: str | Sequence[str] | None) -> frozenset[str]:
 
 
 def resumed(ref: object, **settings: str | None) -> str:
-    """What resumes an artifact, with the code in these settings named once more, for a sentence that says how to go on."""
+    """What resumes an artifact, naming the code in these settings again, for a sentence that says how to continue."""
     code = [f" {name}={''.join(text.split())}" for name, text in settings.items() if text and is_path(text)]
     return f"`resume={ref}{''.join(code)}`"
 
 
 @contextmanager
 def only(*texts: str | Sequence[str] | None) -> Iterator[None]:
-    """Within, code is loaded only if the user named it in one of these texts, whatever an artifact or a file names."""
+    """Within this block, only code that the user named in these texts is loaded, whatever an artifact or file names."""
     named, outer = parts(*texts), _named.get()
     token = _named.set(named if outer is None else named & outer)
     try:
@@ -61,22 +57,20 @@ def load(path: str, setting: str) -> Callable[..., Any]:
     """The callable at `package.module:attribute`, the value of a setting; what it raises becomes a UserError."""
     found, shown = attribute(path, setting), printable(path)
     if not callable(found):
-        raise UserError(f"'{shown}' is no function or class; write package.module:factory.")
+        raise UserError(f"'{shown}' is not a function or class; write package.module:factory.")
     return partial(called, f"'{shown}' failed", found)
 
 
 def attribute(path: str, setting: str) -> Any:
-    """What is at `package.module:attribute`, the value of a setting.
+    """The object at `package.module:attribute`, the value of a setting.
 
-    The current folder is searched too, as with `python -m`. UserError if there is none, or the user did not name it.
+    The current folder is searched too, as with `python -m`. UserError if it does not exist or the user did not name it.
     """
     shown, named = printable(path), _named.get()
     if not PATH.fullmatch(path):
         raise UserError(f"'{shown}' can't be loaded; write package.module:name.")
     if named is not None and path not in named:
-        raise UserError(
-            f"'{shown}' is code that a file names and you did not; to run it, give `{setting}={shown}` as well."
-        )
+        raise UserError(f"'{shown}' is code that a file names but you did not; to run it, add `{setting}={shown}`.")
     module, _, name = path.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -84,7 +78,7 @@ def attribute(path: str, setting: str) -> Any:
 
 
 def called(sentence: str, code: Callable[..., Any], *arguments: Any) -> Any:
-    """What the code returns; what it raises becomes a UserError that says where, but for a UserError of its own."""
+    """What the code returns; what it raises becomes a UserError that says where, except its own UserErrors."""
     try:
         return code(*arguments)
     except UserError:
@@ -94,6 +88,6 @@ def called(sentence: str, code: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def place(error: BaseException) -> str:
-    """The innermost line of the user's own code that the error went through, if it did."""
+    """The innermost line of the user's own code in the traceback, if any."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(OTHERS)]
     return f"; {printable(os.path.basename(frames[-1].filename))}, line {frames[-1].lineno}" if frames else ""

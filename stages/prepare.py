@@ -1,4 +1,4 @@
-"""Stage one: images -> data, dealt to clients and cut into training, validation and test."""
+"""Stage one: images -> data, dealt to clients and divided into training, validation and test."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from stages.settings import Prepare
 def prepare(store: Store, name: str, settings: Prepare, observer: Observer = SILENT) -> Artifact:
     """Write a data artifact: per split images uint8 [n, 3, size, size], labels and offsets; counts; class names.
 
-    Settings of the partition are not used for a `pfllib` source: its clients are kept as they are.
-    Which of its images client k trains and tests on depends on (seed, k) and on what it was dealt, never on order.
+    For a `pfllib` source the settings of the partition are not used: it already has clients.
+    Which of its images client k trains and tests on depends only on (seed, k) and on what it was dealt.
     """
     rng = Rng(settings.seed)
     if settings.dataset == "pfllib":
@@ -31,7 +31,7 @@ def prepare(store: Store, name: str, settings: Prepare, observer: Observer = SIL
     for note in dataset.notes:
         observer.note(note)
     shares = [split(dataset, *rows, settings, rng, client) for client, rows in enumerate(dealt)]
-    resolved = replace(settings, clients=len(shares))  # a partition that was read brings its own number
+    resolved = replace(settings, clients=len(shares))  # a partition from a file has its own number
     if resolved != settings:
         observer.note(f"The partition has {len(shares)} clients.")
     with store.write("data", name, resolved.as_dict(), settings.seed, {}) as writer:
@@ -42,7 +42,7 @@ def prepare(store: Store, name: str, settings: Prepare, observer: Observer = SIL
 
 
 def write(writer: Writer, dataset: Dataset, shares: list[ClientRows], observer: Observer) -> None:
-    """Put the images down split by split, a chunk in memory at a time."""
+    """Write the images split by split, with one chunk in memory at a time."""
     counts = np.zeros((len(shares), dataset.classes), np.int64)
     observer.start("writing images", sum(len(getattr(share, part)) for share in shares for part in SPLITS))
     for part in SPLITS:

@@ -1,6 +1,6 @@
 """Randomness as a function of (seed, purpose, round, client), never of call order.
 
-Resuming then needs no generator state, and clients may run in any order.
+So resuming needs no generator state, and clients may run in any order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Part = str | int
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within this block layers start from `seed`; the global generator is left as it was."""
+    """Within this block layers are initialised from `seed`; afterwards the global generator is as it was."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -29,12 +29,12 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _name(part: Part) -> str:
-    """A part of a path as text that no other part, or row of parts, has."""
+    """A part of a path as text, unique among all parts and sequences of parts."""
     return f"str:{part.replace('/', '//')}" if isinstance(part, str) else f"int:{index(part)}"
 
 
 class Rng:
-    """A place in the tree of random streams; `at` goes deeper, the other methods open a stream there.
+    """A node in the tree of random streams; `at` goes deeper, the other methods open a stream there.
 
     >>> Rng(0).at("round", 3).at("client", 1).seed("batches") == Rng(0).at("round", 3, "client", 1).seed("batches")
     True

@@ -1,4 +1,4 @@
-"""Stage 4: runs -> a table, figures and a page to read."""
+"""Stage four: runs -> a table, figures and a page to read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from stages.settings import Report
 def report(store: Store, name: str, settings: Report, observer: Observer = SILENT) -> Artifact:
     """Write the report artifact `name` of the chosen runs, and its page as a plain file beside it.
 
-    The artifact's `rows` attribute is the table as JSON. UserError if there are no runs, or runs contradict each other.
+    The artifact's `rows` attribute is the table as JSON. UserError if there are no runs, or if they contradict each other.
     """
     runs = read(chosen(store, settings.runs), observer)
     if not settings.runs:
@@ -49,8 +49,8 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
 def beside_paper(store: Store, table: str, runs: Iterable[str] = (), observer: Observer = SILENT) -> dict[str, Any]:
     """A table of the FedKTL paper as JSON, each cell with what the runs (default: all in the store) measured.
 
-    Which run measures which cell follows from what it and its data and latents record. Nothing is written. UserError
-    for a table that there is not.
+    Which run belongs to which cell follows from what the run, its data and its latents record. Nothing is written.
+    UserError for an unknown table.
     """
     cells = paper.cells(table)
     artifacts = chosen(store, runs) if runs else [store.open(ref) for ref in store.refs("run")]
@@ -70,7 +70,7 @@ def sources(store: Store, run: Artifact) -> dict[str, Artifact]:
 
 
 def chosen(store: Store, refs: Iterable[str]) -> list[Artifact]:
-    """The runs named, each once; without names all runs of the newest data artifact, oldest first."""
+    """The named runs, each once; without names all runs of the newest data artifact, oldest first."""
     if refs:
         named = dict.fromkeys(store.resolve(ref, "run") for ref in refs)
         return [store.open(ref) for ref in named]
@@ -97,7 +97,7 @@ def read(artifacts: list[Artifact], observer: Observer) -> list[Run]:
 def lineage(store: Store, runs: list[Run]) -> dict[tuple[str, str], Artifact | None]:
     """What the runs were made from, by kind and reference; None for an artifact that was removed.
 
-    UserError if the store has another artifact under the reference than the one that a run was made from.
+    UserError if a reference now names a different artifact than the one that a run was made from.
     """
     found: dict[tuple[str, str], Artifact | None] = {}
     for run in runs:
@@ -109,15 +109,15 @@ def lineage(store: Store, runs: list[Run]) -> dict[tuple[str, str], Artifact | N
             source = store.open(ref, kind)
             if source.identity != made:
                 raise UserError(
-                    f"Run {run.artifact.ref} was made from another {made['ref']} than the {kind} in {store.root}; "
-                    "put the right one back, or remove this one to report without it."
+                    f"Run {run.artifact.ref} was made from a different {made['ref']} than the {kind} in {store.root}; "
+                    "put the original back, or remove this one to report without it."
                 )
             found[kind, made["ref"]] = source
     return dict(sorted(found.items()))
 
 
 def label_counts(data: Artifact) -> Labels:
-    """Only the counts and names: a report has no need of the images."""
+    """Only the counts and names, since a report does not need the images."""
     counts, names = schemas.read_counts(data)
     return Labels(str(data.ref), [printable(name, 60) for name in names], counts)
 
@@ -128,13 +128,13 @@ def page_path(store: Store, ref: Ref) -> Path:
 
 
 def lay_missing(store: Store) -> list[Path]:
-    """Write the pages that killed processes left out, of reports that are whole; their paths."""
+    """Write the pages that killed processes did not get to, for intact reports; returns their paths."""
     laid = []
     for ref in store.refs("report"):
         if not page_path(store, ref).exists():
             try:
                 html = schemas.read(store.open(ref)).page
-            except UserError:  # damaged, for `verify` to say
+            except UserError:  # damaged, which `verify` reports
                 continue
             lay_beside(store, ref, html)
             laid.append(page_path(store, ref))

@@ -1,7 +1,7 @@
-"""What every stage can be told: one dataclass a stage, each field with default, range and meaning.
+"""The settings of every stage: one dataclass per stage, each field with default, range and meaning.
 
 The command line, presets, the attributes of artifacts and the dry run all read these, so an option
-is written once. Standard library only: `fedktl --help` imports this module and nothing heavy.
+is defined once. Standard library only: `fedktl --help` imports this module and nothing heavy.
 """
 
 from __future__ import annotations
@@ -266,8 +266,12 @@ class Train(Settings):
         "The result does not depend on their number.",
         panel="Speed", low=1, high=256, affects=False,
     )  # fmt: skip
+    track: tuple[str, ...] = setting(
+        (), "Show the rounds in tensorboard, mlflow or wandb, or in one of them at a place of its own, as in "
+        "tensorboard=FOLDER; repeatable.", panel="Rounds", affects=False,
+    )  # fmt: skip
     seeds: tuple[int, ...] = setting(
-        (0,), "Seeds, separated by commas: a run each.", low=0, high=LARGEST_SEED, also=("--seed",)
+        (0,), "Seeds, a run each: separated by commas, ranges as in 0-4.", low=0, high=LARGEST_SEED, also=("--seed",)
     )
 
 

@@ -1,116 +1,160 @@
-"""Stage three, the story: plan, assemble, play the rounds, publish. One run per algorithm and seed, each resumable."""
+"""Stage three: data and latents -> runs. Which runs a study has, which of them the store has, and how each missing one is made."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from stages import plugins
-from stages.artifacts.partial import Partial, find_unfinished
+from stages import plugins, trackers
+from stages.artifacts import partial
+from stages.artifacts.partial import Busy, Taken, find_unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.schemas import read_facts
 from stages.artifacts.store import Artifact, Store
-from stages.engines import checkpoint, rounds
-from stages.engines.assembly import assemble
+from stages.engines import playing
 from stages.engines.engine import Engine, Local, open_engine
-from stages.engines.federation import Diverged, Federation, State
-from stages.engines.plan import NAMING, RunSpec, planned, planned_again, run_name
+from stages.engines.plan import NAMING, planned, planned_again
 from stages.engines.preview import preview
-from stages.engines.run_artifact import packed_run, publish
-from stages.errors import Interrupted, UserError
-from stages.observer import SILENT, Observer
+from stages.engines.study import Point, Study
+from stages.errors import Interrupted, UserError, sentence
+from stages.observer import SILENT, Observer, Several
 from stages.settings import Train
+
+DONE, THERE, FAILED, STOPPED, ELSEWHERE, WAITING = "done", "there already", "failed", "stopped", "elsewhere", "waiting"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run of a study: one of the words above. Its artifact if it is there, else why not."""
+
+    name: str
+    state: str
+    artifact: Artifact | None = None
+    error: BaseException | None = None
+
+    @property
+    def ref(self) -> str:
+        """Of the artifact, or of the run that can be tried again; else empty."""
+        return str(self.artifact.ref if self.artifact else getattr(self.error, "ref", ""))
+
+    @property
+    def reason(self) -> str:
+        return sentence(self.error) if self.error else ""
 
 
 def train(
-    store: Store, name: str | None, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT
-) -> list[Artifact]:
-    """Run every algorithm with every seed. `hyper` holds what departs from an algorithm's defaults, by algorithm.
+    store: Store, name: str | None, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT,
+    again: bool = False,
+) -> list[Artifact]:  # fmt: skip
+    """The runs of a study; those that are missing are made. `hyper` holds what differs from the defaults, by algorithm.
 
-    Raises UserError for bad input and divergence, Interrupted when the observer asks to stop.
+    Raises UserError for bad input, or once all that can be made is there, for the first run that failed; Interrupted when
+    the observer asks to stop.
     """
-    published = []
+    outcomes = study(store, name, settings, hyper, observer, again)
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.state != STOPPED):
+        if outcome.error:
+            raise outcome.error
+    return [outcome.artifact for outcome in outcomes if outcome.artifact]
+
+
+def study(
+    store: Store, name: str | None, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT,
+    again: bool = False, stop_on_error: bool = False,
+) -> list[Outcome]:  # fmt: skip
+    """Every algorithm with every choice of hyperparameters and every seed. Finished runs are kept, unfinished ones resumed.
+
+    `again` makes a new version of finished ones. A run that fails ends no other, unless `stop_on_error`. Raises UserError
+    for bad input; nothing is written then.
+    """
+    observer = Several(observer, *trackers.chosen(settings.track, observer.note))
     with open_engine(settings, observer) as engine:
-        for spec in planned(store, settings, hyper, engine.data):
-            federation, state = assemble(spec, engine.images)
-            partial = Partial.begin(store, "run", run_name(spec, name), spec.facts())
-            published.append(finish(store, partial, spec, federation, state, engine, observer))
-    return published
+        whole = Study(store, planned(store, settings, hyper, engine.data), name)
+        tell_sources(whole, settings, observer)
+        outcomes: list[Outcome] = []
+        for point in whole.points:
+            over = any(one.state == STOPPED or (stop_on_error and one.state == FAILED) for one in outcomes)
+            outcomes.append(Outcome(point.name, WAITING) if over else tried(whole, point, engine, observer, again))
+    if all(one.state == FAILED and not one.ref and one.error for one in outcomes):
+        raise next(one.error for one in outcomes if one.error)
+    return outcomes
+
+
+def tell_sources(whole: Study, settings: Train, observer: Observer) -> None:
+    """Say what is trained on where nobody said."""
+    own = {role: source.ref for point in whole.points for role, source in point.spec.sources.items()}
+    newest = [f"{role} {ref}" for role, ref in own.items() if getattr(settings, role) is None]
+    if newest:
+        observer.note(f"Training on {' and '.join(newest)}, the newest.")
+
+
+def tried(whole: Study, point: Point, engine: Engine, observer: Observer, again: bool) -> Outcome:
+    """One run of a study, found, resumed or made; whatever goes wrong is its outcome."""
+    try:
+        if observer.stop_requested():
+            raise Interrupted(f"Stopped before {point.name}; the same command continues with it.")
+        return made(whole, point, engine, observer, again)
+    except Busy as error:
+        return Outcome(point.name, ELSEWHERE, error=error)
+    except (Interrupted, KeyboardInterrupt) as error:
+        return Outcome(point.name, STOPPED, error=error)
+    except (Exception, SystemExit) as error:
+        for each in (error, error.__cause__):  # what their frames hold may be what the next run has no room for
+            traceback.clear_frames(each.__traceback__ if each else None)
+        return Outcome(point.name, FAILED, error=error)
+
+
+def made(whole: Study, point: Point, engine: Engine, observer: Observer, again: bool) -> Outcome:
+    """The run of a point. Raises Busy if another process is working on it."""
+    store = whole.store
+    while True:
+        found = whole.best(point, again)
+        taken = lambda found=found: whole.best(point, again) != found  # noqa: E731
+        try:
+            if found is None:
+                ready = playing.begin(store, point.name, point.spec, engine, taken)
+            elif found.covers(point.spec.settings):
+                return Outcome(point.name, THERE, store.open(found.ref))
+            else:
+                from_ = store.open(found.ref) if found.state == "done" else found.path
+                ready = playing.resume(store, from_, point.spec.at(found.facts), engine, taken)
+        except Taken:  # another process was quicker: look again
+            continue
+        except UserError:
+            if found is None or found.path.exists():
+                raise
+            continue  # published or removed since
+        return Outcome(point.name, DONE, playing.finish(store, ready, engine, observer))
 
 
 def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observer = SILENT) -> Artifact:
-    """Go on with an unfinished run, or with a finished one for more rounds (which makes its next version).
+    """Continue an unfinished run, or a finished one for more rounds (which makes its next version).
 
     Code that the run names is loaded only if `changes` name it, too, in `algorithm`, `models` or `generator`.
     """
     wanted = Ref.parse(ref)
     path = find_unfinished(store, wanted)
-    with ExitStack() as held:
-        held.enter_context(plugins.only(*map(changes.get, NAMING)))
-        if path is not None:
-            partial = Partial.reopen(path)
-            held.callback(partial.close)
-            spec = planned_again(store, partial.facts, changes)
-            saved = partial.checkpoint()
-            packed = checkpoint.read(saved) if saved else None
-        else:
-            finished = store.open(wanted, "run")
-            spec = planned_again(store, read_facts(finished), changes)
-            packed = packed_run(finished)
-            if spec.settings.rounds <= int(packed["rounds"]):
-                raise UserError(f"{finished.ref} has its {packed['rounds']} rounds; to go on, give more `rounds`.")
-        engine = held.enter_context(open_engine(spec.settings, observer))
-        if packed is None:
-            federation, state = assemble(spec, engine.images)
-        else:  # the checkpoint has the weights: files they once came from need not be there
-            federation, state = assemble(replace(spec, settings=replace(spec.settings, pretrained=())), engine.images)
-            checkpoint.unpack(state, packed, spec.algorithm, federation.device)
-        if path is None:
-            partial = Partial.begin(store, "run", finished.ref.name, spec.facts())
-        return finish(store, partial, spec, federation, state, engine, observer)
+    source = path or store.open(wanted, "run")
+    facts = partial.facts(source) if isinstance(source, Path) else read_facts(source)
+    with plugins.only(*map(changes.get, NAMING)):
+        spec = planned_again(store, facts, changes)
+        if isinstance(source, Artifact) and spec.settings.rounds <= (
+            done := facts.get("rounds", facts["settings"]["rounds"])
+        ):
+            raise UserError(f"{source.ref} has finished its {done} rounds; to continue, give more `rounds`.")
+        observer = Several(observer, *trackers.chosen(spec.settings.track, observer.note))
+        with open_engine(spec.settings, observer) as engine:
+            return playing.finish(store, playing.resume(store, source, spec, engine), engine, observer)
 
 
 def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each run would be, found by one batch through every architecture; nothing is written."""
+    """What each run would be, found by passing one batch through every architecture; nothing is written."""
+    trackers.chosen(settings.track, SILENT.note)
     if settings.federation:
         raise UserError(
-            "A dry run needs the data here; leave out `federation` and name what the clients have by `data`."
+            "A dry run needs the data on this machine; leave out `federation`, and name the clients' data with `data`."
         )
     return [preview(spec) for spec in planned(store, settings, hyper, Local().data)]
-
-
-def finish(
-    store: Store,
-    partial: Partial,
-    spec: RunSpec,
-    federation: Federation,
-    state: State,
-    engine: Engine,
-    observer: Observer,
-) -> Artifact:
-    """Run the rounds that are left and publish the run."""
-    observer.start(f"{spec.algorithm.name}, seed {spec.seed}", spec.settings.rounds, state.rounds)
-    try:
-        with closing(engine.pool(spec, federation, state)) as pool, store.writable(partial.path):
-            rounds.run(federation, state, pool, observer, lambda s: _save(partial, s))
-        observer.finish()
-        if observer.stop_requested() and not rounds.finished(federation, state):
-            code = {
-                "algorithm": spec.algorithm.name,
-                "models": spec.settings.models,
-                "generator": spec.settings.generator,
-            }
-            raise Interrupted(f"Stopped after round {state.rounds}; go on with {plugins.resumed(partial.ref, **code)}.")
-        artifact = publish(store, partial, spec, federation, state)
-        partial.discard()
-        return artifact
-    except Diverged as error:
-        raise UserError(f"{error}. The last good checkpoint is {partial.checkpoint()}; try a lower `lr`.") from error
-    finally:
-        partial.close()
-
-
-def _save(partial: Partial, state: State) -> None:
-    partial.save(state.rounds, lambda path: checkpoint.write(state, path))

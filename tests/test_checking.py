@@ -73,7 +73,7 @@ BREACHES = {
     r"server_update must return \(state, download, metrics\)": server(lambda *found: found[:2]),
     "a download must be a Download": server(lambda state, sent, m: (state, Weights(sent.weights, torch.tensor(1)), m)),
     r"must return float32 \[B, 4\], not torch.int64 \[\d+\]": {"predict": lambda *known: known[-1][:, 0, 0, 0].long()},
-    "must give numbers": {"predict": lambda *known: ALGORITHM.predict(*known) * torch.nan},
+    "must return numbers": {"predict": lambda *known: ALGORITHM.predict(*known) * torch.nan},
     "resumed after round 1": forgetful(),
 }
 

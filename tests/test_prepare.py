@@ -91,7 +91,7 @@ def test_keep_splits_keeps_the_test_set_apart(make):
 
 
 def test_keep_splits_needs_a_test_set(tmp_path):
-    with pytest.raises(UserError, match="digits has no test set to keep; it takes `merge=on`"):
+    with pytest.raises(UserError, match="digits has no test set to keep; prepare it with `merge=on`"):
         prepare(Store(tmp_path), "digits", Prepare(merge=False))
 
 
@@ -149,10 +149,10 @@ def test_rank_in_class():
 def test_a_client_without_samples_is_named(make, tmp_path):
     path = tmp_path / "counts.csv"
     path.write_text("5,5,5,5\n0,0,0,0\n")
-    with pytest.raises(UserError, match="Client 1 is left without a training image, of 0 in all"):
+    with pytest.raises(UserError, match="Client 1 has no training images, of 0 in all"):
         make(partition="counts", counts=str(path))
     path.write_text("5,5,5,5\n0,1,0,0\n")
-    with pytest.raises(UserError, match="Client 1 is left without a training image, of 1 in all"):
+    with pytest.raises(UserError, match="Client 1 has no training images, of 1 in all"):
         make(partition="counts", counts=str(path))
 
 

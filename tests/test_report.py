@@ -131,5 +131,5 @@ def test_data_that_was_replaced_is_refused(store):
     made_run(store, "a", made_data(store))
     store.remove(Ref("digits", 1, "data"))
     made_data(store, class_names=["x", "y", "z"])  # digits@v1 again, with another content
-    with pytest.raises(UserError, match=r"a@v1 was made from another digits@v1"):
+    with pytest.raises(UserError, match=r"a@v1 was made from a different digits@v1"):
         report(store, "first", Report(runs=("a",)))

@@ -56,9 +56,9 @@ def test_test_images_are_cut_from_each_domain_at_random(tmp_path, domains):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"min_samples": 9}, "Domain 2 of .*domains has 8 images, not 9; lower `min_samples`"),
+        ({"min_samples": 9}, "Domain 2 of .*domains has 8 images, fewer than 9; lower `min_samples`"),
         ({"merge": False}, "has no test set to keep"),
-        ({"dataset": "digits", "source": None}, "has no domains; the partition 'domains' takes `dataset=folder`"),
+        ({"dataset": "digits", "source": None}, "has no domains; the partition 'domains' needs `dataset=folder`"),
     ],
 )
 def test_domains_that_can_not_be_had(tmp_path, domains, changes, sentence):

@@ -12,8 +12,9 @@ import stages
 from stages.artifacts.partial import find_unfinished, progress, unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.schemas import read
+from stages.engines import playing
 from stages.engines.plan import RESUMABLE
-from stages.errors import Interrupted, UserError
+from stages.errors import Failed, Interrupted, UserError
 from stages.models import split
 from stages.observer import Observer
 from stages.reporting.rows import IDLE
@@ -52,7 +53,7 @@ def test_one_run_per_algorithm_and_seed(toy_store):
 def test_stopped_and_resumed_equals_one_go(toy_store, algorithm):
     plan = settings(algorithm=algorithm, rounds=4)
     (whole,) = stages.train(toy_store, "whole", plan, HYPER if algorithm == "fedktl" else {})
-    with pytest.raises(Interrupted, match="`resume=halved@v1 models="):
+    with pytest.raises(Interrupted, match="Stopped halved@v1 after round 2; the same command continues"):
         stages.train(toy_store, "halved", plan, HYPER if algorithm == "fedktl" else {}, StopAfter(2))
     assert [path.parent.name for path in unfinished(toy_store)] == ["halved"]
     resumed = stages.resume(toy_store, "halved", CODE)
@@ -71,7 +72,7 @@ def test_a_stop_asked_for_at_any_moment_keeps_the_round_it_names(toy_store):
             self.left -= 1
             return self.left < 0
 
-    for number in range(3):
+    for number in range(1, 4):  # the first question is whether to begin
         name = f"stop-{number}"
         with pytest.raises(Interrupted) as stopped:
             stages.train(toy_store, name, settings(algorithm="local", checkpoint_every=100), {}, StopAtCall(number))
@@ -84,7 +85,7 @@ def test_killed_before_the_first_round_ended(toy_store, monkeypatch):
     (whole,) = stages.train(toy_store, "whole", plan, {})
     with monkeypatch.context() as patched:
         patched.setattr("stages.engines.rounds.play_round", lambda *args: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(Failed, match=r"ZeroDivisionError.*our fault\. The last good checkpoint is"):
             stages.train(toy_store, "early", plan, {})
     assert_same(numbers(whole), numbers(stages.resume(toy_store, "early", CODE)))
 
@@ -101,12 +102,12 @@ def test_a_finished_run_goes_on_for_more_rounds_as_its_next_version(toy_store):
 
 def test_a_run_from_before_auc_was_measured_goes_on(toy_store, monkeypatch):
     stages.train(toy_store, "old", settings(algorithm="local", rounds=2), {})
-    packed = stage.packed_run
+    packed = playing.packed_run
 
     def without_auc(artifact):
         return {name: value for name, value in packed(artifact).items() if not name.endswith("test_auc")}
 
-    monkeypatch.setattr(stage, "packed_run", without_auc)
+    monkeypatch.setattr(playing, "packed_run", without_auc)
     auc = read(stages.resume(toy_store, "old", {"rounds": 4, **CODE})).test_auc
     assert np.isnan(auc).all(1).tolist() == [True, True, True, False, False]
 
@@ -195,7 +196,24 @@ def test_a_bank_smaller_than_the_number_of_classes(toy_store):
         stages.train(toy_store, None, settings(latents="poor"), {})
 
 
-def test_newest_data_and_latents_are_the_default(toy_store):
-    write_toy_data(toy_store, "newer", seed=3)
-    (artifact,) = stages.train(toy_store, None, settings(rounds=1), HYPER)
-    assert artifact.attributes["facts"]["data"] == "newer@v1"
+def test_data_and_latents_are_the_newest_of_the_one_name_there_is(toy_store):
+    class Listener(Observer):
+        heard = ""
+
+        def note(self, message):
+            self.heard += message
+
+    write_toy_data(toy_store, seed=3)
+    listener = Listener()
+    (artifact,) = stages.train(toy_store, None, settings(rounds=1), HYPER, listener)
+    assert artifact.attributes["facts"]["data"] == "toy@v2"
+    assert listener.heard == "Training on data toy@v2 and latents bank@v1, the newest."
+
+
+@pytest.mark.parametrize(("kind", "write"), [("data", write_toy_data), ("latents", write_toy_latents)])
+def test_of_data_or_latents_of_several_names_one_must_be_chosen(toy_store, kind, write):
+    write(toy_store, "other")
+    with pytest.raises(UserError, match=rf"several {kind} artifacts in .*: \w+, \w+; set `{kind}` to one of them"):
+        stages.train(toy_store, None, settings(), HYPER)
+    assert not toy_store.names("run")
+    stages.train(toy_store, None, settings(rounds=1, **{kind: "other"}), HYPER)

@@ -1,1 +1,1 @@
-"""Versioned, immutable Zarr artifacts. The format is written down in FORMAT.md beside this file."""
+"""Versioned, immutable Zarr artifacts. FORMAT.md beside this file specifies the format."""

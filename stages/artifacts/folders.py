@@ -1,4 +1,4 @@
-"""The folders of one name in a store: what lies in them, under which number, and who holds them locked."""
+"""The folder of one name in a store: which versions it holds, published or in progress, and who holds their locks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ UNFINISHED = re.compile(r"\.(writing|removed)-[0-9a-f]{32}|v[1-9][0-9]*\.partial
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder of the store holds, sorted; nothing if there is no such folder, UserError if it may not be read."""
+    """The paths in a folder of the store, sorted; none if there is no such folder. UserError if it can't be read."""
     try:
         return sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise UserError(
-            f"{folder} can't be read ({error.strerror}); give another store, or the right to read this one."
+            f"{folder} can't be read ({error.strerror}); give another store, or permission to read this one."
         ) from error
 
 
@@ -34,7 +34,7 @@ def numbers(folder: Path, suffix: str) -> list[int]:
 
 
 def next_version(folder: Path) -> int:
-    """One above every version published or under way. Hold `name_lock` from here to the claim."""
+    """One above every version published or in progress. Hold `name_lock` from here until the number is taken."""
     return max([0, *numbers(folder, "zarr"), *numbers(folder, "partial")]) + 1
 
 
@@ -44,7 +44,7 @@ def name_lock(folder: Path) -> FileLock:
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """A hidden folder, locked while its writer lives so that `gc` can tell it from a left-over one."""
+    """A hidden folder, locked as long as its writer runs so that `gc` can tell it from an abandoned one."""
     hidden = folder / f".writing-{uuid.uuid4().hex}"
     lock = FileLock(hidden / "lock")
     try:
@@ -58,15 +58,15 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def resumable(path: Path) -> bool:
-    """Whether this is the folder of a run that can go on, or is going on."""
+    """Whether this is the folder of unfinished work that can be resumed, or is in progress."""
     is_run = path.suffix == ".partial" and UNFINISHED.fullmatch(path.name)
     return bool(is_run) and (path / "run.json").exists() and not path.with_suffix(".zarr").exists()
 
 
 def erase(path: Path) -> None:
-    """Delete a folder; one rename comes first, so that nothing half deleted looks whole. Hold `name_lock`.
+    """Delete a folder. It is renamed first, so that nothing half deleted looks whole. Hold `name_lock`.
 
-    What can't go yet, such as a lock still held on NFS, is left over, and `gc` removes it.
+    What can't be deleted yet, such as a lock file still open on NFS, is left for `gc` to remove.
     """
     doomed = path.with_name(f".removed-{uuid.uuid4().hex}")
     path.rename(doomed)
@@ -74,7 +74,7 @@ def erase(path: Path) -> None:
 
 
 def unlocked(path: Path) -> bool:
-    """Whether the folder is there and no process holds its lock."""
+    """Whether the folder exists and no process holds its lock."""
     lock = path / "lock"
     if lock.exists():
         try:

@@ -1,4 +1,4 @@
-"""What an artifact was made from, back to the beginning, and whether all of it is still there."""
+"""What an artifact was made from, all the way back, and whether each source is still there."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from stages.errors import UserError
 class Node:
     """An artifact in a lineage.
 
-    `state` is `whole`, `damaged`, `missing`, `replaced` (the reference is another artifact's now) or `circular`;
-    only a whole one has sources, and `note` says in words what is wrong with the others.
+    `state` is `whole`, `damaged`, `missing`, `replaced` (the reference now names another artifact) or `circular`;
+    only a whole one has sources, and `note` says what is wrong with the others.
     """
 
     ref: str
@@ -23,7 +23,7 @@ class Node:
     state: str
     note: str = ""
     created: str | None = None  # UTC
-    seal: str | None = None  # as what was made from it recorded it
+    seal: str | None = None  # as recorded by what was made from it
     sources: dict[str, Node] = field(default_factory=dict)  # by role: data, latents, ...
 
     def __str__(self) -> str:
@@ -36,16 +36,16 @@ class Node:
 
 
 def lineage(store: Store, ref: str | Ref) -> Node:
-    """The tree below `ref`; UserError only if `ref` itself names no artifact."""
+    """The tree of sources of `ref`; UserError only if `ref` itself names no artifact."""
     full = store.resolve(ref)
     return _trace(store, {"kind": full.kind, "ref": str(full)}, frozenset())
 
 
 def _trace(store: Store, made: Any, above: frozenset[Ref]) -> Node:
-    """`made` is what an artifact recorded of a source (anything, if the artifact is somebody's own)."""
+    """`made` is what an artifact recorded about a source; it can be anything if others wrote the artifact."""
     text, kind, seal = (made.get(name) for name in ("ref", "kind", "seal")) if isinstance(made, dict) else [None] * 3
     if not isinstance(text, str) or not isinstance(seal, str | None) or kind not in (None, *FOLDERS):
-        return Node("?", None, "damaged", "What was recorded of it is no reference.")
+        return Node("?", None, "damaged", "What was recorded about it is not a reference.")
     try:
         ref = store.resolve(text, kind)
     except UserError as error:
@@ -58,6 +58,6 @@ def _trace(store: Store, made: Any, above: frozenset[Ref]) -> Node:
         return Node(text, ref.kind, "damaged", str(error), seal=seal)
     created = str(attributes.get("created"))
     if seal not in (None, attributes["seal"]):
-        return Node(text, ref.kind, "replaced", "Another artifact has this reference now.", created, seal)
+        return Node(text, ref.kind, "replaced", "This reference now names another artifact.", created, seal)
     sources = {role: _trace(store, source, above | {ref}) for role, source in attributes["made_from"].items()}
     return Node(text, ref.kind, "whole", "", created, attributes["seal"], sources)

@@ -1,6 +1,6 @@
-"""Work still going on: `<name>/v3.partial` with `run.json` and what is done, from which it can be taken up.
+"""Unfinished work: `<name>/v3.partial` holds `run.json` and what is done so far, so that the work can be resumed.
 
-A run keeps its newest checkpoint there, a bank that is being rendered all its pieces.
+A run keeps its newest checkpoint there; a bank being rendered keeps all its pieces.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,17 @@ from stages.artifacts.refs import FOLDERS, Ref
 from stages.artifacts.store import Store
 from stages.errors import UserError
 
+FAILURE = "failure.json"
+LOOK = 0.2  # seconds that somebody may hold a lock who only looks whether it is free
 CHECKPOINT = re.compile(r"checkpoint-([0-9]{6,})-([0-9a-f]{16})\.safetensors")
+
+
+class Busy(UserError):
+    """Another process is working on it."""
+
+
+class Taken(Exception):
+    """Another process was first."""
 
 
 @dataclass
@@ -38,38 +49,57 @@ class Partial:
     _lock: FileLock
 
     @classmethod
-    def begin(cls, store: Store, kind: str, name: str, facts: Mapping[str, Any]) -> Partial:
-        """Reserve the next version of `kind/name`."""
+    def begin(
+        cls, store: Store, kind: str, name: str, facts: Mapping[str, Any], taken: Callable[[], bool] = lambda: False
+    ) -> Partial:
+        """Reserve the next version of `kind/name`. Raises Taken if, with the name locked, it is `taken`."""
         folder = store.folder(kind, name)
         with store.writable(folder), name_lock(folder):
+            if taken():
+                raise Taken
             version = next_version(folder)
             path = folder / f"v{version}.partial"
             path.mkdir()
-            lock = _locked(path)
-            _replace(path / "run.json", lambda file: file.write_text(_sealed(dict(facts))))
-        return cls(Ref(name, version, kind), path, dict(facts), lock)
+            begun = cls(Ref(name, version, kind), path, {}, _locked(path))
+            begun.record(facts)
+        return begun
 
     @classmethod
     def reopen(cls, path: Path) -> Partial:
-        """Take up unfinished work; UserError if another process is on it or its facts are unreadable."""
+        """Resume unfinished work. Raises Busy if another process is working on it, UserError if its facts can't be read."""
         lock = _locked(path)
         try:
-            facts = foreign.parsed(path / "run.json", "the facts of unfinished work", _unsealed)
+            found = facts(path)
         except UserError:
             lock.release()
-            raise seal.damaged(path / "run.json", "is missing or damaged") from None
+            raise
         kind = next(kind for kind, folder in FOLDERS.items() if folder == path.parent.parent.name)
-        return cls(Ref(path.parent.name, int(path.stem[1:]), kind), path, facts, lock)
+        return cls(Ref(path.parent.name, int(path.stem[1:]), kind), path, found, lock)
+
+    def record(self, facts: Mapping[str, Any]) -> None:
+        """Write down what this is, as it goes on from here: an earlier failure is forgotten."""
+        self.facts = dict(facts)
+        _replace(self.path / "run.json", lambda file: file.write_text(_sealed(self.facts)))
+        (self.path / FAILURE).unlink(missing_ok=True)
+
+    def fail(self, sentence: str) -> None:
+        """Write down why the work stopped."""
+        why = {
+            "sentence": sentence,
+            "rounds": progress(self.path),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        _replace(self.path / FAILURE, lambda file: file.write_text(_sealed(why)))
 
     def save(self, number: int, write: Callable[[Path], None], alone: bool = True) -> Path:
-        """Add a checkpoint by one rename, and drop those before it if it stands `alone`; its name carries its digest.
+        """Add a checkpoint by one rename; if it is to stand `alone`, delete the earlier ones. Its name carries its digest.
 
-        `number` orders checkpoints: rounds done, or the first row of a piece.
+        `number` orders the checkpoints: rounds done, or the first row of a piece.
         """
         draft = self.path / "checkpoint.draft"
         try:
             write(draft)
-        except SafetensorError as error:  # its way to say that the disk refuses
+        except SafetensorError as error:  # how it reports that the disk refuses a write
             raise OSError(errno.EIO, str(error), str(draft)) from error
         seal.sync(draft)
         target = self.path / f"checkpoint-{number:06d}-{seal.sha256(draft)[:16]}.safetensors"
@@ -81,11 +111,11 @@ class Partial:
         return target
 
     def whole(self) -> dict[int, Path]:
-        """The checkpoints whose content has the digest that their name carries, by number, ascending."""
+        """The checkpoints whose content matches the digest in their name, by number, ascending."""
         return {n: path for n, path in _saved(self.path) if path.stem.endswith(seal.sha256(path)[:16])}
 
     def checkpoint(self) -> Path | None:
-        """The newest checkpoint that is whole; None before the first, UserError if none is whole."""
+        """The newest intact checkpoint; None before the first is saved, UserError if all are damaged."""
         found, whole = checkpoints(self.path), self.whole()
         if found and not whole:
             raise seal.damaged(found[max(found)], "is damaged")
@@ -95,7 +125,7 @@ class Partial:
         self._lock.release()
 
     def discard(self) -> None:
-        """Remove the folder: the run is published, or nothing in it is worth keeping."""
+        """Remove the folder: the work is published, or nothing in it is worth keeping."""
         with name_lock(self.path.parent):
             if self.path.exists():
                 erase(self.path)
@@ -103,21 +133,37 @@ class Partial:
 
 
 def unfinished(store: Store, kind: str = "run") -> list[Path]:
-    """Folders of all work of a kind that can be resumed, or is going on."""
+    """Folders of all work of a kind that can be resumed, or is in progress."""
     paths = (path for name in entries(store.root / FOLDERS[kind]) for path in entries(name))
     return [path for path in paths if resumable(path)]
 
 
 def find_unfinished(store: Store, ref: Ref, kind: str = "run") -> Path | None:
-    """The folder of the unfinished work that `ref` means; None if it means something published, or nothing."""
+    """The folder of the unfinished work that `ref` refers to; None if it refers to a published version, or to nothing."""
     folder = store.folder(kind, ref.name)
     numbers = {int(path.stem[1:]): path for path in unfinished(store, kind) if path.parent == folder}
     newest = max([*numbers, *store.versions(kind, ref.name)], default=None)
     return numbers.get(ref.version or newest or 0)
 
 
+def facts(path: Path) -> dict[str, Any]:
+    """What unfinished work says of itself, whoever is on it; UserError if that is missing or damaged."""
+    try:
+        return foreign.parsed(path / "run.json", "the facts of unfinished work", _unsealed)
+    except UserError:
+        raise seal.damaged(path / "run.json", "is missing or damaged") from None
+
+
+def failure(path: Path) -> dict[str, Any] | None:
+    """Why the work stopped: `sentence`, `rounds` done by then, `time`; None if it did not fail."""
+    try:
+        return foreign.parsed(path / FAILURE, "why the work failed", _unsealed)
+    except UserError:  # a note without which the work goes on as well
+        return None
+
+
 def checkpoints(path: Path) -> dict[int, Path]:
-    """Checkpoint files in a folder by their number, ascending."""
+    """The checkpoint files in a folder, by number, ascending."""
     return dict(_saved(path))
 
 
@@ -127,7 +173,7 @@ def progress(path: Path) -> int:
 
 
 def _saved(path: Path) -> list[tuple[int, Path]]:
-    """Every checkpoint file, ascending; a number comes twice where one was damaged and saved again with other bytes."""
+    """Every checkpoint file, ascending; a number appears twice if one was damaged and saved again with other bytes."""
     matches = [(CHECKPOINT.fullmatch(file.name), file) for file in entries(path)]
     return sorted((int(match[1]), file) for match, file in matches if match and file.is_file())
 
@@ -135,12 +181,14 @@ def _saved(path: Path) -> list[tuple[int, Path]]:
 def _locked(path: Path) -> FileLock:
     lock = FileLock(path / "lock")
     try:
-        path.stat()  # FileLock would make the folder
-        lock.acquire(timeout=0)
+        path.stat()  # FileLock would create the folder
+        lock.acquire(timeout=LOOK)
     except Timeout:
-        raise UserError(f"Another process is working on {path}; wait for it, or stop it.") from None
+        raise Busy(f"Another process is working on {path}; wait for it, or stop it.") from None
     except OSError as error:
-        raise UserError(f"{path} can't be locked ({error.strerror}); work goes on only where it can write.") from error
+        raise UserError(
+            f"{path} can't be locked ({error.strerror}); resuming needs permission to write there."
+        ) from error
     return lock
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from stages.errors import UserError, unknown
 
 FOLDERS = {"data": "data", "latents": "latents", "run": "runs", "report": "reports"}
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LONGEST = 100  # characters of a name
+NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST - 1}}}")
 
 
 @dataclass(frozen=True)
 class Ref:
-    """A name and, where the user gave them, a kind and a version."""
+    """A name with, if the user gave them, a kind and a version."""
 
     name: str
     version: int | None = None
@@ -24,7 +25,7 @@ class Ref:
 
     @classmethod
     def parse(cls, text: str) -> Ref:
-        """Read what a user wrote; UserError says how a reference looks."""
+        """Parse what a user wrote; the UserError shows the forms that a reference can take."""
         kind, slash, rest = text.rpartition("/")
         name, _, version = rest.partition("@")
         kind = next((known for known, folder in FOLDERS.items() if kind in (known, folder)), kind)
@@ -32,14 +33,14 @@ class Ref:
             raise unknown("kind of artifact", kind, FOLDERS)
         versioned = re.fullmatch(r"v[1-9][0-9]{0,8}", version) if "@" in rest else True
         if not versioned or not NAME.fullmatch(name) or (slash and not kind):
-            raise UserError(f"'{text}' is no reference to an artifact; write NAME, NAME@v3 or KIND/NAME@v3.")
+            raise UserError(f"'{text}' is not a reference to an artifact; write NAME, NAME@v3 or KIND/NAME@v3.")
         return cls(name, int(version[1:]) if version else None, kind or None)
 
 
 def checked_name(name: str) -> str:
-    """`name` if an artifact may be called so, else UserError."""
+    """`name` if an artifact may have it, else UserError."""
     if not NAME.fullmatch(name):
         raise UserError(
-            f"'{name}' can't name an artifact; use letters, digits, '.', '_' and '-', a letter or digit first."
+            f"'{name}' can't name an artifact; use letters, digits, '.', '_' and '-', starting with a letter or digit."
         )
     return name

@@ -48,7 +48,7 @@ class Data:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What can be known of data without its images."""
+    """What is known about data without reading its images."""
 
     classes: int
     shape: tuple[int, int, int]  # of an image: channels, height, width
@@ -104,7 +104,7 @@ class Run:
 
 
 def read(artifact: Artifact) -> Any:
-    """The typed content of an artifact; UserError if it is not what its schema says."""
+    """The typed content of an artifact; UserError if it does not follow its schema."""
     return READERS[artifact.kind, artifact.attributes["schema"]](artifact)
 
 
@@ -116,7 +116,7 @@ def read_data(artifact: Artifact) -> Data:
 
 
 def read_counts(artifact: Artifact) -> tuple[np.ndarray, list[str]]:
-    """The counts of a data artifact, int64 [clients, classes], and the names of its classes; its images are not read."""
+    """The counts of a data artifact, int64 [clients, classes], and its class names, without reading its images."""
     counts = _typed(artifact, "counts", "int64", ("clients", "classes"), {})
     names = _attribute(artifact, "class_names", list)
     if len(names) != counts.shape[1]:
@@ -138,7 +138,7 @@ def _split(artifact: Artifact, split: str, sizes: dict[str, int]) -> Split:
 
 @understood("A data artifact")
 def census(artifact: Artifact) -> DataSpec:
-    """The census of a data artifact, read without its images."""
+    """Classes, image shape and sizes of a data artifact, without reading its images."""
     sizes = {split: np.diff(artifact.array(f"{split}/offsets")).tolist() for split in SPLITS}
     _, channels, height, width = artifact.shape("train/images")
     return DataSpec(artifact.array("counts").shape[1], (channels, height, width), sizes)
@@ -146,7 +146,7 @@ def census(artifact: Artifact) -> DataSpec:
 
 @understood("A data artifact")
 def read_share(artifact: Artifact, client: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """One client's images uint8 [n, C, H, W] and labels int64 [n] by split; no other client's row is decoded for it."""
+    """One client's images uint8 [n, C, H, W] and labels int64 [n] by split, without decoding any other client's rows."""
     shares = {}
     for split in SPLITS:
         start, stop = artifact.array(f"{split}/offsets")[client : client + 2].tolist()
@@ -166,10 +166,10 @@ def read_latents(artifact: Artifact) -> Latents:
 
 
 def descriptor(artifact: Artifact) -> dict[str, Any]:
-    """What rendered a latents artifact; its images are not read."""
+    """What rendered a latents artifact, without reading its images."""
     found = _attribute(artifact, "generator", dict)
     if not isinstance(found.get("family"), str):
-        raise UserError(f"{artifact.path} does not name the family of its generator; make it again.")
+        raise UserError(f"{artifact.path} does not name its generator's family; make it again.")
     return found
 
 
@@ -189,18 +189,18 @@ ROUNDS = {  # arrays of a run below `rounds`: dtype and axes
 }
 
 
-FACTS: dict[str, tuple[type, ...]] = {  # what every run tells of itself
+FACTS: dict[str, tuple[type, ...]] = {  # what every run records about itself
     "algorithm": (str,), "hyper": (dict,), "data": (str,), "latents": (str, type(None)), "models": (str,),
     "architectures": (list,), "parameters": (list,), "device": (str,),
 }  # fmt: skip
 
 
 def read_facts(artifact: Artifact) -> dict[str, Any]:
-    """What a run tells of itself; its arrays are not read."""
+    """What a run records about itself, without reading its arrays."""
     facts = _attribute(artifact, "facts", dict)
     wrong = [name for name, wanted in FACTS.items() if not isinstance(facts.get(name, ...), wanted)]
     if wrong or type(artifact.attributes["seed"]) is not int:
-        raise UserError(f"{artifact.path} does not tell its {(wrong or ['seed'])[0]}; make it again.")
+        raise UserError(f"{artifact.path} does not record its {(wrong or ['seed'])[0]}; make it again.")
     return facts
 
 
@@ -215,7 +215,7 @@ def read_run(artifact: Artifact) -> Run:
 
     rounds = {name: array(f"rounds/{name}", *form) for name, form in ROUNDS.items()}
     if not all(sizes[axis] for axis in "ERK"):
-        raise UserError(f"{artifact.path} holds no round of any client; make it again.")
+        raise UserError(f"{artifact.path} holds no rounds, evaluations or clients; make it again.")
     auc = "test_auc" in artifact.names("rounds")
     late = "simulated_seconds" in artifact.names("rounds")
     faults = "missing" in artifact.names("faults")
@@ -255,13 +255,13 @@ READERS: dict[tuple[str, int], Callable[[Artifact], Any]] = {
 
 
 def _typed(artifact: Artifact, name: str, dtype: str, axes: tuple[str, ...], sizes: dict[str, int]) -> np.ndarray:
-    """An array of that type whose axes fit `sizes`, the length of each axis met so far."""
+    """An array of that type whose axes fit `sizes`, the lengths of the axes seen so far."""
     values = artifact.array(name)
     fits = values.dtype == dtype and values.ndim == len(axes)
     if not fits or any(sizes.setdefault(axis, n) != n for axis, n in zip(axes, values.shape, strict=True)):
         raise UserError(
             f"{artifact.path}: '{name}' is {values.dtype} {values.shape}, which is not {dtype} [{', '.join(axes)}] "
-            "as the other arrays have it; make the artifact again."
+            "with the axes of the other arrays; make the artifact again."
         )
     return values
 

@@ -1,7 +1,7 @@
 """The manifest and seal that make a damaged artifact recognisable.
 
 The root `zarr.json` lists every other file with its size and SHA-256, and carries a digest of itself,
-so a changed, cut, emptied or missing file is found and named. Only stdlib: listing a store stays quick.
+so a changed, truncated, empty or missing file is found and named. Standard library only, so that listing a store stays fast.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stages.foreign import LARGEST
 
 ROOT = "zarr.json"
 STRAYS = ("._*", ".DS_Store", ".nfs*", ".smb*", ".cifs*", ".fuse_hidden*", "Thumbs.db", "desktop.ini")
-UNSYNCABLE = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # CIFS, VirtualBox and sshfs say so of a folder
+UNSYNCABLE = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # what CIFS, VirtualBox and sshfs answer for a folder
 
 
 def sha256(path: Path) -> str:
@@ -30,14 +30,14 @@ def sha256(path: Path) -> str:
 
 
 def files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Everything below `folder` that is no folder as (posix path inside it, path), sorted; links are not followed."""
+    """Everything below `folder` that is not a folder as (posix path inside it, path), sorted; links are not followed."""
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_dir():
             yield path.relative_to(folder).as_posix(), path
 
 
 def stray(name: str) -> bool:
-    """Whether file systems or desktops leave such a file behind by themselves."""
+    """Whether file systems or desktops leave such a file behind on their own."""
     return any(fnmatchcase(name.rpartition("/")[2], pattern) for pattern in STRAYS)
 
 
@@ -62,7 +62,7 @@ def close(folder: Path, attributes: dict[str, Any]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make what was written to a file, or the entries of a folder, survive a power cut, as far as the disk lets us."""
+    """Make what was written to a file, or the entries of a folder, survive a power cut, as far as the disk allows."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -74,10 +74,10 @@ def sync(path: Path) -> None:
 
 
 def opened(folder: Path, thorough: bool = False) -> dict[str, Any]:
-    """The root attributes of a whole artifact; UserError names the first file that is not as written.
+    """The root attributes of an intact artifact; UserError names the first file that is not as written.
 
-    Sizes and every array's description are always checked, the chunks and surplus files only if `thorough`.
-    The manifest may be anyone's: only what lies in `folder` itself is ever read.
+    Sizes and every array's metadata are always checked, chunks and surplus files only if `thorough`.
+    The manifest may come from anyone, so only files inside `folder` are ever read.
     """
     attributes = _root(folder / ROOT)
     present = dict(files(folder))
@@ -86,12 +86,17 @@ def opened(folder: Path, thorough: bool = False) -> dict[str, Any]:
     for name in sorted(set(present) - set(attributes["manifest"]) - {ROOT}):
         if thorough and not stray(name):
             raise damaged(folder / name, "does not belong to the artifact")
-        _plain(present[name], present[name])  # Zarr may open it all the same
+        _plain(present[name], present[name])  # Zarr may open it even so
     return attributes
 
 
+def attributes(folder: Path) -> dict[str, Any]:
+    """The root attributes of an artifact whose seal is right; its other files are not looked at."""
+    return _root(folder / ROOT)
+
+
 def _root(path: Path) -> dict[str, Any]:
-    """The attributes in a root file whose seal is right."""
+    """The attributes in a root file whose seal matches."""
     _plain(path, path)
     try:
         raw = path.read_bytes()
@@ -110,7 +115,7 @@ def _root(path: Path) -> dict[str, Any]:
 
 
 def _check(folder: Path, name: str, present: dict[str, Path], size: int, digest: str | None) -> None:
-    """UserError if the file is absent or has another size or, where a digest is given, another content."""
+    """UserError if the file is missing, has another size or, if a digest is given, other content."""
     shown = Path(f"{folder}/{name}")
     if name not in present:
         raise damaged(shown, "is missing")
@@ -127,7 +132,7 @@ def _check(folder: Path, name: str, present: dict[str, Path], size: int, digest:
 
 
 def _plain(path: Path, shown: Path) -> int:
-    """The size of a plain file; UserError for a pipe, a device, a link, a folder, nothing, or an endless description."""
+    """The size of a plain file; UserError for anything else, for nothing, and for metadata too large to be genuine."""
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -137,7 +142,7 @@ def _plain(path: Path, shown: Path) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise damaged(shown, "is not a plain file")
     if path.name == ROOT and found.st_size > LARGEST:
-        raise damaged(shown, f"has {found.st_size} bytes, more than any description")
+        raise damaged(shown, f"has {found.st_size} bytes, too many for metadata")
     return found.st_size
 
 

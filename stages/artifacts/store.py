@@ -37,18 +37,18 @@ if TYPE_CHECKING:
     import zarr
 
 SCHEMAS = {"data": 1, "latents": 1, "run": 1, "report": 1}
-ATTRIBUTES: dict[str, tuple[type, ...]] = {  # of every kind, beside what the seal needs
+ATTRIBUTES: dict[str, tuple[type, ...]] = {  # of every kind, besides what the seal needs
     "settings": (dict,), "made_from": (dict,), "seed": (int, type(None)), "software": (dict,), "created": (str,),
 }  # fmt: skip
 CHUNK_BYTES = 4 << 20
 LIBRARIES = ("fedktl", "torch", "torchvision", "numpy", "zarr")
-LOCKLESS = {errno.ENOLCK, errno.ENOTSUP}  # of a file system without flock, such as NFS without its lock daemon
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # refusals that need not name a file
+LOCKLESS = {errno.ENOLCK, errno.ENOTSUP}  # from a file system without flock, such as NFS without its lock daemon
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # errors that may come without a file name
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A published artifact, found whole. `attributes` are those of its root group."""
+    """A published artifact whose files were found intact. `attributes` are those of its root group."""
 
     ref: Ref
     path: Path
@@ -67,16 +67,16 @@ class Artifact:
 
     @property
     def sources(self) -> dict[str, dict[str, str]]:
-        """The identity of what it was made from, by role; UserError if it is no such table."""
+        """The identities of what it was made from, by role; UserError if they are not recorded as such."""
         made_from = self.attributes["made_from"]
         for made in made_from.values():
             if not isinstance(made, dict) or not all(isinstance(made.get(key), str) for key in ("kind", "ref", "seal")):
-                raise UserError(f"{self.path} does not tell what it was made from; make the artifact again.")
+                raise UserError(f"{self.path} does not record what it was made from; make the artifact again.")
         return made_from
 
     @property
     def identity(self) -> dict[str, str]:
-        """What another artifact records of this one: its kind, reference and seal."""
+        """What other artifacts record about this one: its kind, reference and seal."""
         return {"kind": self.kind, "ref": str(self.ref), "seal": self.attributes["seal"]}
 
     @cached_property
@@ -100,11 +100,11 @@ class Artifact:
     def _member(self, name: str) -> zarr.Array | zarr.Group | None:
         try:
             return self.group.get(name)
-        except Exception as error:  # whatever Zarr makes of bytes that may be anyone's
+        except Exception as error:  # Zarr may raise anything on bytes from strangers
             raise seal.damaged(self.path / name, f"can't be read ({reason(error)})") from error
 
     def array(self, name: str, rows: slice = slice(None)) -> np.ndarray:
-        """An array, or some of its rows, in memory; UserError if it is absent or a chunk is, or fails its checksum."""
+        """An array, or some of its rows, in memory; UserError if it or a chunk is missing, or a checksum fails."""
         import numpy as np
 
         found = self._array(name)
@@ -123,7 +123,7 @@ class Artifact:
         raise UserError(f"{self.path} has no array '{name}'; make the artifact again.")
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """An array's shape, without reading it; UserError if it is absent."""
+        """An array's shape, without reading it; UserError if there is no such array."""
         return self._array(name).shape
 
     def names(self, group: str) -> list[str]:
@@ -131,7 +131,7 @@ class Artifact:
         return [path.rpartition("/")[2] for path in self.arrays(group)]
 
     def arrays(self, group: str | None = None) -> dict[str, zarr.Array]:
-        """Every array, or every one right in a group, by its path, sorted; nothing but descriptions is read."""
+        """Every array, or every one directly in a group, by path, sorted; only metadata is read."""
         zarr = library()
 
         listed = (path.rpartition("/") for path in self.attributes["manifest"])
@@ -142,7 +142,7 @@ class Artifact:
 
 @cache
 def library() -> Any:
-    """Zarr as it comes, whatever its variables and configuration files say: they would change the format, or stall it."""
+    """Zarr with its defaults: its environment variables and configuration files could change the format, or stall it."""
     import zarr
 
     zarr.config.refresh(paths=[], env={})
@@ -150,7 +150,7 @@ def library() -> Any:
 
 
 class Source(Protocol):
-    """What something is made from: an artifact, or one that is elsewhere."""
+    """What something is made from: an artifact here, or one on other machines."""
 
     @property
     def identity(self) -> dict[str, str]: ...
@@ -169,7 +169,7 @@ class Writer:
         self._group = library().open_group(self.path, mode="w", zarr_format=3)
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: str) -> zarr.Array:
-        """An array to be filled piece by piece; its chunks are about 4 MB and carry a CRC32C."""
+        """An array to fill piece by piece; its chunks are about 4 MB and carry a CRC32C."""
         import numpy as np
         from zarr.codecs import Crc32cCodec, ZstdCodec
 
@@ -191,7 +191,7 @@ class Writer:
 
 
 class Store:
-    """All artifacts below one folder. Reading never creates anything."""
+    """All artifacts in one folder. Reading never creates anything."""
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
@@ -215,11 +215,11 @@ class Store:
                 yield Ref(name, version, kind)
 
     def resolve(self, ref: str | Ref, kind: str | None = None) -> Ref:
-        """The full reference (kind, name, version) that `ref` means; UserError offers near names."""
+        """The full reference (kind, name, version) for `ref`; the UserError suggests similar names."""
         ref = Ref.parse(ref) if isinstance(ref, str) else ref
         wanted = kind or ref.kind
         if kind and ref.kind and kind != ref.kind:
-            raise UserError(f"{ref.kind}/{ref} is a {ref.kind} artifact where {kind} is wanted.")
+            raise UserError(f"{ref.kind}/{ref} is a {ref.kind} artifact, but a {kind} artifact is needed.")
         among = [wanted] if wanted else list(FOLDERS)
         kinds = [k for k in among if self.versions(k, ref.name)]
         if not kinds:
@@ -228,7 +228,7 @@ class Store:
                 raise UserError(f"There is no {wanted or ''} artifact in {self.root} yet.".replace("  ", " "))
             raise unknown(f"{wanted or ''} artifact".strip(), ref.name, names)
         if len(kinds) > 1:
-            raise UserError(f"'{ref}' is the name of several artifacts: {', '.join(f'{k}/{ref}' for k in kinds)}.")
+            raise UserError(f"'{ref}' names several artifacts: {', '.join(f'{k}/{ref}' for k in kinds)}.")
         versions = self.versions(kinds[0], ref.name)
         version = ref.version or versions[-1]
         if version not in versions:
@@ -240,24 +240,26 @@ class Store:
         return self.folder(ref.kind, ref.name) / f"v{ref.version}.zarr"
 
     def open(self, ref: str | Ref, kind: str | None = None, thorough: bool = False) -> Artifact:
-        """The artifact, checked: its files are all there (and unchanged, if `thorough`), its schema is known."""
+        """The artifact, checked: all its files are there (and unchanged, if `thorough`), and its schema is known."""
         full = self.resolve(ref, kind)
         assert full.kind is not None
         attributes = seal.opened(self.path(full), thorough)
         found, schema = attributes.get("kind"), attributes.get("schema")
         if found != full.kind:
-            raise UserError(f"{self.path(full)} says it is '{found}'; it was put into the folder of another kind.")
+            raise UserError(f"{self.path(full)} says it is '{found}'; it lies in the folder of another kind.")
         if type(schema) is not int or schema < 1:
             raise UserError(f"{self.path(full)} has no schema version; make the artifact again.")
         if schema > (known := SCHEMAS[full.kind]):
-            raise UserError(f"{full} has {found} schema {schema}, this fedktl reads {known}; install a newer one.")
+            raise UserError(
+                f"{full} has {found} schema {schema}, but this fedktl reads schemas up to {known}; install a newer version."
+            )
         for name, wanted in ATTRIBUTES.items():
             if not isinstance(attributes.get(name, ...), wanted):
-                raise UserError(f"{self.path(full)} does not tell its {name} as it should; make the artifact again.")
+                raise UserError(f"{self.path(full)} does not record its {name} properly; make the artifact again.")
         return Artifact(full, self.path(full), attributes)
 
     def newest(self, kind: str) -> Artifact:
-        """The artifact of a kind that was published last."""
+        """The most recently published artifact of a kind."""
         refs = list(self.refs(kind))
         if not refs:
             maker = {"data": "prepare", "latents": "generate", "run": "train", "report": "report"}[kind]
@@ -271,7 +273,7 @@ class Store:
     ) -> Iterator[Writer]:  # fmt: skip
         """Write the next version of `kind/name` inside a `with`; it appears, whole, when the block ends.
 
-        On an exception nothing is left. `version` claims a number reserved before (a run's).
+        On an exception nothing is left behind. `version` is a number that was reserved earlier (a run's).
         """
         folder = self.folder(kind, name)
         attributes = {
@@ -285,21 +287,21 @@ class Store:
             seal.close(writer.path, writer.attributes)
             with name_lock(folder):
                 number = version or next_version(folder)
-                os.utime(writer.path)  # so that `newest` goes by the time of publishing
+                os.utime(writer.path)  # `newest` goes by the time of publishing
                 writer.path.rename(folder / f"v{number}.zarr")
                 seal.sync(folder)
             writer.ref = Ref(name, number, kind)
 
     @contextmanager
     def writable(self, folder: Path) -> Iterator[None]:
-        """Turn what the disk refuses into a sentence about the store; other errors of the block pass."""
+        """Turn what the disk refuses into a sentence about the store; other errors pass through."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
             if error.errno in LOCKLESS:
                 raise UserError(
-                    f"The disk of the store {self.root} can't lock files ({error.strerror}), which keeps two writers "
+                    f"The disk of the store {self.root} can't lock files ({error.strerror}), and locks keep two writers "
                     "apart; keep the store on another disk."
                 ) from error
             if not _concerns(error, self.root):
@@ -307,7 +309,7 @@ class Store:
             raise UserError(f"The store {self.root} can't be written ({error.strerror or error}).") from error
 
     def remove(self, ref: Ref) -> None:
-        """Delete one published version, and what lies beside it under the same number."""
+        """Delete one published version, and what lies beside it with the same number."""
         path = self.path(ref)
         with self.writable(path.parent), name_lock(path.parent):
             path.with_suffix(".html").unlink(missing_ok=True)
@@ -316,11 +318,11 @@ class Store:
                     erase(doomed)
 
     def leftovers(self) -> list[Path]:
-        """Folders that killed writers left: no process holds their lock, and no run can be resumed from them."""
+        """Folders that killed writers left behind: nobody holds their lock, and nothing can be resumed from them."""
         found = []
         for path in (path for kind in FOLDERS.values() for name in entries(self.root / kind) for path in entries(name)):
             if UNFINISHED.fullmatch(path.name):
-                with self.writable(path.parent), name_lock(path.parent):  # held from a folder's making to its locking
+                with self.writable(path.parent), name_lock(path.parent):  # a writer holds it until its folder is locked
                     if path.is_dir() and not resumable(path) and unlocked(path):
                         found.append(path)
         return sorted(found)
@@ -338,7 +340,7 @@ def software() -> dict[str, str]:
 
 
 def _concerns(error: OSError, root: Path) -> bool:
-    """Whether the disk or a file of the store is at fault, and not something else that a stage reads."""
+    """Whether the disk or a file of the store caused the error, rather than something else that a stage reads."""
     named = [Path(os.fsdecode(name)).absolute() for name in (error.filename, error.filename2) if name]
     inside = any(path.is_relative_to(root.absolute()) or root.absolute().is_relative_to(path) for path in named)
     return inside or error.errno in DISK

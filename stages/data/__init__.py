@@ -1,1 +1,1 @@
-"""Datasets, partitions over clients, and partitions made elsewhere."""
+"""Data sets, partitions over clients, and partitions made by other programs."""

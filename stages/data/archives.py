@@ -1,8 +1,8 @@
-"""NumPy archives from strangers: a reader of plain arrays, and one of pickled arrays that runs nothing.
+"""NumPy archives from strangers: a reader of plain arrays, and a reader of pickled arrays that runs none of their code.
 
 PFLlib's .npz files hold a pickled object array, which NumPy opens only with `allow_pickle=True`, and that would run
-whatever the file says. Here the pickle may name six things, none of which does anything; arrays are then made from
-what was recorded of them.
+whatever the file says. Here a pickle may name six things, each replaced by a stand-in that only records its arguments;
+the arrays are then built from these records.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ LARGEST = 8 << 30  # bytes of one archive member once unpacked
 
 
 def plain(path: Path, wanted: Callable[[str], bool]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of an .npz whose names are wanted, and the other names; UserError for what is no archive of numbers."""
+    """The arrays of an .npz whose names are wanted, and the other names; UserError if it is not an archive of numbers."""
     try:
         with opened(path) as file:
             if file.read(6) == format.MAGIC_PREFIX:
-                raise ValueError("it is an .npy, one array without a name")
+                raise ValueError("it is an .npy file, one array without a name")
             with zipfile.ZipFile(file) as archive:
                 members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
                 arrays = {}
@@ -45,7 +45,7 @@ def plain(path: Path, wanted: Callable[[str], bool]) -> tuple[dict[str, np.ndarr
 
 
 class Recorded:
-    """Stands in the pickle for an array or a dtype: keeps what it was called with and its state, and does nothing."""
+    """Stand-in for an array or a dtype in a pickle: records its arguments and its state, and does nothing else."""
 
     def __init__(self, *arguments: Any):
         self.arguments = arguments
@@ -66,9 +66,9 @@ ALLOWED = {
 
 
 class AllowList(pickle._Unpickler):  # type: ignore[name-defined]
-    """Builds plain containers, numbers, text, bytes and `Recorded`; anything else ends the reading.
+    """Builds plain containers, numbers, text, bytes and `Recorded`; anything else is refused.
 
-    The unpickler written in Python, since the one in C sets aside as much memory as a pickle claims to need.
+    Based on the unpickler written in Python, since the one in C allocates as much memory as a pickle claims to need.
     """
 
     def find_class(self, module: str, name: str) -> type[Recorded]:
@@ -89,9 +89,9 @@ def pickled(path: Path, name: str) -> Any:
                     raise ValueError(f"it is {dtype} {shape}, not one object")
                 outer = AllowList(file).load()
         return outer.state[4][0]
-    except Exception as error:  # a pickle can fail in any way; whatever it was, nothing of it has been run
+    except Exception as error:  # a pickle can fail in any way; none of its code has run
         raise UserError(
-            f"{path} can't be read as a PFLlib client file ({reason(error)}); nothing in it was run."
+            f"{path} can't be read as a PFLlib client file ({reason(error)}); no code in it was run."
         ) from error
 
 
@@ -105,7 +105,7 @@ def write_pickled(path: Path, name: str, value: Any) -> None:
 
 
 def array(recorded: Any, what: str) -> np.ndarray:
-    """The plain numeric array that was recorded, or a list of numbers; UserError if it is none, or its bytes do not fill it."""
+    """The recorded array, or list, of plain numbers; UserError if it is neither, or its bytes don't fill its shape."""
     try:
         if isinstance(recorded, list):
             return np.array([number(each) for each in recorded])
@@ -128,7 +128,7 @@ def number(recorded: Any) -> Any:
 
 
 def values_of(data: bytes, dtype: Recorded) -> np.ndarray:
-    """The numbers in the bytes; ValueError if the type that was recorded is none of numbers."""
+    """The numbers in the bytes; ValueError if the recorded type is not numeric."""
     code, order = dtype.arguments[0], dtype.state[1]
     if not re.fullmatch(r"[iuf][1248]", code) or order not in ("<", ">", "|", "="):
         raise ValueError(f"its type is {order}{code}")

@@ -1,4 +1,4 @@
-"""The table of data sets, and the digits. The others are read in folders.py, npz.py and public.py."""
+"""The table of data sets, and the digits. folders.py, npz.py, public.py, hub.py and own.py read the others."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from stages.settings import Prepare
 
 
 def read(settings: Prepare) -> Dataset:
-    """The data set that the settings name, its images brought to `image_size`; UserError if it can't be had."""
+    """The data set that the settings name, its images scaled to `image_size`; UserError if it can't be read."""
     if settings.dataset.startswith("hf:"):
         return hub.read(settings)
     can = [name for name, known in public.SETS.items() if known.downloadable]
     if settings.download and settings.dataset not in can:
-        raise UserError(f"{settings.dataset} has no download; leave out `download`. It works for {', '.join(can)}.")
+        raise UserError(f"{settings.dataset} can't be downloaded; leave out `download`. It works for {', '.join(can)}.")
     return (own.read if plugins.is_path(settings.dataset) else READERS[settings.dataset])(settings)
 
 
 def digits(settings: Prepare) -> Dataset:
-    """The 1,797 handwritten digits that scikit-learn ships, 8 x 8, grey levels 0..16; there is no test set."""
+    """The 1,797 handwritten digits that scikit-learn ships, 8 x 8, grey levels 0..16, without a test set."""
     from sklearn.datasets import load_digits
 
     bundle = load_digits()

@@ -1,4 +1,4 @@
-"""Data sets that are image files in folders: one's own, and Tiny ImageNet."""
+"""Data sets of image files in folders: a user's own, and Tiny ImageNet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stages.errors import UserError, printable
 from stages.settings import Prepare
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-SPLITS = {  # the role of a folder by its name in small letters
+SPLITS = {  # the role of a folder by its name in lower case
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "val": "validation", "valid": "validation", "validation": "validation",
 }  # fmt: skip
@@ -27,24 +27,26 @@ Pairs = list[tuple[Path, int]]  # image files with their labels
 
 @dataclass
 class Remarks:
-    """What a reader passes over, or takes in a way that may surprise: counted, and said once at the end."""
+    """What a reader skips, or reads in a way that may surprise: counted, and reported once at the end."""
 
     root: Path
-    others: Counter[str] = field(default_factory=Counter)  # files that are no images, by their ending
-    loose: Counter[Path] = field(default_factory=Counter)  # images in a folder of folders, which are of no class
-    inner: list[Path] = field(default_factory=list)  # folders in a class's folder
+    others: Counter[str] = field(default_factory=Counter)  # files that are not images, by extension
+    loose: Counter[Path] = field(default_factory=Counter)  # images beside class folders, which belong to no class
+    inner: list[Path] = field(default_factory=list)  # folders inside a class's folder
     sentences: list[str] = field(default_factory=list)
 
     def all(self) -> list[str]:
         said = list(self.sentences)
         if self.inner:
-            said.append(f"Images in inner folders belong to the class above: {listed(map(self.name, self.inner))}.")
+            said.append(
+                f"Images in inner folders belong to the class of the folder above: {listed(map(self.name, self.inner))}."
+            )
         if self.loose:
-            places = listed(f"{count} straight in {self.name(folder)}" for folder, count in self.loose.items())
-            said.append(f"Left out: images in no class's folder ({places}).")
+            places = listed(f"{count} directly in {self.name(folder)}" for folder, count in self.loose.items())
+            said.append(f"Skipped images outside the class folders ({places}).")
         if self.others:
             endings = listed(f"{count} {ending}" for ending, count in self.others.most_common())
-            said.append(f"Left out: files that don't end as images do ({endings}).")
+            said.append(f"Skipped files without an image's extension ({endings}).")
         return said
 
     def name(self, path: Path) -> str:
@@ -52,36 +54,38 @@ class Remarks:
 
 
 def listed(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first five names, and how many more there are."""
     first, *more = list(names)
     return ", ".join([first, *more[:4], *([f"and {len(more) - 4} more"] if more[4:] else [])])
 
 
 def source(settings: Prepare, what: str) -> Path:
-    """The path that `source` names; UserError says `what` is expected there."""
+    """The path that `source` names; the UserError says `what` is expected there."""
     if settings.source is None:
         raise UserError(f"The data set '{settings.dataset}' needs `source`, {what}.")
     path = Path(os.path.expanduser(settings.source))
-    if not os.path.exists(path) and not settings.download:  # Path.exists raises where it may not look
+    if not os.path.exists(path) and not settings.download:  # Path.exists raises without permission to look
         raise UserError(f"There is no {printable(str(path))}; `source` must name {what}.")
     return path
 
 
 def folder(settings: Prepare) -> Dataset:
-    """A subfolder per class with its images, inner folders included; or train/, perhaps val/ and test/ of such subfolders.
+    """One subfolder of images per class, inner folders included; or train/ and perhaps val/ and test/ with such subfolders.
 
-    Validation images are test images where there is no test/, else training images.
+    Validation images become test images if there is no test/, else training images.
     """
     if settings.partition == "domains":
         return domains(settings)
     root = source(settings, "a folder with a subfolder of images per class")
     if label_table(root).is_file():
-        raise UserError(f"{root} is laid out as tiny-imagenet-200 is; read it with `dataset=tiny-imagenet`.")
+        raise UserError(f"{root} has the layout of tiny-imagenet-200; read it with `dataset=tiny-imagenet`.")
     remarks = Remarks(root)
     sets = splits(root, remarks) or {"train": root}
     test = sets.get("test") or sets.get("validation")
     if "validation" in sets:
-        role = "counts to the training images" if "test" in sets else "is taken as the test set, for there is no test/"
+        role = (
+            "is added to the training images" if "test" in sets else "is used as the test set, since there is no test/"
+        )
         remarks.sentences.append(f"{sets['validation'].name}/ {role}.")
     training = [path for path in sets.values() if path is not test]
     parts, class_names = labelled([*training, *([test] if test else [])], remarks)
@@ -94,7 +98,7 @@ def folder(settings: Prepare) -> Dataset:
 
 
 def splits(root: Path, remarks: Remarks) -> dict[str, Path]:
-    """The folders of training, validation and test images by role, training first; none if `root` holds classes."""
+    """The folders of training, validation and test images by role, training first; empty if `root` holds classes."""
     found: dict[str, Path] = {}
     others = []
     for path in subfolders(root, remarks):
@@ -111,15 +115,15 @@ def splits(root: Path, remarks: Remarks) -> dict[str, Path]:
                 f"{root} has {listed(p.name for p in found.values())} but no train/; add the training images."
             )
         return {}
-    if others and len(found) == 1:  # a train is a class beside others
+    if others and len(found) == 1:  # here `train` is the name of a class
         return {}
     if others:
-        remarks.sentences.append(f"Left out: {listed(others)}, beside {listed(p.name for p in found.values())}.")
+        remarks.sentences.append(f"Skipped {listed(others)}, beside {listed(p.name for p in found.values())}.")
     return {role: found[role] for role in ("train", "validation", "test") if role in found}
 
 
 def domains(settings: Prepare) -> Dataset:
-    """A subfolder per domain with a subfolder per class in each, not necessarily every class; there is no test set."""
+    """One subfolder per domain, each with subfolders of classes, not necessarily all of them; there is no test set."""
     root = source(settings, "a folder with a subfolder per domain, and in each a subfolder of images per class")
     remarks = Remarks(root)
     parts, class_names = labelled(subfolders(root, remarks), remarks)
@@ -128,21 +132,23 @@ def domains(settings: Prepare) -> Dataset:
 
 
 def labelled(sets: list[Path], remarks: Remarks) -> tuple[list[Pairs], list[str]]:
-    """Per set its (file, label) pairs, and the class names: those of the subfolders of all sets."""
+    """The (file, label) pairs of each set, and the class names: the subfolders of all sets."""
     held = [classes_in(part, remarks) for part in sets]
     if not held or not held[0]:
         where = sets[0] if sets else remarks.root
-        raise UserError(f"{where} has no subfolders; put the images of each class into one of its own.")
+        raise UserError(f"{where} has no subfolders; put the images of each class into a subfolder.")
     class_names = sorted({name for classes in held for name in classes})
     number = {name: label for label, name in enumerate(class_names)}
     spellings: dict[str, set[str]] = {}
     for name in class_names:
         spellings.setdefault(name.casefold(), set()).add(name)
     for alike in spellings.values():
-        if not any(alike <= classes.keys() for classes in held):  # a set with both has two classes, such as letters
+        if not any(
+            alike <= classes.keys() for classes in held
+        ):  # if one set has both, they are two classes, such as letters
             raise UserError(
-                f"{remarks.root} has class folders that differ by capital letters only: {', '.join(sorted(alike))}; "
-                "call those of one class alike."
+                f"{remarks.root} has class folders whose names differ only in case: {', '.join(sorted(alike))}; "
+                "give one class the same name everywhere."
             )
     return [
         [(path, number[name]) for name, inner in classes.items() for path in images_in(inner, remarks)]
@@ -151,26 +157,26 @@ def labelled(sets: list[Path], remarks: Remarks) -> tuple[list[Pairs], list[str]
 
 
 def classes_in(root: Path, remarks: Remarks) -> dict[str, Path]:
-    """The subfolders by class name, which is the folder's in one form of Unicode, for systems write é in two."""
+    """The subfolders by class name: the folder's name in Unicode form NFC, since systems write é in different forms."""
     found: dict[str, Path] = {}
     for path in subfolders(root, remarks):
         name = unicodedata.normalize("NFC", path.name)
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
             raise UserError(
-                f"The folder {printable(str(path))} is not named in UTF-8 text, and its name would be a class's; rename it."
+                f"The name of the folder {printable(str(path))} is not UTF-8 text, so it can't name a class; rename it."
             )
         if name in found:
-            raise UserError(f"{root} has two folders called {name}, in two forms of Unicode; put them together.")
+            raise UserError(f"{root} has two folders called {name}, in two forms of Unicode; merge them.")
         found[name] = path
     return found
 
 
 def tiny_imagenet(settings: Prepare) -> Dataset:
-    """The layout of tiny-imagenet-200.zip: 100,000 training images, which are all that a partition of merged sets deals.
+    """The layout of tiny-imagenet-200.zip. If the sets are merged, only its 100,000 training images are dealt.
 
-    Its test images have no labels, so where the splits are kept, its validation set is the test set.
+    Its test images have no labels, so if the splits are kept, its validation set becomes the test set.
     """
-    root = source(settings, "the folder tiny-imagenet-200, or the one that holds it")
+    root = source(settings, "the folder tiny-imagenet-200, or the folder that holds it")
     root = root / "tiny-imagenet-200" if (root / "tiny-imagenet-200").is_dir() else root
     table, remarks = label_table(root), Remarks(root)
     if not (root / "train").is_dir() or not table.is_file():
@@ -192,7 +198,7 @@ def tiny_imagenet(settings: Prepare) -> Dataset:
 
 
 def label_table(root: Path) -> Path:
-    """The table that tiny-imagenet-200 has and no other layout."""
+    """The file that identifies the layout of tiny-imagenet-200."""
     return root / "val" / "val_annotations.txt"
 
 
@@ -209,7 +215,7 @@ def lines(table: Path) -> list[str]:
 
 
 def of_files(parts: list[Pairs], class_names: list[str], settings: Prepare, remarks: Remarks) -> Dataset:
-    """A data set of (file, label) pairs: those of the training set first, then perhaps those of the test set."""
+    """A data set of (file, label) pairs: the training set first, then the test set if there is one."""
     pairs = [pair for part in parts for pair in part]
     labels = np.array([label for _, label in pairs], np.int64)
     files = Files([path for path, _ in pairs], settings.image_size, settings.squeeze)
@@ -217,7 +223,7 @@ def of_files(parts: list[Pairs], class_names: list[str], settings: Prepare, rema
 
 
 def subfolders(root: Path, remarks: Remarks) -> list[Path]:
-    """The folders in a folder of folders, where an image is of no class."""
+    """The subfolders of a folder; images directly in it belong to no class."""
     found = entries(root)
     inner = [path for path in found if path.is_dir()]
     if loose := sum(map(is_image, found)) - sum(map(is_image, inner)):
@@ -226,17 +232,19 @@ def subfolders(root: Path, remarks: Remarks) -> list[Path]:
 
 
 def images_in(root: Path, remarks: Remarks) -> list[Path]:
-    """The image files of a class, also those in inner folders; UserError if there is none."""
+    """The image files of a class, including inner folders; UserError if there are none."""
     paths: list[Path] = []
     others: Counter[str] = Counter()
     for path in walked(root, remarks, ()):
         if is_image(path):
             paths.append(path)
         else:
-            others[printable(path.suffix.lower(), 20) or "without ending"] += 1
+            others[printable(path.suffix.lower(), 20) or "without extension"] += 1
     if not paths:
         held = f" but {listed(f'{count} {ending}' for ending, count in others.items())}" if others else ""
-        raise UserError(f"{root} holds no images ({', '.join(ENDINGS)}){held}; fill the class's folder or remove it.")
+        raise UserError(
+            f"{root} holds no images ({', '.join(ENDINGS)}){held}; add images to this class or remove the folder."
+        )
     remarks.others += others
     return paths
 
@@ -246,7 +254,7 @@ def is_image(path: Path) -> bool:
 
 
 def walked(root: Path, remarks: Remarks, above: tuple[Path, ...]) -> Iterator[Path]:
-    """Every file below a class's folder; a link to a folder above it is not followed."""
+    """Every file below a class's folder; links to a folder above are not followed."""
     above = (*above, root.resolve())
     for path in entries(root):
         if not path.is_dir():
@@ -257,7 +265,7 @@ def walked(root: Path, remarks: Remarks, above: tuple[Path, ...]) -> Iterator[Pa
 
 
 def entries(root: Path) -> list[Path]:
-    """What a folder holds, sorted, without what systems and tools hide there."""
+    """The paths in a folder, sorted, without the hidden files of systems and tools."""
     try:
         return sorted(path for path in root.iterdir() if not path.name.startswith((".", "__")))
     except OSError as error:

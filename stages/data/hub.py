@@ -1,4 +1,4 @@
-"""`hf:FOLDER` and `hf:NAME`: what the library `datasets` saved, Parquet files, or with `download` a data set of its hub."""
+"""`hf:FOLDER` and `hf:NAME`: a folder saved by the library `datasets`, Parquet files, or with `download` a data set on its hub."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from stages.errors import UserError, printable
 from stages.foreign import reason
 from stages.settings import Prepare
 
-LABELS = ("label", "labels", "fine_label", "class", "target")  # columns, the first of which counts
-SPLITS = {"train": ("train",), "test": ("test", "valid", "val", "dev")}  # how names of splits and files begin
+LABELS = ("label", "labels", "fine_label", "class", "target")  # columns; the first one found is used
+SPLITS = {"train": ("train",), "test": ("test", "valid", "val", "dev")}  # prefixes of the names of splits and files
 
 
 def read(settings: Prepare) -> Dataset:
-    """Its first column of images and its labels; training images first, then the test set or else the validation set."""
+    """Its first column of images and its labels: training images first, then the test set, or else the validation set."""
     place = settings.dataset.removeprefix("hf:")
     shown = printable(place)
     library = imported()
@@ -57,7 +57,7 @@ def read(settings: Prepare) -> Dataset:
         raise UserError(
             f"{shown} must have a column of images, and one of labels named {' or '.join(LABELS)}."
         ) from None
-    except Exception as error:  # the library raises what its own libraries raise
+    except Exception as error:  # the library passes on whatever its own libraries raise
         raise UserError(f"{shown} can't be read as a data set ({reason(error)}).") from error
     return Dataset(Joined(images), labels, len(parts[0]), list(names), shown)
 
@@ -74,12 +74,12 @@ def imported() -> ModuleType:
 
 
 def loaded(library: ModuleType, place: str, download: bool) -> Mapping[str, Any]:
-    """Splits by name. The library runs no code that comes with the data (since its version 4)."""
+    """Splits by name. Since version 4 the library runs no code that comes with the data."""
     folder = Path(place).expanduser()
     if not folder.is_dir():
         if not download:
             raise UserError(
-                f"There is no folder {printable(place)}; to fetch a data set of this name from the hub, give `download`."
+                f"There is no folder {printable(place)}; to download a data set of this name from the hub, add `download`."
             )
         return library.load_dataset(place)
     if files := sorted(map(str, folder.rglob("*.parquet"))):
@@ -93,14 +93,14 @@ def loaded(library: ModuleType, place: str, download: bool) -> Mapping[str, Any]
 
 
 def chosen(found: Mapping[str, Any], split: str) -> Any | None:
-    """The split, or the one whose name begins with the earliest of its words."""
+    """The split whose name starts with the earliest possible prefix of SPLITS; None without one."""
     names = [name for word in SPLITS[split] for name in found if name.lower().startswith(word)]
     return found[names[0]] if names else None
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A column of images as the bytes of files; one that only names a file elsewhere is refused."""
+    """A column of images as encoded files; an image that is only a path to another file is refused."""
 
     rows: Any
     column: str
@@ -116,6 +116,6 @@ class Encoded:
         for at, (row, image) in enumerate(zip(rows.tolist(), self.rows[rows.tolist()][self.column], strict=True)):
             content = (image or {}).get("bytes")
             if content is None:
-                raise UserError(f"Image {row} of {self.shown} is not in it; save the data set with its images.")
+                raise UserError(f"Image {row} of {self.shown} is not stored in it; save the data set with its images.")
             block[at] = unpacked(partial(BytesIO, content), f"Image {row} of {self.shown}", self.size, self.squeeze)
         return np.moveaxis(block, -1, 1)

@@ -1,4 +1,4 @@
-"""Images that are turned into uint8 [3, size, size] only when asked for, so that memory stays bounded."""
+"""Images that become uint8 [3, size, size] only when they are read, so that memory stays bounded."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Joined:
-    """Several sets of images as one, in their order; not one image is copied."""
+    """Several sets of images as one, in order, without copying any image."""
 
     parts: Sequence[Images]
 
@@ -96,16 +96,16 @@ class Dataset:
 
     images: Images
     labels: np.ndarray  # int64 [n], each in 0..classes - 1
-    train: int  # so many images come first as the training set; n if there is no test set
+    train: int  # the first so many images are the training set; n if there is no test set
     class_names: list[str]
-    origin: str  # what an error calls it
-    domains: Sequence[int] = ()  # images of each domain, one domain after the other; none if there are no domains
-    notes: Sequence[str] = ()  # what its reader left out, or took in a way that may surprise
+    origin: str  # its name in errors
+    domains: Sequence[int] = ()  # number of images of each domain, which lie one after the other; empty without domains
+    notes: Sequence[str] = ()  # what its reader skipped, or read in a way that may surprise
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
             raise UserError(
-                f"{self.origin} has {len(self.images)} images but {len(self.labels)} labels; each needs one."
+                f"{self.origin} has {len(self.images)} images but {len(self.labels)} labels; each image needs one."
             )
         if self.classes < 2:
             raise UserError(f"{self.origin} has images of {self.classes} class; a classifier needs at least 2.")
@@ -119,7 +119,7 @@ class Dataset:
 
 
 def channels_first(values: np.ndarray, what: str = "Images") -> np.ndarray:
-    """A view [n, 1 or 3, h, w] of grey or colour images in any usual order of axes; UserError for another shape."""
+    """A view [n, 1 or 3, h, w] of grey or colour images in any usual axis order; UserError for other shapes."""
     view = values
     if values.ndim == 3:
         view = values[:, None]
@@ -138,13 +138,13 @@ def decoded(path: Path, size: int, squeeze: bool = False) -> np.ndarray:
 
 
 def unpacked(opening: Callable[[], IO[bytes]], name: str, size: int, squeeze: bool) -> np.ndarray:
-    """The same of whatever `opening` opens; `name` is what an error calls it."""
+    """The same for whatever `opening` opens; `name` is its name in errors."""
     from PIL import Image, ImageOps
 
     try:
         with opening() as file, Image.open(file) as image:
-            if not squeeze:  # which is there to equal others' pixels
-                image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder leave out detail nobody will see
+            if not squeeze:  # squeezed images must equal PFLlib's, pixel by pixel
+                image.draft("RGB", (2 * size, 2 * size))  # lets the JPEG decoder skip detail that would be lost
             if image.mode.startswith(("I", "F")):
                 raise ValueError("more than 8 bits a channel")
             colours = image.convert("RGB")
@@ -152,7 +152,7 @@ def unpacked(opening: Callable[[], IO[bytes]], name: str, size: int, squeeze: bo
                 fitted = colours.resize((size, size), Image.Resampling.BILINEAR)
             else:
                 fitted = ImageOps.fit(colours, (size, size), Image.Resampling.BILINEAR)
-    except Exception as error:  # a decoder may raise anything on bytes that may be anyone's
+    except Exception as error:  # a decoder may raise anything on bytes from strangers
         why = "it is not an image" if isinstance(error, Image.UnidentifiedImageError) else reason(error)
         raise UserError(f"{name} can't be read as an image ({why}); repair or remove it.") from error
     return np.asarray(fitted)

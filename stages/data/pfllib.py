@@ -25,7 +25,7 @@ Shares = list[tuple[np.ndarray, np.ndarray]]  # per client the row numbers of it
 
 
 def read(settings: Prepare) -> tuple[Dataset, Shares]:
-    """All clients' images, and who holds which, client by client in the order of the files."""
+    """All clients' images, and each client's rows, in the order of the files."""
     root = source(settings, "a folder with train/0.npz, test/0.npz, ... and config.json")
     config = read_config(root / "config.json")
     clients = _count(config, root, "num_clients")
@@ -36,17 +36,17 @@ def read(settings: Prepare) -> tuple[Dataset, Shares]:
         labels.append(its_labels)
         darkest = min(darkest, low)
     if darkest >= 0:
-        raise UserError(f"No pixel in {root} is below 0; images must be normalised to -1..1, as PFLlib does.")
+        raise UserError(f"No pixel in {root} is below 0; images must be normalised to -1..1, as PFLlib does it.")
     ends = np.cumsum([len(part) for part in parts])
     rows = np.split(np.arange(ends[-1]), ends[:-1])
     together = np.concatenate(labels)
-    if config.get("num_classes") is None:  # as in the config.json of MNIST that PFLlib came with
+    if config.get("num_classes") is None:  # as in the config.json for MNIST that PFLlib once shipped
         classes = 1 + int(together.max(initial=0))
     else:
         classes = _count(config, root, "num_classes")
     names = [str(label) for label in range(classes)]
     more = [name for name in config if name not in CONFIG_KEYS]
-    notes = [f"config.json holds more than is used: {listed(printable(name, 40) for name in more)}."] if more else []
+    notes = [f"Not used from config.json: {listed(printable(name, 40) for name in more)}."] if more else []
     dataset = Dataset(Joined(parts), together, int(ends[clients - 1]), names, str(root), notes=notes)
     return dataset, list(zip(rows[:clients], rows[clients:], strict=True))
 
@@ -61,15 +61,15 @@ def _count(config: dict, root: Path, name: str) -> int:
 
 
 def _client(path: Path) -> tuple[np.ndarray, np.ndarray, float]:
-    """Images uint8 [n, channels, h, w] and labels int64 [n] of one file, and its lowest value before."""
+    """Images uint8 [n, channels, h, w] and labels int64 [n] of one file, and its lowest pixel before conversion."""
     content = pickled(path, "data")
     if not isinstance(content, dict) or not {"x", "y"} <= set(content):
-        raise UserError(f"{path} holds no 'x' and 'y'; it was not made by PFLlib.")
+        raise UserError(f"{path} does not hold 'x' and 'y'; it was not made by PFLlib.")
     x, y = (array(content[name], f"'{name}' in {path}") for name in ("x", "y"))
     if x.dtype.kind != "f" or x.ndim != 4 or x.shape[1] not in (1, 3) or y.dtype.kind not in "iu" or y.ndim != 1:
         raise UserError(f"{path} holds x {x.dtype} {x.shape} and y {y.dtype} {y.shape}, not images and their labels.")
     if len(x) != len(y):
-        raise UserError(f"{path} holds {len(x)} images but {len(y)} labels; there must be one for each.")
+        raise UserError(f"{path} holds {len(x)} images but {len(y)} labels; each image needs one.")
     low, high = (float(x.min()), float(x.max())) if x.size else (1.0, 1.0)
     if not (low >= -1.001 and high <= 1.001):
         raise UserError(f"The pixels in {path} go from {low:g} to {high:g}; they must be normalised to -1..1.")
@@ -81,9 +81,9 @@ def _client(path: Path) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def export_pfllib(data: Data, folder: Path) -> None:
-    """Write a data artifact so that PFLlib and HtFLlib (with NumPy 1.26 or newer) read it; validation images go to train."""
+    """Write a data artifact so that PFLlib and HtFLlib (with NumPy 1.26 or newer) read it; validation images go into train/."""
     settings = data.artifact.settings
-    rule = settings.get("partition") if settings.get("dataset") != "pfllib" else None  # else it is not known
+    rule = settings.get("partition") if settings.get("dataset") != "pfllib" else None  # otherwise it is unknown
     config = {
         "num_clients": data.clients, "num_classes": data.classes, "non_iid": rule != "iid", "balance": False,
         "partition": NAMES.get(rule or ""),

@@ -1,4 +1,4 @@
-"""Public data sets through torchvision's readers: whole arrays or lists of files are taken from them, never samples."""
+"""Public data sets through torchvision's readers, which give whole arrays or lists of files here, never single samples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Arguments = dict[str, Any]
 
 @dataclass(frozen=True)
 class Public:
-    """How torchvision reads a set."""
+    """How torchvision reads a data set."""
 
     reader: str  # a class of torchvision.datasets
     layout: str  # what `source` must hold
@@ -61,9 +61,9 @@ SETS = {
 
 
 def read(settings: Prepare) -> Dataset:
-    """The set of that name; a published validation set counts as training images. UserError if files are missing."""
+    """The data set of that name; a published validation set is added to the training images. UserError if files are missing."""
     known = SETS[settings.dataset]
-    root = source(settings, f"the folder that holds (or, with `download`, gets) {known.layout}")
+    root = source(settings, f"the folder that holds (or, with `download`, will hold) {known.layout}")
     found = [_opened(settings.dataset, root, arguments, settings.download) for arguments in known.parts]
     taken = [known.take(part) for part in found]
     class_names = list(getattr(found[0], "classes", []))
@@ -87,12 +87,12 @@ def _opened(name: str, root: Path, arguments: Arguments, download: bool) -> Any:
     try:
         with redirect_stdout(sys.stderr):  # standard output is for results
             return getattr(datasets, known.reader)(root, **arguments)
-    except Exception as error:  # a reader may raise anything on bytes that may be anyone's
+    except Exception as error:  # a reader may raise anything on bytes from strangers
         help = " or add `download`" if known.downloadable and not download else ""
         why = reason(error).partition(". ")[0].rstrip(".")
         raise UserError(f"{root} holds no usable {name} ({why}); put {known.layout} there{help}.") from error
 
 
 def _numbers(labels: list[np.ndarray]) -> list[str]:
-    """Names for the classes of a set that has none: their numbers."""
+    """Class names for a data set without any: the class numbers."""
     return [str(label) for label in range(1 + max(int(part.max()) for part in labels))]

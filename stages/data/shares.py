@@ -1,4 +1,4 @@
-"""What each client gets: its images by the partition's rule, cut into training, validation and test."""
+"""What each client gets: its images by the partition's rule, divided into training, validation and test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stages.settings import Prepare
 
 @dataclass(frozen=True)
 class ClientRows:
-    """What one client gets, as row numbers of the data set."""
+    """One client's images, as row numbers of the data set."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -23,7 +23,7 @@ class ClientRows:
 
 
 def dealt_out(dataset: Dataset, settings: Prepare, rng: Rng) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per client the shuffled row numbers of its training and of its test images."""
+    """For each client, the shuffled row numbers of its training and of its test images."""
 
     def shuffled(piles: list[np.ndarray], purpose: str) -> list[np.ndarray]:
         return [rng.numpy("order", purpose, client).permutation(rows) for client, rows in enumerate(piles)]
@@ -36,7 +36,7 @@ def dealt_out(dataset: Dataset, settings: Prepare, rng: Rng) -> list[tuple[np.nd
 
     train, test = np.split(dataset.labels, [dataset.train])
     if not settings.merge and not len(test):
-        raise UserError(f"{dataset.origin} has no test set to keep; it takes `merge=on`.")
+        raise UserError(f"{dataset.origin} has no test set to keep; prepare it with `merge=on`.")
     if settings.partition == "domains":
         return each_cut(shuffled(by_domain(dataset, settings), "domains"))
     if settings.merge:
@@ -50,15 +50,15 @@ def dealt_out(dataset: Dataset, settings: Prepare, rng: Rng) -> list[tuple[np.nd
 
 
 def by_domain(dataset: Dataset, settings: Prepare) -> list[np.ndarray]:
-    """The row numbers of each domain: client i gets domain i. UserError without domains, or for one too small."""
+    """The row numbers of each domain: client i gets domain i. UserError without domains, or if one is too small."""
     if not dataset.domains:
         raise UserError(
-            f"{dataset.origin} has no domains; the partition 'domains' takes `dataset=folder` with a subfolder per domain."
+            f"{dataset.origin} has no domains; the partition 'domains' needs `dataset=folder` with one subfolder per domain."
         )
     for domain, size in enumerate(dataset.domains):
         if size < settings.min_samples:
             raise UserError(
-                f"Domain {domain} of {dataset.origin} has {size} images, not {settings.min_samples}; lower `min_samples`."
+                f"Domain {domain} of {dataset.origin} has {size} images, fewer than {settings.min_samples}; lower `min_samples`."
             )
     return np.split(np.arange(len(dataset.labels)), np.cumsum(dataset.domains)[:-1])
 
@@ -66,21 +66,21 @@ def by_domain(dataset: Dataset, settings: Prepare) -> list[np.ndarray]:
 def split(
     dataset: Dataset, train: np.ndarray, test: np.ndarray, settings: Prepare, rng: Rng, client: int
 ) -> ClientRows:
-    """The client's share with the validation images cut from its training images, which few-shot then thins out."""
+    """The client's rows, with validation images taken from its training images before few-shot reduces those."""
     train, validation = cut(train, settings.validation_fraction, rng.at("validation", client))
     if settings.few_shot:
         train = train[rank_in_class(dataset.labels[train]) < settings.few_shot]
     for part, rows in (("training", train), ("test", test)):
         if not len(rows):
             raise UserError(
-                f"Client {client} is left without a {part} image, of {len(train) + len(validation) + len(test)} in all; "
+                f"Client {client} has no {part} images, of {len(train) + len(validation) + len(test)} in all; "
                 "raise `min_samples`, lower `clients`, or change the fractions."
             )
     return ClientRows(train, validation, test)
 
 
 def cut(rows: np.ndarray, fraction: float, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-    """Rows kept and rows cut off, a `fraction` rounded up and chosen at random; both stay in their order."""
+    """Rows kept, and rows cut off: a random `fraction` of them, rounded up. Both stay in order."""
     chosen = np.zeros(len(rows), bool)
     chosen[: int(np.ceil(round(len(rows) * fraction, 6)))] = True
     chosen = rng.numpy("cut").permutation(chosen)
@@ -88,7 +88,7 @@ def cut(rows: np.ndarray, fraction: float, rng: Rng) -> tuple[np.ndarray, np.nda
 
 
 def rank_in_class(labels: np.ndarray) -> np.ndarray:
-    """For each label, how many equal ones stand before it: 3 1 3 3 -> 0 0 1 2."""
+    """For each label, how many equal ones come before it: 3 1 3 3 -> 0 0 1 2."""
     order = np.argsort(labels, kind="stable")
     ranks = np.empty(len(labels), np.int64)
     ranks[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])

@@ -1,18 +1,18 @@
-"""How a run is made, played and kept: everything between the settings of a training and its artifact.
+"""How a run is planned, executed and stored: everything between the settings of a training and its artifact.
 
-plan.py            what a run is: from settings and data, or again from what a run recorded
+plan.py            what a run is: from settings and data, or from what an earlier run recorded
 preview.py         what a run would be: shapes and the size of its messages
-assembly.py        from what a run is to a federation ready for its first round
+assembly.py        from a RunSpec to a federation ready for its first round
 federation.py      what stays the same from round to round, and what changes
 rounds.py          the round loop, written once for all engines
 recording.py       what a round leaves in the history
-history.py         series that grow by a row a round
+history.py         series that grow by one row per round
 clients.py         what a client does in a round, wherever it lives
 engine.py          which engine runs a federation
-local.py           clients in this process; slots.py several in flight on a GPU
-workers.py         clients in processes of this machine; shared_memory.py what these share
-growing.py         from this process into workers, once they pay
-flower/            clients that are nodes of Flower
+local.py           clients in this process; slots.py: several at a time on a GPU
+workers.py         clients in several processes of this machine; shared_memory.py: what these share
+growing.py         from this process into workers, if that saves time
+flower/            clients as nodes of Flower
 checkpoint.py      a run's state as named tensors, and back
 run_artifact.py    a run's state as an artifact, and back
 """

@@ -23,10 +23,10 @@ from stages.randomness import Rng
 
 
 def assemble(spec: RunSpec, images: bool = True) -> tuple[Federation, State]:
-    """Build every client's model, read the artifacts, put everything on the device; without `images` none is read.
+    """Build every client's model, read the artifacts, put everything on the device; images are read only with `images`.
 
-    A server whose clients are elsewhere keeps no state of theirs. Raises UserError for data that can't be trained on,
-    a model that does not fit, a bank too small.
+    If the clients are on other machines, their states are not kept here. Raises UserError for data that can't be trained
+    on, for a model that does not fit the data, and for a bank that is too small.
     """
     settings, device, rng = spec.settings, placed(spec.settings.device), Rng(spec.seed)
     set_up(settings)
@@ -71,11 +71,7 @@ def check_shares(data_spec: schemas.DataSpec, spec: RunSpec) -> None:
     least = settings.batch_size if settings.drop_last else 2
     for client, size in enumerate(data_spec.sizes["train"]):
         if size < least:
-            why = (
-                "fewer than a batch, and `drop_last` leaves out the rest"
-                if settings.drop_last
-                else "training needs two"
-            )
+            why = "less than one batch, which `drop_last` skips" if settings.drop_last else "but training needs two"
             raise UserError(
                 f"Client {client} of {spec.data.ref} has {size} training images, {why}; prepare with a larger `min_samples`."
             )
@@ -89,7 +85,7 @@ def check_shares(data_spec: schemas.DataSpec, spec: RunSpec) -> None:
 
 
 def models(spec: RunSpec, data_spec: schemas.DataSpec) -> list[split.SplitModel]:
-    """Every client's freshly initialised model; each architecture is tried on two images first."""
+    """Every client's freshly initialised model; each architecture is first tried on two images."""
     built, tried = [], set()
     names = split.architectures(spec.settings.models, data_spec.clients)
     weights = pretrained.read(spec.settings.pretrained, names)
@@ -110,7 +106,7 @@ def models(spec: RunSpec, data_spec: schemas.DataSpec) -> list[split.SplitModel]
 def model_of(
     spec: RunSpec, data_spec: schemas.DataSpec, client: int, weights: Mapping[str, pretrained.Weights] | None = None
 ) -> split.SplitModel:
-    """A client's freshly initialised model, the same wherever it is built."""
+    """A client's freshly initialised model, the same on every machine."""
     name = split.architectures(spec.settings.models, data_spec.clients)[client]
     same = spec.algorithm.same_start or spec.settings.initial_weights == "same"
     seed = spec.seed if same else Rng(spec.seed).seed("weights", client)
@@ -120,22 +116,22 @@ def model_of(
 
 
 def pair_source(spec: RunSpec, data_spec: schemas.DataSpec, device: torch.device) -> PairSource | None:
-    """The server's pairs from the latents artifact, for an algorithm that wants them."""
+    """The server's pairs from the latents artifact, for an algorithm that uses them."""
     if spec.latents is None:
         return None
     size, bank = data_spec.shape[-1], schemas.read(spec.latents)
     if spec.settings.pairs == "bank" and (spec.settings.generator or spec.settings.weights):
-        raise UserError("A generator and its weights are for live pairs; add `pairs=live`, or leave them out.")
+        raise UserError("`generator` and `weights` are for live pairs; add `pairs=live`, or leave them out.")
     if spec.settings.pairs == "live":
         if spec.settings.pairs_per_class > 1:
-            raise UserError("Live pairs are one a class, its centroid rendered; for more of them use `pairs=bank`.")
+            raise UserError("Live pairs are one per class, its rendered centroid; for more use `pairs=bank`.")
         embeddings = {name: torch.from_numpy(values) for name, values in bank.embeddings.items()}
         generator = registry.again(
             spec.latents.settings, bank.generator, embeddings, spec.settings.generator, spec.settings.weights, device
         )
         if generator.latent_dim != bank.latents.shape[1]:
             raise UserError(
-                f"The generator of {spec.latents.ref} takes latents of {generator.latent_dim}, the bank holds "
+                f"The generator of {spec.latents.ref} takes latents with {generator.latent_dim} numbers, but those of the bank have "
                 f"{bank.latents.shape[1]}; generate the bank again."
             )
         settings = spec.settings

@@ -1,4 +1,4 @@
-"""A run's state as named tensors: one safetensors file, and back."""
+"""A run's state as named tensors in one safetensors file, and back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stages.foreign import understood
 
 
 def pack(state: State) -> dict[str, Tensor]:
-    """Every tensor of the state under a path: what clients predict with, server/, history/, and selected/ with the former."""
+    """Every tensor of the state by path: what clients predict with, server/, history/, and selected/ for the selected round."""
     parts: dict[str, Any] = {"server": state.server, "history": state.history.tensors(), "selected": state.selected}
     packed = predicting(state) | below_paths(parts)
     return {name: value.detach().cpu().contiguous() for name, value in packed.items()}
@@ -45,7 +45,7 @@ def below(packed: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
 
 @understood("The checkpoint")
 def unpack(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, device: torch.device) -> None:
-    """Fill a freshly assembled state with what `pack` made of an earlier one."""
+    """Fill a freshly assembled state from the output of `pack`."""
     state.history = History(below(packed, "history"))
     restore(state.server, below(packed, "server"))
     unpack_predicting(state, packed, algorithm, device)
@@ -54,7 +54,7 @@ def unpack(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, dev
 
 @understood("The checkpoint")
 def unpack_predicting(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, device: torch.device) -> None:
-    """Fill a freshly assembled state with what `predicting` gave of an earlier one."""
+    """Fill a freshly assembled state from the output of `predicting`."""
     state.rounds = int(packed["rounds"])
     if arrived := below(packed, "download"):
         assert algorithm.Download is not None

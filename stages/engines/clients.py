@@ -1,4 +1,4 @@
-"""What a client does in a round, wherever it lives: functions of its own state and images and of what came down."""
+"""What a client does in a round, on any engine: functions of its own state and images and of the download."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Answer:
 def train(
     federation: Federation, client: int, state: ClientState, share: ClientData, rounds: int, download: Any
 ) -> Answer:
-    """Local training in the round after `rounds` are done; changes `state`."""
+    """Local training in the round that follows `rounds` finished ones; changes `state`."""
     rng = federation.rng.at("round", rounds).at("client", client)
     with torch.random.fork_rng(device_list(federation.device)):
-        torch.manual_seed(rng.seed("layers"))  # for dropout and the like inside a user's model
+        torch.manual_seed(rng.seed("layers"))  # for dropout and the like in a user's model
         upload, metrics = federation.algorithm.client_update(
             federation.hyper, federation.shared, state, download, batches(federation, share), rng
         )
@@ -51,7 +51,7 @@ def batches(federation: Federation, share: ClientData) -> Batches:
 def evaluated(
     federation: Federation, state: ClientState, shares: Mapping[str, ClientData], download: Any
 ) -> dict[str, Tensor]:
-    """By split, how many images the client labels rightly, int64 []; `test_auc`, float64 []. On the device."""
+    """By split, how many images the client classifies correctly, int64 []; `test_auc`, float64 []. On the device."""
     measured = {}
     for split in EVALUATED:
         scores, labels = scored(federation, state, shares[split], download), shares[split].labels
@@ -63,7 +63,7 @@ def evaluated(
 
 @torch.no_grad()
 def scored(federation: Federation, state: ClientState, share: ClientData, download: Any) -> Tensor:
-    """The client's scores of its images, float32 [n, C]."""
+    """The client's class scores for its images, float32 [n, C]."""
     if not len(share.labels):
         return torch.zeros(0, federation.classes, device=federation.device)
     parts, model = share.images.split(eval_batch(federation.device)), state.model.eval()
@@ -74,9 +74,9 @@ def scored(federation: Federation, state: ClientState, share: ClientData, downlo
 
 
 def micro_auc(scores: Tensor, labels: Tensor) -> Tensor:
-    """Area under the ROC curve of all scores [n, C] together, an image's own class against all others: float64 [].
+    """Micro-averaged area under the ROC curve of all scores [n, C], float64 []: own class against the others.
 
-    The part of pairs of an own and another score in which the own is higher, ties counting half; NaN without images.
+    The fraction of (own score, other score) pairs with the own one higher, where ties count half; NaN without images.
     """
     own = labels[:, None]
     positives, others = scores.gather(1, own), scores.scatter(1, own, torch.inf).flatten().sort().values
@@ -85,12 +85,12 @@ def micro_auc(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def scalars(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Metrics as numbers, the one point of a client's round that waits for the device."""
+    """Metrics as numbers: the one point in a client's round that waits for the device."""
     return {name: float(value) for name, value in metrics.items()}
 
 
 def check_finite(metrics: Mapping[str, float], who: str, rounds: int) -> None:
-    """Raises Diverged for a metric of the round after `rounds` that is no number."""
+    """Raises Diverged for a metric that is not finite, in the round that follows `rounds` finished ones."""
     for name, value in metrics.items():
         if not torch.tensor(value).isfinite():
             raise Diverged(f"{who} diverged in round {rounds + 1}: its {name} is {value}")

@@ -10,7 +10,7 @@ from stages.artifacts.store import Artifact, Store
 from stages.engines.federation import Federation, State
 from stages.engines.growing import Growing, worthwhile
 from stages.engines.local import in_process
-from stages.engines.plan import RemoteData, RunSpec
+from stages.engines.plan import RemoteData, RunSpec, source
 from stages.engines.rounds import ClientPool
 from stages.engines.workers import Workers
 from stages.errors import UserError
@@ -19,13 +19,13 @@ from stages.settings import Train
 
 
 class Engine(Protocol):
-    images: bool  # whether the clients' images belong into this process
+    images: bool  # whether this process needs the clients' images
 
     def data(self, store: Store, settings: Train) -> Artifact | RemoteData:
         """What the clients train on."""
 
     def pool(self, spec: RunSpec, federation: Federation, state: State) -> ClientPool:
-        """The clients of one run, as `state` has them; to be closed."""
+        """The clients of one run, with the states in `state`; the caller closes it."""
 
 
 class Local:
@@ -37,7 +37,7 @@ class Local:
         self._observer = observer
 
     def data(self, store: Store, settings: Train) -> Artifact:
-        return store.open(settings.data, "data") if settings.data else store.newest("data")
+        return source(store, "data", settings.data)
 
     def pool(self, spec: RunSpec, federation: Federation, state: State) -> ClientPool:
         """UserError if the clients can't be divided among processes."""
@@ -49,21 +49,21 @@ class Local:
             return in_process(federation, state.clients)
         if not on_cpu:
             raise UserError(
-                f"`workers={workers}` divides a CPU; on {federation.device} leave it out, or add `device=cpu`."
+                f"`workers={workers}` is for CPUs; on {federation.device} leave it out, or add `device=cpu`."
             )
         return Workers(federation, state.clients, workers)
 
 
 @contextmanager
 def open_engine(settings: Train, observer: Observer) -> Iterator[Engine]:
-    """The engine that the settings name. UserError if it can't be had."""
+    """The engine that the settings name. UserError if it is not available."""
     if settings.engine == "local":
         if settings.federation:
             raise UserError("`federation` needs `engine=flower`.")
         yield Local(observer)
         return
     if (settings.workers or 1) > 1:
-        raise UserError("`workers` divides the local engine; Flower's clients run side by side by themselves.")
+        raise UserError("`workers` is for the local engine; Flower's clients already run side by side.")
     from stages.engines import flower
 
     flower.require()
@@ -74,6 +74,6 @@ def open_engine(settings: Train, observer: Observer) -> Iterator[Engine]:
         yield Simulated(observer)
         return
     if settings.data:
-        raise UserError("The clients of a federation have the data; give no `data`.")
+        raise UserError("The clients of a federation hold the data; leave out `data`.")
     with deployed(settings.federation, settings.root_certificates) as link:
         yield Deployed(link, observer)

@@ -17,16 +17,16 @@ from stages.settings import Train
 
 
 class Diverged(UserError):
-    """A loss that is no number."""
+    """A loss, or another number of a round, is not finite."""
 
 
 class Missing(IntEnum):
     """Why nothing came from a client that joined a round."""
 
-    ABSENT = 1  # nobody serves it
+    ABSENT = 1  # no node serves it
     LATE = 2  # it did not answer in time
-    FAILED = 3  # its own error, or its end
-    REFUSED = 4  # its answer was not what it must be
+    FAILED = 3  # it raised an error, or died
+    REFUSED = 4  # its answer broke the rules
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Federation:
     device: torch.device
     classes: int
     sizes: dict[str, Tensor]  # images of every client by split, int64 [clients]
-    shares: dict[str, list[ClientData]]  # by split, those of the clients that live in this process
+    shares: dict[str, list[ClientData]]  # by split, for the clients in this process
     pairs: PairSource | None
 
     @property

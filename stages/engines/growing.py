@@ -1,4 +1,4 @@
-"""How many processes train the clients, where nobody has said: found out when the first round is over."""
+"""How many processes train the clients if the user has not said: decided after the first round."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from stages.engines.rounds import ClientPool
 from stages.engines.workers import Workers
 from stages.errors import UserError
 
-WORTH = 20.0  # seconds of training left from which worker processes, which take a few to start, pay
-WORKER_BYTES = 1 << 30  # of free memory for each, most of it for libraries and activations
+WORTH = 20.0  # seconds of training left that justify worker processes, which take a few seconds to start
+WORKER_BYTES = 1 << 30  # of free memory per process, mostly for libraries and activations
 
 
 class Growing:
-    """A pool in this process that moves into `count` worker processes if the run is long enough for them to pay.
+    """A pool in this process that moves into `count` worker processes if the run is long enough to justify them.
 
-    The result is the same either way, to the last bit.
+    The result is the same either way, bit for bit.
     """
 
     def __init__(self, federation: Federation, states: list[ClientState], count: int, tell: Callable[[str], None]):
@@ -43,9 +43,9 @@ class Growing:
         count, self._count = self._count, 1
         try:
             self._pool = Workers(self._federation, self._states, count)
-        except UserError:  # models that can't leave this process stay in it
+        except UserError:  # the models can't be sent to other processes
             return
-        self._tell(f"Training goes on in {count} processes, one a core; `workers` sets their number.")
+        self._tell(f"Training continues in {count} processes, one per core; `workers` sets their number.")
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
         return self._pool.evaluate(rounds, download)
@@ -61,13 +61,13 @@ class Growing:
 
 
 def worthwhile(clients: int, threads: int) -> int:
-    """As many processes as have a core for their threads and memory to work in; never more than clients."""
+    """As many processes as there are cores for their threads and memory for their work, but no more than clients."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(clients, cores // threads, free_memory() // WORKER_BYTES))
 
 
 def free_memory() -> int:
-    """Bytes that processes may still take, as Linux estimates them; elsewhere of all that there are."""
+    """Bytes of memory available to processes, as Linux estimates it; elsewhere all memory."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

@@ -25,13 +25,16 @@ class History:
         self._rows.setdefault(name, []).append(row)
 
     def add_at(self, place: int, name: str, row: Tensor | list[float] | float) -> None:
-        """Append the row that belongs at `place`; for those before it that never came, rows of NaN."""
+        """Append the row that belongs at `place`; missing rows before it are filled with NaN."""
         self.add(name, row)
         rows = self._rows[name]
         rows[-1:-1] = [torch.full_like(rows[-1], torch.nan)] * (place + 1 - len(rows))
 
     def __getitem__(self, name: str) -> Tensor:
         return torch.stack(self._rows[name])
+
+    def row(self, name: str, place: int) -> Tensor:
+        return self._rows[name][place]
 
     def last(self, name: str) -> Tensor:
         return self._rows[name][-1]

@@ -1,4 +1,4 @@
-"""Clients in this process: on a CPU one after the other, on a GPU several in flight."""
+"""Clients in this process: on a CPU one after the other, on a GPU several at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stages.engines.slots import Slots, on_gpu
 
 
 class InProcess:
-    """A pool that trains the very states it is given. Images stay on the device; models too, unless off-loaded."""
+    """A pool that trains the states it is given, in place. Images stay on the device; models too, unless offloaded."""
 
     def __init__(self, federation: Federation, states: list[ClientState], slots: Slots | None = None):
         self.federation, self.states, self._slots = federation, states, slots
@@ -37,7 +37,7 @@ class InProcess:
         return {client: answers[client] for client in joined}
 
     def _each(self, answer: Callable[[int], Answer], joined: list[int]) -> Iterator[tuple[int, Answer]]:
-        """Answers with their clients: in order, or, where several are in flight, the longest turn first."""
+        """Clients and their answers: in order, or with several in flight, the longest turn first."""
         if self._slots is None:
             yield from ((client, answer(client)) for client in joined)
             return
@@ -47,7 +47,7 @@ class InProcess:
                 yield client, done
 
     def _launches(self, client: int) -> int:
-        """About how many kernels a client's turn launches, which is what decides how long it takes on a GPU."""
+        """About how many kernels a client's turn launches, which decides how long it takes on a GPU."""
         return len(self.federation.shares["train"][client].labels) * len(list(self.states[client].model.parameters()))
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ class InProcess:
         return {}
 
     def collect(self) -> None:
-        """Nothing to bring here."""
+        """The states are already here."""
 
     def close(self) -> None:
         if self._slots is not None:
@@ -82,7 +82,7 @@ class InProcess:
 
 
 def in_process(federation: Federation, states: list[ClientState]) -> InProcess:
-    """The pool of a device: on a GPU several clients are in flight, but one if all runs must give the same bits."""
+    """The pool for a device: on a GPU several clients train at a time, or one with `deterministic`."""
     settings, device = federation.settings, federation.device
     if device.type != "cuda":
         return InProcess(federation, states)

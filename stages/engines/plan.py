@@ -1,4 +1,4 @@
-"""What a run is: from settings and data, or again from what a run recorded."""
+"""What a run is: from settings and data, or from what an earlier run recorded."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from stages import algorithms, plugins
 from stages.algorithms.contract import Algorithm
 from stages.artifacts import schemas
-from stages.artifacts.refs import Ref, checked_name
+from stages.artifacts.refs import Ref
 from stages.artifacts.store import Artifact, Store
 from stages.errors import UserError, unknown
+from stages.fields import product
 from stages.foreign import understood
 from stages.settings import Settings, Train, names
 
@@ -26,9 +27,9 @@ NAMING = (
 
 @dataclass(frozen=True)
 class RemoteData:
-    """Data that only the clients have: what they say of it."""
+    """Data that only the clients have, as they describe it."""
 
-    identity: dict[str, str]  # of the artifact that their shares were cut from
+    identity: dict[str, str]  # of the artifact their shares were taken from
     data_spec: schemas.DataSpec
 
     @property
@@ -46,14 +47,14 @@ class RunSpec:
     seed: int
     data: Artifact | RemoteData
     latents: Artifact | None
-    run: str | None = None  # key of the clients' models on their own disks, for an engine that keeps them there
+    run: str | None = None  # key of the models on the clients' disks, for an engine that keeps them there
 
     @property
     def sources(self) -> dict[str, Artifact | RemoteData]:
         return {"data": self.data} | ({"latents": self.latents} if self.latents else {})
 
     def facts(self) -> dict[str, Any]:
-        """What is needed to make this spec again, JSON-able."""
+        """What is needed to rebuild this spec, JSON-able."""
         own = replace(self.settings, algorithm=(self.algorithm.name,), seeds=(self.seed,))
         federation: dict[str, Any] = {"run": self.run}
         if isinstance(self.data, RemoteData):
@@ -63,6 +64,22 @@ class RunSpec:
             "algorithm": self.algorithm.name, "hyper": self.hyper.as_dict(), "settings": own.as_dict(),
             "seed": self.seed, "made_from": {role: source.identity for role, source in self.sources.items()},
         } | ({"federation": federation} if self.run else {})  # fmt: skip
+
+    def at(self, facts: Mapping[str, Any]) -> RunSpec:
+        """This run where an earlier one with these facts keeps its clients' models."""
+        return replace(self, run=facts.get("federation", {}).get("run", self.run))
+
+
+def source(store: Store, kind: str, ref: str | None) -> Artifact:
+    """The artifact asked for, else the newest of the one name there is; UserError if there are several names."""
+    if ref:
+        return store.open(ref, kind)
+    named = [name for name in store.names(kind) if store.versions(kind, name)]
+    if len(named) > 1:
+        raise UserError(
+            f"There are several {kind} artifacts in {store.root}: {', '.join(named)}; set `{kind}` to one of them."
+        )
+    return store.newest(kind)
 
 
 def data_spec_of(data: Artifact | RemoteData) -> schemas.DataSpec:
@@ -75,7 +92,9 @@ def planned(
     hyper: Mapping[str, Mapping[str, Any]],
     data: Callable[[Store, Train], Artifact | RemoteData],
 ) -> list[RunSpec]:
-    """One spec per algorithm and seed, everything checked that can be without reading arrays.
+    """One spec per algorithm, choice of hyperparameters and seed, everything checked that can be without reading arrays.
+
+    A hyperparameter that is a list, or text with commas, stands for each of its values.
 
     `data` gives what the clients train on, for which an engine may have to wait: it is asked when the settings are known
     to be right.
@@ -84,22 +103,25 @@ def planned(
     for name in hyper:
         if name not in settings.algorithm:
             raise unknown("algorithm in this run", name, settings.algorithm)
-    hypers = {algorithm.name: algorithm.Hyper.make(hyper.get(algorithm.name, {})) for algorithm in chosen}
+    points = [
+        (algorithm, algorithm.Hyper.make(values))
+        for algorithm in chosen
+        for values in product(algorithm.Hyper, hyper.get(algorithm.name, {}))
+    ]
     training, latents = data(store, settings), None
-    if any(algorithm.needs_latents(hypers[algorithm.name]) for algorithm in chosen):
-        latents = store.open(settings.latents, "latents") if settings.latents else store.newest("latents")
+    if any(algorithm.needs_latents(own) for algorithm, own in points):
+        latents = source(store, "latents", settings.latents)
 
-    def spec(algorithm: Algorithm, seed: int) -> RunSpec:
-        own = hypers[algorithm.name]
+    def spec(algorithm: Algorithm, own: Settings, seed: int) -> RunSpec:
         key = uuid.uuid4().hex if settings.engine == "flower" else None
         return RunSpec(algorithm, own, settings, seed, training, latents if algorithm.needs_latents(own) else None, key)
 
-    return [spec(algorithm, seed) for algorithm in chosen for seed in settings.seeds]
+    return [spec(algorithm, own, seed) for algorithm, own in points for seed in settings.seeds]
 
 
 @understood("What the run tells of itself")
 def planned_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any]) -> RunSpec:
-    """The spec of an earlier run; UserError if its sources are gone or are not what they were."""
+    """The spec of an earlier run; UserError if its sources are missing or have changed."""
     said = (*facts["settings"].values(), *facts["hyper"].values(), facts["algorithm"])
     own = plugins.parts(*(text for text in said if type(text) is str))
     for name, value in changes.items():
@@ -109,10 +131,10 @@ def planned_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, 
     for role, identity in facts["made_from"].items():
         if role == "data" and remote:
             continue
-        source = store.open(identity["ref"], role)
-        if source.identity != identity:
-            raise UserError(f"{role} {source.ref} is not the one this run was made from; restore that one to go on.")
-        sources[role] = source
+        found = store.open(identity["ref"], role)
+        if found.identity != identity:
+            raise UserError(f"{role} {found.ref} is not the one this run was made from; restore that one to go on.")
+        sources[role] = found
     algorithm = algorithms.get(facts["algorithm"])
     settings = Train.make(facts["settings"], {name: changes[name] for name in changes if name not in NAMING})
     hyper: Settings = algorithm.Hyper.make(facts["hyper"])
@@ -121,18 +143,9 @@ def planned_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, 
 
 
 def remote_data(facts: Mapping[str, Any]) -> RemoteData | None:
-    """The data of a run whose clients are other machines."""
+    """The data of a run whose clients are on other machines."""
     federation = facts.get("federation", {})
     if "census" not in federation:
         return None
     told = federation["census"]
     return RemoteData(federation["identity"], schemas.DataSpec(**told | {"shape": tuple(told["shape"])}))
-
-
-def run_name(spec: RunSpec, name: str | None) -> str:
-    """The name asked for if the command makes one run, else one that tells its runs apart."""
-    single = len(spec.settings.algorithm) == len(spec.settings.seeds) == 1
-    if name and single:
-        return checked_name(name)
-    algorithm = spec.algorithm.name.replace(":", ".")  # of a user's own
-    return checked_name("-".join(filter(None, [name, algorithm, spec.data.ref.name, f"s{spec.seed}"])))

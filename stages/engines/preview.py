@@ -1,4 +1,4 @@
-"""What a run would be: its shapes and the size of its messages, found by one batch through every architecture."""
+"""What a run would be: shapes and message sizes, found by passing one batch through every architecture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stages.models import split
 
 
 def preview(spec: RunSpec) -> dict[str, Any]:
-    """Shapes and parameters of every architecture, and the floats of a round in which everyone takes part."""
+    """Shapes and parameters of every architecture, and the floats of a round with all clients."""
     federation, state = assemble(spec)
     names = split.architectures(spec.settings.models, len(state.clients))
     shape = tuple(federation.shares["train"][0].images.shape[1:])

@@ -1,7 +1,8 @@
-"""What a round leaves in the history."""
+"""What a round adds to the history."""
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from collections.abc import Mapping
@@ -11,15 +12,18 @@ import torch
 from torch.nn import functional as F
 
 from stages.algorithms.common.records import cost
+from stages.engines.clients import EVALUATED
 from stages.engines.federation import Federation, State
+from stages.engines.history import History
 from stages.means import over_clients
 
 SERVER = "server_metrics/"
+LOGGED = {"client_metrics": "client", "server_metrics": "server", "seconds": "seconds"}  # series with a row a round
 PICTURES = 8  # rounds whose pairs are kept as pictures, spread evenly over the run
 
 
 def traffic(federation: Federation, state: State, joined: list[int], uploads: Mapping[int, Any]) -> None:
-    """Floats and bytes of each client's round, counted from the records: the download it trained with, its upload."""
+    """Floats and bytes per client, counted from the records: the download it trained with, and its upload."""
     count, wire = federation.clients, federation.settings.wire
     down = cost(state.download, wire)
     up = {client: cost(upload, wire) for client, upload in uploads.items()}
@@ -31,7 +35,7 @@ def traffic(federation: Federation, state: State, joined: list[int], uploads: Ma
 
 
 def slowness(federation: Federation, state: State, joined: list[int]) -> None:
-    """By how many simulated seconds each client is late, if any is slow: the same ones in every round."""
+    """By how many simulated seconds each client is late, if any is slow: the same clients in every round."""
     settings, count = federation.settings, federation.clients
     if settings.slow_rate and settings.slow_seconds:
         slow = federation.rng.numpy("slow").permutation(count)[: round(settings.slow_rate * count)]
@@ -42,7 +46,7 @@ def slowness(federation: Federation, state: State, joined: list[int]) -> None:
 def metrics(
     federation: Federation, state: State, clients: Mapping[int, dict[str, float]], server: Mapping[str, float]
 ) -> None:
-    """A row a round of each metric that has ever come; the server has none in a round in which no upload arrived."""
+    """One row per round of each metric seen so far; the server has none in a round without uploads."""
     for name in next(iter(clients.values())):
         rows = [clients[c][name] if c in clients else float("nan") for c in range(federation.clients)]
         state.history.add(f"client_metrics/{name}", rows)
@@ -52,12 +56,12 @@ def metrics(
 
 
 def pairs(federation: Federation, state: State) -> None:
-    """Keep a picture of each class, if this round is one of those kept: a row per class, label -1 where there is none."""
+    """In the rounds chosen for it, keep one picture per class; rows without a picture have label -1."""
     download, last = state.download, federation.settings.rounds - 1
     kept = {round(i * last / (PICTURES - 1)) for i in range(PICTURES)}
     if not hasattr(download, "images") or state.rounds not in kept:
         return
-    first = download.labels.diff(prepend=download.labels.new_tensor([-1])) != 0  # the pairs of a class lie together
+    first = download.labels.diff(prepend=download.labels.new_tensor([-1])) != 0  # the pairs of a class are adjacent
     labels, images = download.labels[first], download.images[first]
     images = images.round().to(torch.uint8) if images.is_floating_point() else images
     missing = federation.classes - len(labels)
@@ -67,7 +71,7 @@ def pairs(federation: Federation, state: State) -> None:
 
 
 def highlights(federation: Federation, state: State) -> dict[str, Any]:
-    """What is worth showing of the round just done."""
+    """What to show about the round just finished."""
     history = state.history
     accuracy = over_clients(history.last("rounds/test_accuracy").numpy(), federation.sizes["test"].numpy())
     facts: dict[str, Any] = {"accuracy": float(accuracy)}
@@ -80,8 +84,31 @@ def highlights(federation: Federation, state: State) -> dict[str, Any]:
     return facts
 
 
+def line(federation: Federation, history: History, number: int) -> dict[str, Any]:
+    """What was measured in round `number`, from 1, or 0 of the untrained models, as numbers by name.
+
+    Accuracies in percent, means over clients, seconds by phase, floats of all clients, bytes of memory. What is no number
+    is left out.
+    """
+    found: dict[str, float] = {}
+    evaluated = history["rounds/evaluated"].tolist()
+    if number in evaluated:
+        for split in EVALUATED:
+            scores = history.row(f"rounds/{split}_accuracy", evaluated.index(number)).numpy()
+            found[f"accuracy/{split}"] = float(over_clients(scores, federation.sizes[split].numpy()))
+    if number:
+        for name in history:
+            group, _, series = name.partition("/")
+            if group in LOGGED:
+                found[f"{LOGGED[group]}/{series}"] = float(history.row(name, number - 1).nanmean())
+        for way in ("upload", "download"):
+            found[f"floats/{way}"] = int(history.row(f"rounds/{way}_floats", number - 1).sum())
+        found["memory/peak"] = int(history.row("rounds/peak_memory", number - 1))
+    return {"round": number} | {name: value for name, value in found.items() if math.isfinite(value)}
+
+
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most the device has held, or on a CPU the most this process has."""
+    """Peak memory in bytes, of the device, or on a CPU of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

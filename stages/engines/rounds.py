@@ -1,4 +1,4 @@
-"""The round loop, written once: it asks a pool of clients to train, has the server learn, and records."""
+"""The round loop, the same for all engines: a pool of clients trains, the server learns, the history records."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ PHASES = ("local training", "prototypes", "alignment", "pairs", "evaluation", "c
 
 
 class ClientPool(Protocol):
-    """Where the clients are. The loop below is the same for clients in this process and for clients anywhere."""
+    """Where the clients are: in this process, in others, or on other machines."""
 
     def train(self, rounds: int, joined: list[int], download: Any) -> Mapping[int, Answer | Missing]:
-        """What each client that joined sends in the round after `rounds`, or why nothing came from it.
+        """What each joined client sends in the round that follows `rounds` finished ones, or why nothing came from it.
 
-        `download` is what the server sent last, None before it sent anything. At least one answers. Raises Diverged
-        for a loss that is not finite, where that ends the run.
+        `download` is what the server sent last, None if it has not sent anything yet. At least one client answers. Raises
+        Diverged for a loss that is not finite, if that ends the run.
         """
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        """By split (test, validation), how many images each client labels rightly after `rounds`, and `test_auc`.
+        """By split (test, validation), how many images each client classifies correctly after `rounds`, and `test_auc`.
 
-        int64 [clients], -1 for a client that is missing; float64 [clients], NaN for one.
+        int64 [clients] with -1 for a missing client; float64 [clients] with NaN for one.
         """
 
     def traffic(self) -> Mapping[str, list[int]]:
-        """What the round just played really moved, per client, by name; empty where nothing leaves the process."""
+        """Bytes actually sent in the last round, per client, by name; empty if nothing leaves the process."""
 
     def collect(self) -> None:
-        """Bring the clients' states that this process keeps in the State up to date, for a checkpoint."""
+        """Bring the client states in State up to date for a checkpoint, as far as this process keeps them."""
 
     def close(self) -> None:
-        """End what was started for the clients."""
+        """Stop what was started for the clients."""
 
 
 def run(
@@ -61,6 +61,7 @@ def run(
     with collecting(clock):
         if "rounds/evaluated" not in state.history:
             evaluate(federation, state, pool)
+            observer.end_round(recording.line(federation, state.history, 0))
             pool.collect()
             checkpoint(state)
         clock.seconds = dict.fromkeys(PHASES, 0.0)
@@ -70,13 +71,16 @@ def run(
                 selection.keep(federation, state, pool.collect)
             play_round(federation, state, pool)
             for reason in refusals():
-                observer.note(f"A step can't be captured as a CUDA graph and is run as it is, slowly: {reason}")
+                observer.note(
+                    f"A training step can't be captured as a CUDA graph, so it runs more slowly without one: {reason}"
+                )
             if state.rounds % settings.eval_every == 0 or state.rounds == settings.rounds:
                 evaluate(federation, state, pool)
-            for name, seconds in clock.seconds.items():  # a checkpoint's are charged to the round after it
+            for name, seconds in clock.seconds.items():  # those of a checkpoint count towards the next round
                 state.history.add(f"seconds/{name}", seconds)
             state.history.add("rounds/peak_memory", recording.peak_memory(device))
             clock.seconds = dict.fromkeys(PHASES, 0.0)
+            observer.end_round(recording.line(federation, state.history, state.rounds))
             observer.advance(1, **recording.highlights(federation, state))
             ended, stopping = finished(federation, state), observer.stop_requested()
             if state.rounds % settings.checkpoint_every == 0 or ended or stopping:
@@ -111,7 +115,7 @@ def play_round(federation: Federation, state: State, pool: ClientPool) -> None:
 
 
 def serve(federation: Federation, state: State, uploads: Mapping[int, Any], rng: Rng) -> dict[str, float]:
-    """The server learns from what arrived; its metrics. From nothing it learns nothing: what it sent last stands."""
+    """The server learns from the uploads that arrived; returns its metrics. Without uploads its last download stays valid."""
     if not uploads:
         return {}
     state.server, download, metrics = federation.algorithm.server_update(
@@ -124,7 +128,7 @@ def serve(federation: Federation, state: State, uploads: Mapping[int, Any], rng:
 
 
 def check_server(metrics: Mapping[str, float], download: Any, uploads: Mapping[int, Any], rounds: int) -> None:
-    """Raises Diverged for a loss or a download that is not finite, and names the client that sent the largest number."""
+    """Raises Diverged for a loss or a download that is not finite, naming the client that sent the largest number."""
     floats = [tensor.isfinite().all() for tensor in tensors(download).values() if tensor.is_floating_point()]
     sound = not floats or bool(torch.stack(floats).all())
     try:
@@ -133,17 +137,17 @@ def check_server(metrics: Mapping[str, float], download: Any, uploads: Mapping[i
         if not uploads:
             raise
         number, client = max((largest(upload), client) for client, upload in uploads.items())
-        raise Diverged(f"{error}; the largest number it was sent, {number:.3g}, is client {client}'s") from None
+        raise Diverged(f"{error}; the largest number it received, {number:.3g}, came from client {client}") from None
 
 
 def largest(record: Any) -> float:
-    """The largest number in a record's floats."""
+    """The largest absolute value among a record's floats."""
     floats = [tensor for tensor in tensors(record).values() if tensor.is_floating_point() and tensor.numel()]
     return max((float(tensor.abs().max()) for tensor in floats), default=0.0)
 
 
 def participants(federation: Federation, rng: Rng) -> tuple[list[int], list[int]]:
-    """Clients that train this round, ascending, and those among them whose upload arrives; at least one each."""
+    """Clients that train this round, ascending, and those of them whose upload arrives; at least one each."""
     settings, count = federation.settings, federation.clients
     draw = rng.numpy("participants")
     ratio = draw.uniform(settings.join_ratio, 1) if settings.random_join else settings.join_ratio
@@ -153,19 +157,19 @@ def participants(federation: Federation, rng: Rng) -> tuple[list[int], list[int]
 
 
 def at_least_one(number: float) -> int:
-    """Rounded down, but for the rounding of floats: 0.29 of 100 clients are 29."""
+    """Rounded down, with room for the error of floats: 0.29 of 100 clients is 29."""
     return max(1, int(number + 1e-9))
 
 
 def evaluate(federation: Federation, state: State, pool: ClientPool) -> None:
-    """Accuracy of every client on its own test and validation images, and AUC on the former."""
+    """Accuracy of every client on its own test and validation images, and AUC on its test images."""
     with phase("evaluation"):
         state.history.add("rounds/evaluated", state.rounds)
         measured = pool.evaluate(state.rounds, state.download)
         for split in EVALUATED:
             correct = measured[split].double().masked_fill(measured[split] < 0, float("nan"))
             state.history.add(f"rounds/{split}_accuracy", correct / federation.sizes[split])  # no images: NaN
-        place = len(state.history["rounds/evaluated"]) - 1  # earlier ones may come from a run that had no AUC
+        place = len(state.history["rounds/evaluated"]) - 1  # a resumed run of an earlier version has no AUC so far
         state.history.add_at(place, "rounds/test_auc", measured["test_auc"])
         if selection.is_selected(federation, state):
             state.selected = {}
@@ -173,7 +177,7 @@ def evaluate(federation: Federation, state: State, pool: ClientPool) -> None:
 
 
 def out_of_patience(federation: Federation, state: State) -> bool:
-    """True once `patience` evaluations in a row brought no better accuracy."""
+    """True once `patience` evaluations in a row have not improved the accuracy."""
     patience = federation.settings.patience
     if not patience:
         return False

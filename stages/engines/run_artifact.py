@@ -21,7 +21,7 @@ from stages.models import split
 
 
 def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federation, state: State) -> Artifact:
-    """Write the run artifact under the version reserved for it."""
+    """Write the run artifact with the version reserved for it."""
     ref = partial.ref
     with store.write("run", ref.name, spec.facts()["settings"], spec.seed, spec.sources, ref.version) as writer:
         names, data_spec = split.architectures(spec.settings.models, federation.clients), data_spec_of(spec.data)
@@ -32,7 +32,7 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
             for name in set(names)
         }
         writer.attributes["facts"] = spec.facts() | {
-            "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
+            "rounds": state.rounds, "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
             "models": spec.settings.models, "architectures": names, "device": str(federation.device),
             "parameters": [size[name] for name in names],
         }  # fmt: skip
@@ -48,7 +48,7 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
 
 
 def write_history(writer: Writer, federation: Federation, state: State) -> None:
-    """All series as arrays; a run without pairs has empty ones."""
+    """All series as arrays; a run without pairs gets empty ones."""
     series = state.history.tensors()
     for name in ("test", "validation"):
         series[f"rounds/{name}_samples"] = federation.sizes[name]
@@ -85,7 +85,7 @@ def write_state(writer: Writer, group: str, packed: Mapping[str, Tensor]) -> Non
 def read_state(artifact: Artifact, group: str = "") -> dict[str, Tensor]:
     """What `write_state` wrote, as it was packed."""
     packed = load(artifact.array(f"{group}checkpoint").tobytes())
-    packed["rounds"].item()  # there is one number of rounds
+    packed["rounds"].item()  # raises unless it is a single number
     for number in artifact.names(f"{group}clients"):
         weights = load(artifact.array(f"{group}clients/{number}").tobytes())
         packed |= {f"clients/{number}/model/{name}": value for name, value in weights.items()}
@@ -94,9 +94,9 @@ def read_state(artifact: Artifact, group: str = "") -> dict[str, Tensor]:
 
 @understood("A part of the finished run")
 def packed_run(artifact: Artifact) -> dict[str, Tensor]:
-    """A finished run as the checkpoint it would have left; UserError if it kept no weights of its last round."""
+    """A finished run as the checkpoint that would continue it; UserError if it kept no weights of its last round."""
     if "checkpoint" not in artifact:
-        raise UserError(f"{artifact.ref} kept only the weights of its selected round, so it can't go on.")
+        raise UserError(f"{artifact.ref} kept only the weights of its selected round, so it can't be resumed.")
     packed = read_state(artifact)
     if "selected/checkpoint" in artifact:
         packed |= {f"selected/{name}": value for name, value in read_state(artifact, "selected/").items()}

@@ -1,4 +1,4 @@
-"""Objects full of tensors in memory that several processes share: one block, however many tensors."""
+"""Objects full of tensors in memory shared by several processes: one block for any number of tensors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from stages import algorithms
 from stages.algorithms.contract import Algorithm
 
 ALIGNMENT = 64  # bytes, as torch aligns its own memory
-Place = tuple[int, torch.dtype, torch.Size, tuple[int, ...]]  # first byte, and what lies there
+Place = tuple[int, torch.dtype, torch.Size, tuple[int, ...]]  # first byte, and the tensor there
 
 
 @dataclass(frozen=True)
 class SharedMemory:
-    """A pickled object whose tensors lie in `block`, uint8 [bytes], of shared memory.
+    """A pickled object whose tensors lie in `block`, uint8 [bytes] in shared memory.
 
-    Every `load`, in whichever process, gives a new object over the same numbers. The pickle only ever passes between
+    Every `load`, in any process, gives a new object over the same memory. The pickle is only ever passed between the
     processes of one run.
     """
 
@@ -30,7 +30,7 @@ class SharedMemory:
 
     @classmethod
     def of(cls, content: Any) -> SharedMemory:
-        """Raises what pickle raises for content that can't leave its process."""
+        """Raises what pickle raises for content that can't be sent to another process."""
         buffer = io.BytesIO()
         pickler = _Pickler(buffer)
         pickler.dump(content)
@@ -44,7 +44,7 @@ class SharedMemory:
 
 
 class _Pickler(pickle.Pickler):
-    """Puts every tensor aside, at the next free place of the block."""
+    """Sets every tensor aside, at the next free place in the block."""
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file)
@@ -57,7 +57,7 @@ class _Pickler(pickle.Pickler):
         if not isinstance(item, Tensor):
             return None
         if id(item) not in self.placed:
-            strides = torch.empty_like(item, device="meta").stride()  # the item's order of axes, without its gaps
+            strides = torch.empty_like(item, device="meta").stride()  # the tensor's axis order, without gaps
             self.placed[id(item)] = (self.size, item.dtype, item.shape, strides), item
             self.size += -(-max(1, item.numel() * item.element_size()) // ALIGNMENT) * ALIGNMENT
         return self.placed[id(item)][0], isinstance(item, nn.Parameter) and item.requires_grad, type(item)
@@ -67,7 +67,7 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file: io.BytesIO, block: Tensor):
         super().__init__(file)
         self._block = block
-        self._met: dict[Place, Tensor] = {}  # what was one tensor stays one
+        self._met: dict[Place, Tensor] = {}  # a tensor that occurs twice stays one tensor
 
     def persistent_load(self, wanted: Any) -> Any:
         if isinstance(wanted, str):
@@ -80,5 +80,5 @@ class _Unpickler(pickle.Unpickler):
 
 
 def view(block: Tensor, start: int, dtype: torch.dtype, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
-    """The tensor that lies at byte `start`; to autograd it has nothing to do with its neighbours."""
+    """The tensor at byte `start`; autograd does not see it as a view of the block."""
     return torch.empty(0, dtype=dtype).set_(block.untyped_storage(), start // dtype.itemsize, shape, strides)

@@ -1,4 +1,4 @@
-"""Clients side by side on one device: threads that stay for a whole run, a lane each, taking turns to launch."""
+"""Clients side by side on one device: threads that last for a whole run, each with its own lane, take turns to launch kernels."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Made = TypeVar("Made")
 
 
 class Slots:
-    """As many clients' turns at a time as there are lanes; each turn is the same whatever the others do.
+    """Runs as many clients' turns at a time as there are lanes; a turn does not depend on the others.
 
-    A client keeps its slot: what libraries know of a network, which takes them seconds to find out, is its thread's.
+    A client keeps its slot: libraries spend seconds on tuning for a network, and keep the results per thread.
     """
 
     def __init__(self, lanes: Sequence[Lane]):
         self._lanes = lanes
         self._threads = [ThreadPoolExecutor(1, f"slot {number}") for number in range(len(lanes))]
         self._load = [0.0] * len(lanes)
-        self._slot: dict[int, int] = {}  # of each client that had a turn
+        self._slot: dict[int, int] = {}  # of each client that has had a turn
 
     def each(
         self, turn: Callable[[int], Made], clients: Sequence[int], cost: Callable[[int], float]
     ) -> Iterator[tuple[int, Made, dict[str, float]]]:
-        """Clients, the longest turn first, what `turn` makes of each, and the seconds that it spent by phase."""
+        """Each client, the longest turn first, with the result of its `turn` and its seconds by phase."""
         order = sorted(clients, key=cost, reverse=True)
 
         def timed(client: int) -> tuple[int, Made, dict[str, float]]:
@@ -49,7 +49,7 @@ class Slots:
                 future.cancel()
 
     def close(self) -> None:
-        """End the threads, after the turns that have begun."""
+        """End the threads, after the turns that have started."""
         for thread in self._threads:
             thread.shutdown(cancel_futures=True)
 

@@ -1,4 +1,4 @@
-"""Clients trained side by side by processes of this machine, their models and images in memory that all share."""
+"""Clients trained side by side by processes of this machine, with models and images in shared memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Job:
     client: int
     rounds: int
     download: PackedRecord
-    private: dict[str, np.ndarray]  # travels with the client, so that any worker can take it
+    private: dict[str, np.ndarray]  # sent along, so that any worker can take the client
     evaluate: bool = False
 
 
@@ -60,14 +60,14 @@ class Done:
 
 
 class Workers:
-    """A pool of processes. Any number of them computes the same, bit for bit: a client is trained by one at a time.
+    """A pool of processes. Their number does not change a bit of the result, since each client trains in one of them.
 
-    Raises UserError for models that can't leave this process.
+    Raises UserError for models that can't be sent to other processes.
     """
 
     def __init__(self, federation: Federation, states: list[ClientState], count: int):
         self.federation, self.states = federation, states
-        self._cost = federation.sizes["train"].tolist()  # of a client's job: first its images, then its seconds
+        self._cost = federation.sizes["train"].tolist()  # of each client's job: its images, later the seconds it took
         try:
             memory = SharedMemory.of((replace(federation, pairs=None), states))
         except (PicklingError, AttributeError, TypeError) as error:
@@ -108,10 +108,10 @@ class Workers:
         return {}
 
     def collect(self) -> None:
-        """Nothing to bring: workers change the very weights that this process holds."""
+        """Nothing to do: workers change the weights in memory shared with this process."""
 
     def close(self) -> None:
-        """End the workers at once; what they were doing is lost."""
+        """Kill the workers; unfinished work is lost."""
         for process, pipe in self._workers:
             process.kill()
             process.join()
@@ -119,7 +119,7 @@ class Workers:
         self._workers = []
 
     def _all(self, jobs: list[Job]) -> dict[int, Done]:
-        """Have every job done, the longest first, each by the next worker that is free."""
+        """Do all jobs, the longest first, each on the next free worker."""
         waiting = sorted(jobs, key=lambda job: self._cost[job.client])
         idle, done = list(self._workers), {}
         busy: dict[Any, Any] = {}
@@ -143,14 +143,15 @@ class Workers:
             return talk()
         except (EOFError, OSError) as error:
             raise UserError(
-                f"The worker process of client {job.client} was killed in round {job.rounds + 1}; if memory ran out, "
-                "go on with fewer `workers`."
+                f"The worker process of client {job.client} died in round {job.rounds + 1}; if memory ran out, "
+                "resume with fewer `workers`."
             ) from error
 
 
 def work(pipe: connection.Connection, memory: SharedMemory) -> None:
-    """A worker's life: job after job until the pipe is closed or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    """What a worker process runs: job after job, until the pipe is closed or the parent is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the parent handles them
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=die_with_parent, daemon=True).start()
     federation, states = memory.load()
     set_up(federation.settings)
@@ -192,7 +193,7 @@ def tensors_of(values: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def die_with_parent() -> None:
-    """End this process, whatever it is doing, when the one that started it is gone."""
+    """End this process when its parent is gone, whatever it is doing."""
     parent = parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""Runs -> rows: runs that differ in their seed only are one row, with mean and standard deviation over seeds."""
+"""Runs -> rows: runs that differ only in their seed are one row, with mean and standard deviation over seeds."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def _variant(run: Run, all_runs: list[Run]) -> str:
 def row(group: Group) -> dict[str, Any]:
     """What the report says of one group, JSON-able.
 
-    Accuracies are in percent; `std` is the sample standard deviation over seeds (ddof=1), 0.0 for one seed. Traffic
-    is that of all clients together, and like the seconds a mean over seeds; simulated seconds are those of a round's
+    Accuracies are in percent; `std` is the sample standard deviation over seeds (ddof=1), None for one seed.
+    Traffic is the sum over all clients and, like the seconds, a mean over seeds; simulated seconds are those of a round's
     slowest client; peak memory is the highest of any seed.
     """
     facts, runs = group.facts, group.runs

@@ -127,10 +127,10 @@ def test_an_exported_model_labels_images_as_its_run_did_by_the_rule_it_states(tm
         ("report", "npz", None, "A report can't be exported"),
         ("run", "safetensors", 2, "has no client 2; its clients are 0 to 1"),
         ("run", "safetensors", -1, "has no client -1"),
-        ("run", "npz", 0, "One client can be picked"),
-        ("data", "pfllib", 0, "One client can be picked"),
-        ("data", "share", None, "say whose with `client`"),
-        ("data", None, 9, "has no client 9 to cut out"),
+        ("run", "npz", 0, "A single client can be exported"),
+        ("data", "pfllib", 0, "A single client can be exported"),
+        ("data", "share", None, "name it with `client`"),
+        ("data", None, 9, "has no client 9 to export"),
     ],
 )
 def test_what_can_not_be_exported_leaves_no_folder(archived, tmp_path, kind, format, client, sentence):

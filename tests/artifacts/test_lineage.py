@@ -70,7 +70,7 @@ def test_a_record_that_is_no_reference(store, made):
     run = store.open("fedktl-shapes-s7")
     forge(run.path, made_from={"data": made})
     assert lineage(store, run.ref).sources["data"] == Node(
-        "?", None, "damaged", "What was recorded of it is no reference."
+        "?", None, "damaged", "What was recorded about it is not a reference."
     )
 
 

@@ -64,7 +64,7 @@ def test_one_process_at_a_time(partial):
         Partial.reopen(partial.path)
     script = f"from stages.artifacts.partial import Partial\nfrom pathlib import Path\nPartial.reopen(Path({str(partial.path)!r}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert "UserError: Another process is working on" in done.stderr
+    assert "Busy: Another process is working on" in done.stderr
 
 
 def test_a_folder_that_is_gone_is_not_made_anew(partial):

@@ -121,8 +121,8 @@ def test_names_are_resolved_and_near_ones_offered(store):
     assert store.resolve("run/digits") == store.resolve("digits@v1", "run") == Ref("digits", 1, "run")
     for ref, kind, sentence in (
         ("digts", None, "did you mean digits"),
-        ("digits", None, "name of several artifacts: run/digits, report/digits"),
-        ("run/digits", "report", "is a run artifact where report is wanted"),
+        ("digits", None, "names several artifacts: run/digits, report/digits"),
+        ("run/digits", "report", "is a run artifact, but a report artifact is needed"),
         ("digits@v2", "run", "has no version 2; there is v1"),
         ("digits", "data", "There is no data artifact"),
     ):
@@ -143,12 +143,12 @@ def test_what_somebody_else_put_into_the_store_is_left_alone(store):
 @pytest.mark.parametrize(
     ("attributes", "sentence"),
     [
-        ({"schema": 2}, r"a@v1 has report schema 2, this fedktl reads 1; install a newer one\."),
-        ({"schema": 10**30}, "install a newer one"),
+        ({"schema": 2}, r"a@v1 has report schema 2, but this fedktl reads schemas up to 1; install a newer version\."),
+        ({"schema": 10**30}, "install a newer version"),
         *(({"schema": schema}, "has no schema version") for schema in (0, -1, True, 1.0, "1", None, [1])),
         *(({"kind": kind}, "folder of another kind") for kind in ("run", "picture", None, 1, ["report"], {"a": 1})),
         *(
-            ({name: 1.5}, f"does not tell its {name}")
+            ({name: 1.5}, f"does not record its {name} properly")
             for name in ("settings", "made_from", "seed", "software", "created")
         ),
     ],
@@ -162,7 +162,7 @@ def test_a_root_that_says_something_else_is_refused(store, attributes, sentence)
 def test_an_artifact_in_the_folder_of_another_kind_is_refused(store):
     artifact = write_latents(store)
     shutil.copytree(artifact.path, store.root / "data" / "bank" / "v1.zarr")
-    with pytest.raises(UserError, match="says it is 'latents'; it was put into the folder of another kind"):
+    with pytest.raises(UserError, match="says it is 'latents'; it lies in the folder of another kind"):
         store.open("data/bank")
 
 

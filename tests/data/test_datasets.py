@@ -224,7 +224,7 @@ def test_flowers_count_their_validation_images_as_training(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("name", ["stanford-cars", "folder", "digits"])
 def test_download_where_there_is_none(tmp_path, name):
-    with pytest.raises(UserError, match=f"{name} has no download; leave out `download`"):
+    with pytest.raises(UserError, match=f"{name} can't be downloaded; leave out `download`"):
         read(name, tmp_path, download=True)
 
 

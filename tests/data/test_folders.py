@@ -54,7 +54,7 @@ def test_tiny_imagenet(tmp_path):
     kept = read("tiny-imagenet", tmp_path, merge=False)  # merged sets are the 100,000 training images, as in the paper
     assert kept.labels.tolist() == [0, 1, 0, 1] and kept.train == 2
     assert np.abs(everything(kept)[:, 0, 4, 4].astype(int) - [0, 100, 50, 150]).max() <= 2
-    with pytest.raises(UserError, match="is laid out as tiny-imagenet-200 is; read it with `dataset=tiny-imagenet`"):
+    with pytest.raises(UserError, match="has the layout of tiny-imagenet-200; read it with `dataset=tiny-imagenet`"):
         read("folder", root)
     (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn09\t0\t0\t9\t9\n")
     with pytest.raises(UserError, match=r"gives val_0\.JPEG the class 'n09', which train/ does not have"):
@@ -80,20 +80,20 @@ def test_inner_folders_belong_to_the_class_above(tmp_path):
     assert found.class_names == ["cat", "dog"] and found.labels.tolist() == [0, 0, 0, 1]
     assert sorted(values(found)) == [0, 1, 2, 3]
     assert found.notes == [
-        "Images in inner folders belong to the class above: cat/siamese/, cat/tabby/, cat/tabby/old/, dog/pug/."
+        "Images in inner folders belong to the class of the folder above: cat/siamese/, cat/tabby/, cat/tabby/old/, dog/pug/."
     ]
 
 
 @pytest.mark.parametrize(
     ("folders", "train", "test", "note"),
     [
-        ("train val", ["train"], ["val"], "val/ is taken as the test set, for there is no test/."),
-        ("train valid", ["train"], ["valid"], "valid/ is taken as the test set, for there is no test/."),
-        ("train val test", ["train", "val"], ["test"], "val/ counts to the training images."),
-        ("Train Validation TEST", ["Train", "Validation"], ["TEST"], "Validation/ counts to the training images."),
+        ("train val", ["train"], ["val"], "val/ is used as the test set, since there is no test/."),
+        ("train valid", ["train"], ["valid"], "valid/ is used as the test set, since there is no test/."),
+        ("train val test", ["train", "val"], ["test"], "val/ is added to the training images."),
+        ("Train Validation TEST", ["Train", "Validation"], ["TEST"], "Validation/ is added to the training images."),
         ("Training Testing", ["Training"], ["Testing"], None),
         ("train", ["train"], [], None),
-        ("train test notes", ["train"], ["test"], "Left out: notes, beside test, train."),
+        ("train test notes", ["train"], ["test"], "Skipped notes, beside test, train."),
     ],
 )
 def test_splits_by_the_names_people_give_them(tmp_path, folders, train, test, note):
@@ -118,7 +118,7 @@ def test_a_class_may_be_called_train(tmp_path):
         (["train/a/1.png", "val/a/1.png", "valid/a/1.png"], "has both val/ and valid/ as its validation images"),
         (["train/1.png", "test/1.png"], "train has no subfolders; put the images of each class"),
         (["cat/1.heic", "cat/2.heic", "dog/1.png"], r"cat holds no images \(.*\) but 2 \.heic;"),
-        (["train/Cat/1.png", "train/dog/1.png", "test/cat/1.png"], "differ by capital letters only: Cat, cat"),
+        (["train/Cat/1.png", "train/dog/1.png", "test/cat/1.png"], "whose names differ only in case: Cat, cat"),
     ],
 )
 def test_layouts_that_can_not_be_used(tmp_path, paths, message):
@@ -139,8 +139,8 @@ def test_what_is_left_out_is_counted_and_said(tmp_path):
     notes = [note.replace(str(tmp_path), "") for note in read("folder", tmp_path).notes]
     assert notes == [
         "Only the test set has images of c.",
-        "Left out: images in no class's folder (1 straight in /, 1 straight in train/, 2 straight in test/).",
-        "Left out: files that don't end as images do (2 .heic, 1 without ending, 1 .txt).",
+        "Skipped images outside the class folders (1 directly in /, 1 directly in train/, 2 directly in test/).",
+        "Skipped files without an image's extension (2 .heic, 1 without extension, 1 .txt).",
     ]
 
 
@@ -162,9 +162,7 @@ def test_letters_may_be_classes_in_both_sizes(tmp_path):
 @pytest.mark.parametrize("name", ["狗".encode("gbk"), b"caf\xe9", b"\x1b[31mred", b"two\nlines"])
 def test_a_class_that_is_not_named_in_text_is_refused_at_the_door(tmp_path, name):
     pictures(tmp_path, "dog/1.png", os.path.join(os.fsdecode(name), "1.png"))
-    with pytest.raises(
-        UserError, match="is not named in UTF-8 text, and its name would be a class's; rename it"
-    ) as refused:
+    with pytest.raises(UserError, match="is not UTF-8 text, so it can't name a class; rename it") as refused:
         read("folder", tmp_path)
     assert str(refused.value).isprintable()
 

@@ -58,7 +58,7 @@ def test_what_can_not_be_used_gets_a_sentence(tmp_path):
         with pytest.raises(UserError, match=sentence):
             table.read(Prepare(dataset=f"hf:{tmp_path / name}"))
 
-    refused("give `download`", "absent")
+    refused("add `download`", "absent")
     (tmp_path / "empty").mkdir()
     refused("can't be read as a data set", "empty")
     made([0, 1], ["a", "b"], column="mood").save_to_disk(tmp_path / "moody")
@@ -68,7 +68,7 @@ def test_what_can_not_be_used_gets_a_sentence(tmp_path):
     odd = library.Dataset.from_dict({"image": images, "label": [0, 1]}, features=features)
     with pytest.raises(UserError, match="Image 0 of odd can't be read as an image"):
         hub.Encoded(odd, "image", 8, False, "odd")[np.array([0])]
-    with pytest.raises(UserError, match="Image 1 of odd is not in it"):
+    with pytest.raises(UserError, match="Image 1 of odd is not stored in it"):
         hub.Encoded(odd, "image", 8, False, "odd")[np.array([1])]
 
 
@@ -76,7 +76,7 @@ def test_a_name_is_looked_up_on_the_hub_only_if_asked(monkeypatch):
     asked = []
     splits = {"train": made([0, 1], ["a", "b"]), "validation": made([1, 0], ["a", "b"])}
     monkeypatch.setattr(library, "load_dataset", lambda name: asked.append(name) or splits)
-    with pytest.raises(UserError, match="give `download`"):
+    with pytest.raises(UserError, match="add `download`"):
         table.read(Prepare(dataset="hf:someone/pictures"))
     found = table.read(Prepare(dataset="hf:someone/pictures", download=True))
     assert asked == ["someone/pictures"] and found.train == 2 and found.labels.tolist() == [0, 1, 1, 0]

@@ -44,17 +44,17 @@ def test_npz_of_floats(tmp_path):
     ("changes", "message"),
     [
         (dict(y_train=np.array([0, 1])), "y_train of .* holds 2 labels for 6 images"),
-        (dict(y_train=None), "has x_train but no labels to it; it holds x_train, x_test, y_test"),
+        (dict(y_train=None), "has x_train but no labels for it; it holds x_train, x_test, y_test"),
         (dict(x_train=None), "has no x_train or train_images; it holds y_train, x_test, y_test"),
         (dict(y_train=np.array([1, 2] * 3), y_test=np.array([1, 2] * 2)), "2 numbers from 1 to 2; they must be 0..1"),
         (dict(y_train=np.array([-1, 0] * 3)), "from -1 to 1"),
-        (dict(y_test=np.array([0, 3] * 2)), "3 numbers from 0 to 3; they must be 0..2, without a gap"),
+        (dict(y_test=np.array([0, 3] * 2)), "3 numbers from 0 to 3; they must be 0..2 without gaps"),
         (dict(y_train=np.zeros(6, int), y_test=np.zeros(4, int)), "images of 1 class; a classifier needs at least 2"),
         (dict(y_train=np.array([0.0, 1.0] * 3)), "labels must be whole numbers"),
         (dict(x_train=np.full((6, 8, 8), np.nan)), "holds NaN or infinity"),
-        (dict(x_train=np.full((6, 8, 8), 3.0), x_test=None), "goes from 3 to 3; all pixels must fill 0..255, or 0..1"),
-        (dict(x_train=np.full((6, 8, 8), 16, np.uint8), x_test=None), "goes from 16 to 16; all pixels must fill"),
-        (dict(x_train=np.full((6, 8, 8), 1.0)), r"x_train of .* goes from 1 to 1 while others go to 90"),
+        (dict(x_train=np.full((6, 8, 8), 3.0), x_test=None), "goes from 3 to 3; the pixels must fill 0..255 or 0..1"),
+        (dict(x_train=np.full((6, 8, 8), 16, np.uint8), x_test=None), "goes from 16 to 16; the pixels must fill"),
+        (dict(x_train=np.full((6, 8, 8), 1.0)), r"x_train of .* goes from 1 to 1 while other arrays go to 90"),
         (dict(X_train=np.full((6, 8, 8), 90)), "has both x_train and X_train; keep one"),
         (dict(y_train=np.zeros((6, 3), int)), r"y_train of .* is int64 \[6, 3\]; labels must be"),
         (dict(x_train=np.linspace(-1, 1, 6 * 64).reshape(6, 8, 8)), "goes from -1 to 1"),
@@ -97,12 +97,12 @@ def test_names_of_the_neighbours(tmp_path, images, labels, validation):
     arrays = {images.format(part): values for part, values in parts.items()}
     found = archive(tmp_path, **arrays, **{labels.format(part): LABELS[:, None] for part in parts})
     assert found.train == 12 and everything(found)[:, 0, 0, 0].tolist() == [101] * 6 + [102] * 6 + [100] * 6
-    assert found.notes == [f"{images.format(validation)} counts to the training images."]
+    assert found.notes == [f"{images.format(validation)} is added to the training images."]
 
 
 def test_validation_images_stand_in_for_a_test_set(tmp_path):
     found = archive(tmp_path, x_train=GREY, y_train=LABELS, x_val=GREY[:3], y_val=LABELS[:3])
-    assert found.train == 6 and len(found.labels) == 9 and "x_val is taken as the test set" in found.notes[0]
+    assert found.train == 6 and len(found.labels) == 9 and "x_val is used as the test set" in found.notes[0]
 
 
 def test_names_without_a_part_are_training(tmp_path):
@@ -111,7 +111,7 @@ def test_names_without_a_part_are_training(tmp_path):
 
 def test_what_is_left_out_is_said(tmp_path):
     found = archive(tmp_path, x_train=GREY, y_train=LABELS, y_test=LABELS, ids=LABELS, **{"a\nb": LABELS})
-    assert found.notes == [r"Left out of own.npz: y_test, ids, a\nb."]
+    assert found.notes == [r"Not used from own.npz: y_test, ids, a\nb."]
 
 
 def test_what_an_archive_of_other_names_holds_is_said(tmp_path):
@@ -186,7 +186,7 @@ def test_archives_of_other_kinds(tmp_path):
     path = tmp_path / "own.npz"
     np.save(tmp_path / "one.npy", GREY)
     path.write_bytes((tmp_path / "one.npy").read_bytes())
-    with pytest.raises(UserError, match=r"it is an \.npy, one array without a name"):
+    with pytest.raises(UserError, match=r"it is an \.npy file, one array without a name"):
         read("npz", path)
     whole = io.BytesIO()
     np.savez_compressed(whole, x_train=GREY, y_train=LABELS)

@@ -178,11 +178,11 @@ def test_smaller_beta_is_more_skewed():
 def test_an_impossible_partition_ends_with_its_numbers(monkeypatch):
     monkeypatch.setattr("stages.data.partitions.ATTEMPTS", 50)
     with pytest.raises(
-        UserError, match=r"100 images can't give each of 20 clients 6; lower `clients` or `min_samples`"
+        UserError, match=r"100 images are not enough for 20 clients with 6 each; lower `clients` or `min_samples`"
     ):
         label_counts(Prepare(min_samples=6), np.full(4, 25), rng())
     with pytest.raises(
-        UserError, match=r"beta 0.01 of 100 images .* 20 clients 5 images; the best left one with 0\. L"
+        UserError, match=r"beta 0.01 of 100 images .* 20 clients 5 images; the best left one client with 0\. L"
     ):
         label_counts(Prepare(min_samples=5, beta=0.01), np.full(4, 25), rng())
 
@@ -217,7 +217,7 @@ def test_counts_of_a_config_and_of_a_table(tmp_path):
         ("a.csv", "1,1.5\n", "can't be read as a table of whole numbers"),
         ("a.csv", "", "is empty"),
         ("a.json", "{", "can't be read as a PFLlib config.json"),
-        ("a.json", "[1]", "holds no table of names and values"),
+        ("a.json", "[1]", "is not a table of names and values"),
         ("a.json", "[" * 100_000, "it is nested too deeply"),
         ("a.csv", "\xff", "can't be read as a table of whole numbers"),
         ("a.json", "9" * 5000, "can't be read as a PFLlib config.json"),
@@ -235,7 +235,7 @@ def test_counts_that_can_not_be_used(tmp_path, name, content, message):
 def test_counts_and_its_partition_go_together(tmp_path):
     with pytest.raises(UserError, match="needs `counts`"):
         label_counts(Prepare(partition="counts"), np.array([5, 9]), rng())
-    with pytest.raises(UserError, match="give `partition=counts`"):
+    with pytest.raises(UserError, match="or give `partition=counts`"):
         label_counts(Prepare(counts="counts.csv"), np.array([5, 9]), rng())
     with pytest.raises(UserError, match="can't be read"):
         label_counts(Prepare(partition="counts", counts=str(tmp_path / "none.csv")), np.array([5, 9]), rng())

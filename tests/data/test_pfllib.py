@@ -189,7 +189,7 @@ def test_a_plain_array_is_no_client(tmp_path, partition):
         (
             np.zeros((0, 3, 8, 8), np.float32),
             np.zeros(0, np.int64),
-            "Client 0 is left without a training image, of 2 in all",
+            "Client 0 has no training images, of 2 in all",
         ),
     ],
 )
@@ -241,7 +241,7 @@ def test_configs_of_forks_and_of_old(tmp_path, partition):
     path.write_text(json.dumps({"num_clients": 2, "class_subset_ratio": 0.5, "D_alpha": 1}))
     found, shares = pfllib.read(Prepare(dataset="pfllib", source=str(partition[0])))
     assert found.class_names == ["0", "1"] and len(shares) == 2
-    assert found.notes == ["config.json holds more than is used: class_subset_ratio, D_alpha."]
+    assert found.notes == ["Not used from config.json: class_subset_ratio, D_alpha."]
 
 
 @pytest.mark.parametrize("kind", [int, np.int64, np.uint8])

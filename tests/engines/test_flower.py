@@ -101,11 +101,11 @@ def spoilt(**changes):
         ({"labels": lambda v: v + 5}, r"labels are not all in 0\.\.4"),
         ({"labels": lambda v: v * 0}, "a class twice"),
         ({"labels": lambda v: v.reshape(2, 2)}, "labels is int64"),
-        ({"surplus": lambda v: np.zeros(3)}, "its upload is no Upload"),
+        ({"surplus": lambda v: np.zeros(3)}, "its upload is not a valid Upload"),
         ({"client": lambda k: (k + 1) % CLIENTS}, "it says it is client 2"),
         ({"metrics": lambda m: m | {"loss": float("inf")}}, "its loss is inf"),
         ({"metrics": lambda m: {}}, "its metrics are not loss, transfer"),
-        ({"sent": lambda s: False}, "sent an upload where there is none"),
+        ({"sent": lambda s: False}, "sent an upload, but this algorithm has none"),
     ],
 )
 def test_what_is_not_as_it_must_be_is_refused_by_name_and_the_others_go_on(toy_store, homes, change, sentence):
@@ -257,7 +257,7 @@ def test_an_exported_share_is_a_data_artifact_of_one_client(toy_store, tmp_path)
     assert home.described()["data"] == toy_store.open("toy").identity
     with pytest.raises(UserError, match="holds client 2, not 1"):
         ClientNode(1, home.data, tmp_path)
-    with pytest.raises(UserError, match="say whose"):
+    with pytest.raises(UserError, match="name it"):
         export(toy_store.open("toy"), "share", tmp_path / "x")
     with pytest.raises(UserError, match="has no client 7"):
         export(toy_store.open("toy"), None, tmp_path / "x", 7)
@@ -332,5 +332,5 @@ def test_without_the_extra_the_command_to_install_it_is_named(toy_store, monkeyp
 def test_a_federation_needs_the_flower_engine_and_has_its_own_data(toy_store):
     with pytest.raises(UserError, match="needs `engine=flower`"):
         stages.train(toy_store, "x", Train.make(QUICK, {"federation": "a:1"}), {})
-    with pytest.raises(UserError, match="give no `data`"):
+    with pytest.raises(UserError, match="leave out `data`"):
         stages.train(toy_store, "x", Train.make(QUICK, {"engine": "flower", "federation": "a:1", "data": "toy"}), {})

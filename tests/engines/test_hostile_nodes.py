@@ -228,7 +228,7 @@ def test_rows_longer_than_the_method_has_are_refused(toy_store, tmp_path):
     grid.spoil = {1: longer}
     rounds.play_round(pool.federation, state, pool)
     (note,) = notes.said  # the others' rows, of length 1 in half precision, are taken
-    assert "its prototypes has a row of length 1.2, where the method has none above 1" in note
+    assert "its prototypes has a row of length 1.2, but the method allows at most 1" in note
 
 
 class Poisoned(InProcess):

@@ -203,14 +203,14 @@ def test_phases_add_up_to_the_round(toy_store):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"drop_last": True, "batch_size": 25}, "fewer than a batch"),
+        ({"drop_last": True, "batch_size": 25}, "less than one batch"),
         ({"models": "tests.helpers.toys:headless"}, "Client 0's model 'tests.helpers.toys:headless'"),
         (
             {"models": "resnet10", "feature_dim": 512, "batch_size": 1},
             "Client 0's model 'resnet10'.*raise `batch_size`",
         ),
-        ({"device": "cuda:7"}, "not to be had"),
-        ({"device": "abacus"}, "not to be had"),
+        ({"device": "cuda:7"}, "not available here"),
+        ({"device": "abacus"}, "not available here"),
         ({"pairs": "live"}, "`generator=tests.helpers.toys:linear`"),
         ({"pairs": "live", "pairs_per_class": 2}, "`pairs=bank`"),
         ({"pairs_per_class": 1000}, "classes want 1000 each"),

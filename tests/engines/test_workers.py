@@ -58,7 +58,7 @@ class KillOne(Observer):
 
 def test_a_killed_worker_ends_the_run_with_a_sentence_and_the_run_goes_on(toy_store):
     settings = planned(toy_store, "local", workers=2, rounds=4, checkpoint_every=1).settings
-    with pytest.raises(UserError, match=r"The worker process of client \d was killed in round 3"):
+    with pytest.raises(UserError, match=r"The worker process of client \d died in round 3"):
         stages.train(toy_store, "cut", replace(settings, algorithm=("local",)), {}, KillOne())
     assert not multiprocessing.active_children()
     went_on = schemas.read(stages.resume(toy_store, "cut", {**CODE, "workers": 1}))

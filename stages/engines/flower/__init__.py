@@ -1,11 +1,11 @@
 """Clients over Flower: simulated ones over Ray, or real ones on other machines. Needs the extra `fedktl[flower]`.
 
 payload.py      named arrays and facts <-> Flower's records
-link.py         how a server reaches nodes: in this process, or through the relay that a SuperLink runs
-pool.py        the rounds' pool: sends, waits, checks what arrives, knows who is missing
-checks.py       what an answer must look like
+link.py         how the server reaches nodes: in this process, or through a relay that the SuperLink runs
+pool.py         the pool for the round loop: sends, waits, checks what arrives, knows who is missing
+checks.py       the rules for an answer
 node.py         a client: its images, its model on its own disk, its Flower app
-simulation.py   nodes of this machine over Ray
+simulation.py   nodes on this machine, over Ray
 deployment.py   nodes of a SuperLink
 """
 
@@ -25,7 +25,7 @@ SET = {
 
 
 def require() -> None:
-    """Call before Flower is imported: it says nothing to the outside. UserError if it is not installed."""
+    """Call before importing Flower: turns off its telemetry. UserError if it is not installed."""
     if importlib.util.find_spec("flwr") is None:
         raise UserError("The flower engine needs Flower, which is not installed: pip install 'fedktl[flower]'")
     os.environ.update(SET)

@@ -1,7 +1,7 @@
-"""What an answer must look like. One that does not is refused with a sentence, and its client counts as missing.
+"""The rules for an answer. One that breaks them is refused with a sentence, and its client counts as missing.
 
-The form of an upload is found by training one client on a few images of noise: every answer has the same names,
-types and shapes, but that a record with `labels` has a row for each class that its client holds.
+The expected upload is found by training one client on a few images of noise: every answer has the same names,
+types and shapes, except that a record with `labels` has one row for each class that its client holds.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from stages.engines.flower.link import Reply
 from stages.engines.flower.payload import Facts
 from stages.errors import UserError
 
-CLIENTS, CLASSES, IMAGES, SIDE = 10_000, 100_000, 10**9, 4096  # the most that a node can say it has
+CLIENTS, CLASSES, IMAGES, SIDE = 10_000, 100_000, 10**9, 4096  # the most that a node may claim to have
 SEAL = re.compile("[0-9a-f]{64}")
-LARGEST = 1e15  # number in an upload: of larger ones a sum of squares would not be finite
-ROUNDING = 0.01  # of rows that were rounded to half precision on the way
+LARGEST = 1e15  # number in an upload: a sum of squares of larger ones would not be finite
+ROUNDING = 0.01  # of rows rounded to half precision on the wire
 
 
 @dataclass(frozen=True)
 class UploadSpec:
-    """An upload as it must be; `kind` is None for an algorithm that sends nothing."""
+    """What an upload must be; `kind` is None for an algorithm that sends nothing."""
 
     kind: type | None
     shapes: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -44,7 +44,7 @@ class UploadSpec:
 
 
 def upload_spec(federation: Federation, state: ClientState, shape: tuple[int, int, int]) -> UploadSpec:
-    """The form of this federation's uploads; `state` is any client's, untrained, and is left as it is."""
+    """The spec of this federation's uploads; `state` is any untrained client's, and is not changed."""
     labels = torch.arange(min(federation.classes, 4)).repeat_interleave(2)
     images = torch.randint(0, 256, (len(labels), *shape), dtype=torch.uint8, generator=federation.rng.torch("noise"))
     settings = replace(federation.settings, drop_last=False, local_epochs=1, batch_size=len(labels))
@@ -58,7 +58,7 @@ def upload_spec(federation: Federation, state: ClientState, shape: tuple[int, in
 
 
 def checked(reply: Reply, client: int) -> Reply:
-    """The reply, if it is an answer and from that client."""
+    """The reply, if it is an answer from that client."""
     if reply.error or "error" in reply.facts:
         raise UserError(reply.error or str(reply.facts["error"]))
     if reply.facts.get("client") != client:
@@ -67,7 +67,7 @@ def checked(reply: Reply, client: int) -> Reply:
 
 
 def described(reply: Reply, alike: Facts) -> None:
-    """Raises UserError unless this is what a node says of itself, and in `alike` what all of this run say."""
+    """Raises UserError unless a node describes itself in this reply, and agrees with `alike`, which all nodes of a run share."""
     if reply.error or "error" in reply.facts:
         raise UserError(reply.error or str(reply.facts["error"]))
     facts = reply.facts
@@ -80,17 +80,17 @@ def described(reply: Reply, alike: Facts) -> None:
     named = isinstance(data, dict) and data.keys() == {"kind", "ref", "seal"} and data["kind"] == "data"
     texts = named and all(isinstance(text, str) for text in facts["data"].values())
     if not (counted and texts and SEAL.fullmatch(facts["data"]["seal"])):
-        raise UserError("it does not say which client it is and what it holds")
+        raise UserError("it does not say which client it is and what data it holds")
     Ref.parse(facts["data"]["ref"])
     if not facts["client"] < facts["clients"]:
         raise UserError(f"it says it is client {facts['client']} of {facts['clients']}")
     for name, value in alike.items():
         if facts[name] != value:
-            raise UserError(f"client {facts['client']} says its {name} is {facts[name]}, in this run it is {value}")
+            raise UserError(f"client {facts['client']} says its {name} is {facts[name]}, but in this run it is {value}")
 
 
 def trained(reply: Reply, wanted: UploadSpec, federation: Federation, images: int) -> Answer:
-    """The answer of a client that trained on so many images. Raises UserError with what is wrong."""
+    """The answer of a client that trained on that many images. The UserError says what is wrong."""
     metrics = reply.facts.get("metrics")
     if not isinstance(metrics, dict) or metrics.keys() != wanted.metrics:
         raise UserError(f"its metrics are not {', '.join(sorted(wanted.metrics))}")
@@ -99,7 +99,7 @@ def trained(reply: Reply, wanted: UploadSpec, federation: Federation, images: in
             raise UserError(f"its {name} is {value}")
     if wanted.kind is None or reply.facts.get("sent") is not True:
         if wanted.kind is not None or reply.arrays:
-            raise UserError("it sent an upload where there is none" if reply.arrays else "it sent no upload")
+            raise UserError("it sent an upload, but this algorithm has none" if reply.arrays else "it sent no upload")
         return Answer(None, metrics)
     try:
         values = received(reply.arrays)
@@ -107,9 +107,11 @@ def trained(reply: Reply, wanted: UploadSpec, federation: Federation, images: in
         outline = federation.algorithm.outline(upload)
         whole = tensors(upload).keys() == values.keys()
     except Exception as error:  # names and shapes may be anything
-        raise UserError(f"its upload is no {wanted.kind.__name__} ({type(error).__name__}: {error})") from error
+        raise UserError(
+            f"its upload is not a valid {wanted.kind.__name__} ({type(error).__name__}: {error})"
+        ) from error
     if not whole:
-        raise UserError(f"its upload is no {wanted.kind.__name__}")
+        raise UserError(f"its upload is not a valid {wanted.kind.__name__}")
     check_shapes(outline, wanted)
     check_numbers(outline, federation.algorithm.unit_rows, images)
     placed = {name: value.to(federation.device) for name, value in values.items()}
@@ -133,20 +135,20 @@ def check_shapes(outline: Mapping[str, Tensor], wanted: UploadSpec) -> None:
 
 
 def check_numbers(outline: Mapping[str, Tensor], unit_rows: Collection[str], images: int) -> None:
-    """No number that the server, or a client after it, could not square and add up."""
+    """Raises UserError for numbers that the server, or a client after it, could not square and sum."""
     for name, value in outline.items():
         if not value.numel():
             continue
         if not value.isfinite().all():
             raise UserError(f"its {name} is not finite")
         if value.is_floating_point() and (largest := float(value.abs().max())) > LARGEST:
-            raise UserError(f"its {name} reaches {largest:.3g}, where nothing above {LARGEST:g} is taken")
+            raise UserError(f"its {name} reaches {largest:.3g}, above the limit of {LARGEST:g}")
         if name in unit_rows and (longest := float(value.norm(dim=-1).max())) > 1 + ROUNDING:
-            raise UserError(f"its {name} has a row of length {longest:.3g}, where the method has none above 1")
+            raise UserError(f"its {name} has a row of length {longest:.3g}, but the method allows at most 1")
         if value.dtype == torch.int64 and value.min() < 0:
             raise UserError(f"its {name} is negative")
         if name in ("count", "counts") and (value.max() > images or value.sum() > images):
-            raise UserError(f"its {name} is of more than its {images} training images")
+            raise UserError(f"its {name} counts more than its {images} training images")
 
 
 def kindly(dtype: torch.dtype, shape: Any) -> str:
@@ -154,14 +156,14 @@ def kindly(dtype: torch.dtype, shape: Any) -> str:
 
 
 def evaluated(reply: Reply, sizes: Mapping[str, int]) -> dict[str, float]:
-    """By split, how many images a client labels rightly, and `test_auc`. Raises UserError for what can't be."""
+    """By split, how many images a client classifies correctly, and `test_auc`. Raises UserError for impossible values."""
     measured = reply.facts.get("measured")
     if not isinstance(measured, dict) or measured.keys() != {*sizes, "test_auc"}:
-        raise UserError("it does not say how many images of each split it labels rightly, and its AUC")
+        raise UserError("it does not say how many images of each split it classifies correctly, and its AUC")
     auc = measured["test_auc"]
     for split, size in sizes.items():
         if type(measured[split]) is not int or not 0 <= measured[split] <= size:
-            raise UserError(f"it says it labels {measured[split]} of its {size} {split} images rightly")
+            raise UserError(f"it says it classifies {measured[split]} of its {size} {split} images correctly")
     if not (isinstance(auc, float) and 0 <= auc <= 1 if sizes["test"] else auc is None):
         raise UserError(f"it says its AUC is {auc}")
     return measured | {"test_auc": math.nan if auc is None else auc}

@@ -1,4 +1,4 @@
-"""Real clients: the nodes of a SuperLink on this machine. It runs our relay, which hands this process its grid."""
+"""Real clients: the nodes of a SuperLink on this machine, which runs our relay so that this process can reach them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ clientapp = "stages.engines.flower.client_app:app"
 [tool.flwr.app.config]
 socket = ""
 """
-START = 60.0  # seconds for the SuperLink to run the relay
+START = 60.0  # seconds for the SuperLink to start the relay
 
 
 @contextmanager
 def deployed(address: str, root_certificates: str | None) -> Iterator[RelayLink]:
-    """A link to the nodes of the SuperLink at `address`, until the block ends. UserError if it can't be had."""
+    """A link to the nodes of the SuperLink at `address`, until the block ends. UserError if there is none."""
     with socket_folder() as folder, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "relay"))  # only this user may enter the folder
+        listener.bind(str(folder / "relay"))  # only this user can access the folder
         listener.listen(1)
         listener.settimeout(START)
         submit(folder, address, root_certificates)
@@ -49,8 +49,8 @@ def deployed(address: str, root_certificates: str | None) -> Iterator[RelayLink]
             connection, _ = listener.accept()
         except TimeoutError:
             raise UserError(
-                f"The SuperLink at {address} took the run but did not start it in {START:g} seconds. It must be on "
-                "this machine, with this fedktl installed; its log says more."
+                f"The SuperLink at {address} accepted the run but did not start it within {START:g} seconds. It must run on "
+                "this machine, with this fedktl installed; see its log."
             ) from None
         connection.settimeout(None)
         with connection:
@@ -58,7 +58,7 @@ def deployed(address: str, root_certificates: str | None) -> Iterator[RelayLink]
 
 
 def submit(folder: Path, address: str, root_certificates: str | None) -> None:
-    """Have the SuperLink run the relay."""
+    """Make the SuperLink run the relay."""
     (folder / "app").mkdir()
     (folder / "app" / "pyproject.toml").write_text(APP, encoding="utf-8")
     told = flwr(
@@ -66,11 +66,11 @@ def submit(folder: Path, address: str, root_certificates: str | None) -> None:
     )
     if not told.get("success"):
         why = str(told.get("error-message") or told).strip().splitlines()
-        raise UserError(f"The SuperLink at {address} does not take the run ({why[-1] if why else 'no reason'}).")
+        raise UserError(f"The SuperLink at {address} refuses the run ({why[-1] if why else 'no reason given'}).")
 
 
 def flwr(folder: Path, address: str, root_certificates: str | None, *arguments: str) -> Mapping[str, Any]:
-    """What Flower's own command says, as JSON, with a connection to `address` called fedktl; `folder` is its home."""
+    """The JSON that Flower's own command prints, with a connection to `address` named fedktl; `folder` is its home."""
     (folder / "config.toml").write_text(connection(address, root_certificates), encoding="utf-8")
     command = [sys.executable, "-m", "flwr.cli.app", *arguments, "--format", "json"]
     done = subprocess.run(
@@ -89,7 +89,7 @@ def flwr(folder: Path, address: str, root_certificates: str | None, *arguments: 
 
 
 def connection(address: str, root_certificates: str | None) -> str:
-    """The connection as Flower's config.toml says it."""
+    """The connection in the format of Flower's config.toml."""
     security = (
         f"root-certificates = {json.dumps(str(Path(root_certificates).absolute()))}"
         if root_certificates
@@ -99,7 +99,7 @@ def connection(address: str, root_certificates: str | None) -> str:
 
 
 def enlist(address: str, root_certificates: str, key: Path, running: Callable[[], bool]) -> None:
-    """Let the node with this public key join. Tries while the SuperLink starts; UserError if it does not take the key."""
+    """Let the node with this public key join. Retries while the SuperLink starts; UserError if it refuses the key."""
     deadline = time.monotonic() + START
     with tempfile.TemporaryDirectory(prefix="fedktl-") as scratch:
         while True:
@@ -108,5 +108,5 @@ def enlist(address: str, root_certificates: str, key: Path, running: Callable[[]
             if told.get("success") or "already" in why:
                 return
             if not running() or time.monotonic() > deadline:
-                raise UserError(f"The SuperLink at {address} does not take the key {key} ({why.strip()}).")
+                raise UserError(f"The SuperLink at {address} refuses the key {key} ({why.strip()}).")
             time.sleep(1)

@@ -1,8 +1,8 @@
 """A client's model between rounds, on the client's own disk: `<folder>/<run>/<client>/<rounds>.safetensors`.
 
-A file is the state after so many rounds and appears by one rename, so a kill at any moment leaves the state before or
-the state after. States since the server's last checkpoint are kept: a server that died goes on from there, and so do
-its clients.
+A file is the state after that many rounds and appears by one rename, so a kill at any moment leaves either the old or
+the new state. States since the server's last checkpoint are kept, because a server that died resumes there, and its
+clients with it.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ class Disk:
         self.folder = folder / run / f"{client:03d}"
 
     def states(self) -> dict[int, Path]:
-        """Files by rounds done, ascending."""
+        """Files by number of rounds done, ascending."""
         matches = [(STATE.fullmatch(path.name), path) for path in self.folder.glob("*.safetensors")]
         return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
     def newest(self, rounds: int) -> Path | None:
-        """The state no later than `rounds`; None before there is one."""
+        """The newest state no later than `rounds`; None if there is none."""
         return max(((n, path) for n, path in self.states().items() if n <= rounds), default=(0, None))[1]
 
     def load(self, state: ClientState, rounds: int, device: torch.device) -> None:
-        """Fill a fresh state with the newest that is no later than `rounds`; without one it stays as it is."""
+        """Fill a fresh state from the newest file no later than `rounds`; without one it stays as it is."""
         path = self.newest(rounds)
         if path is None:
             return
         try:
             values = load_file(path)
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} can't be read ({error}); remove it to go on from the state before.") from error
+            raise UserError(f"{path} can't be read ({error}); delete it to resume from the state before it.") from error
         model = {name.removeprefix("model/"): value for name, value in values.items() if name.startswith("model/")}
         state.model.load_state_dict(model)
         state.private = {
@@ -65,7 +65,7 @@ class Disk:
         seal.sync(self.folder)
 
     def forget(self, rounds: int, kept: int) -> None:
-        """Remove what a server at `rounds`, with a checkpoint after `kept` of them, can't ask for any more."""
+        """Delete what a server at `rounds`, with a checkpoint at `kept`, can't ask for any more."""
         numbers = self.states()
         oldest = max((number for number in numbers if number <= kept), default=0)
         for number, path in numbers.items():

@@ -14,13 +14,13 @@ from stages.engines.flower.disk import Disk
 from stages.engines.flower.link import Link
 from stages.engines.flower.pool import FlowerClients, NodeRegistry, require_nodes, wait_for_nodes
 from stages.engines.flower.simulation import simulated
-from stages.engines.plan import RemoteData, RunSpec, data_spec_of
+from stages.engines.plan import RemoteData, RunSpec, data_spec_of, source
 from stages.observer import Observer
 from stages.settings import Train
 
 
 class Simulated:
-    """Nodes on this machine, each with its client of one artifact; their models come back for every checkpoint."""
+    """Nodes on this machine, each with its client's part of one artifact; their models come back for every checkpoint."""
 
     images = False
 
@@ -28,7 +28,7 @@ class Simulated:
         self.observer = observer
 
     def data(self, store: Store, settings: Train) -> Artifact:
-        return store.open(settings.data, "data") if settings.data else store.newest("data")
+        return source(store, "data", settings.data)
 
     def pool(self, spec: RunSpec, federation: Federation, state: State) -> FlowerClients:
         assert isinstance(spec.data, Artifact) and spec.run
@@ -59,7 +59,7 @@ class Deployed:
         self.link, self.registry = link, NodeRegistry(link, observer)
 
     def data(self, store: Store, settings: Train) -> RemoteData:
-        self.registry.observer.note("Waiting for every client to say what it holds.")
+        self.registry.observer.note("Waiting for all clients to describe their data.")
         said = require_nodes(self.registry, settings.round_timeout)
         sizes = {split: [facts["sizes"][split] for facts in said] for split in schemas.SPLITS}
         channels, height, width = said[0]["shape"]
@@ -67,9 +67,8 @@ class Deployed:
 
     def pool(self, spec: RunSpec, federation: Federation, state: State) -> FlowerClients:
         self.registry.expect(spec)
-        wait_for_nodes(
-            self.registry, spec.settings.round_timeout, federation.clients
-        )  # who is absent then may come later
+        # those absent after this may come later
+        wait_for_nodes(self.registry, spec.settings.round_timeout, federation.clients)
         return nodes(spec, federation, state, self.link, self.registry)
 
 

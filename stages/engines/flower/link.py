@@ -1,7 +1,7 @@
-"""How the server reaches nodes. `GridLink` speaks to Flower; `RelayLink` to a GridLink in another process.
+"""How the server reaches nodes. `GridLink` talks to Flower; `RelayLink` talks to a GridLink in another process.
 
-A SuperLink runs a server's code in a process of its own. The training, its store and its terminal stay where the user
-is, so what the SuperLink runs is a relay: it connects to a Unix socket and does what is asked there.
+A SuperLink runs the server's code in a process of its own. The training, its store and its terminal stay in the user's
+process, so the SuperLink only runs a relay, which connects to a Unix socket and carries out the requests it gets there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a node answered; `error` says why there is no answer, "" if there is one."""
+    """What a node answered; `error` says why there is no answer, and is empty if there is one."""
 
     arrays: Arrays
     facts: Facts
@@ -42,13 +42,13 @@ class Sent:
 
 class Link(Protocol):
     def nodes(self) -> set[int]:
-        """Who is connected."""
+        """The connected nodes."""
 
     def push(self, kind: str, arrays: Arrays, facts: Mapping[int, Facts], ttl: float) -> dict[int, Sent]:
-        """Send every node in `facts` its facts and the same arrays; a reply must come within `ttl` seconds."""
+        """Send each node in `facts` its facts, and all of them the same arrays; a reply must come within `ttl` seconds."""
 
     def pull(self, ids: Iterable[str]) -> dict[str, Reply]:
-        """The replies that came since, by the id of what they answer."""
+        """The replies that have arrived, by the id of the message they answer."""
 
 
 class GridLink:
@@ -73,7 +73,7 @@ class GridLink:
         wanted = list(ids)
         try:
             messages = list(self.grid.pull_messages(wanted))
-        except Exception as error:  # of a message that Flower itself can't open; the others are looked for one by one
+        except Exception as error:  # Flower can't open one of the messages; ask for them one by one
             if len(wanted) == 1:
                 return {wanted[0]: Reply({}, {}, error=f"Flower can't open its message ({type(error).__name__})")}
             return {id: found for one in wanted for id, found in self.pull([one]).items()}
@@ -82,7 +82,7 @@ class GridLink:
 
 def reply(message: Any) -> Reply:
     if message.has_error():
-        reason = printable(message.error.reason or "no reason", 1000)
+        reason = printable(message.error.reason or "no reason given", 1000)
         return Reply({}, {}, error=f"Flower's error {message.error.code}: {reason}")
     try:
         arrays, facts = from_records(message.content)
@@ -117,13 +117,11 @@ class RelayLink:
             tell(self.connection, question, arrays or {})
             return heard(self.connection)
         except OSError as error:
-            raise UserError(
-                f"The SuperLink ended this run ({error}); its log says why. Resume the run once that is mended."
-            ) from error
+            raise UserError(f"The SuperLink ended this run ({error}); see its log, then resume the run.") from error
 
 
 def relay(grid: Grid, context: Context) -> None:
-    """What the SuperLink runs: a GridLink for whoever listens at the socket, until it hangs up."""
+    """What the SuperLink runs: serves a GridLink over the socket until the other end closes it."""
     link = GridLink(grid)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(context.run_config["socket"]))
@@ -154,7 +152,7 @@ def tell(connection: socket.socket, facts: Facts, arrays: Arrays) -> None:
 
 
 def heard(connection: socket.socket) -> tuple[dict[str, Any], Arrays]:
-    """Raises ConnectionError when the other end has hung up."""
+    """Raises ConnectionError when the other end has closed the socket."""
     text, blob = HEADER.unpack(exactly(connection, HEADER.size))
     return json.loads(exactly(connection, text)), load(exactly(connection, blob))
 
@@ -164,6 +162,6 @@ def exactly(connection: socket.socket, count: int) -> bytes:
     while len(parts) < count:
         part = connection.recv(min(count - len(parts), 1 << 20))
         if not part:
-            raise ConnectionError("the other end hung up")
+            raise ConnectionError("the other end closed the connection")
         parts += part
     return bytes(parts)

@@ -1,6 +1,6 @@
-"""A client: its images, its model on its own disk, and its answers to what the server asks.
+"""A client: its images, its model on its own disk, and its answers to the server's messages.
 
-query                      who it is and how many images it has; never the images
+query                      who it is and how many images it has; never the images themselves
 train, evaluate            a round's work, by the same functions as in every other engine
 """
 
@@ -50,13 +50,15 @@ class ClientNode:
     def __post_init__(self) -> None:
         part, clients = self.data.attributes.get("part_of"), len(self.data.array("counts"))
         if part and part["client"] != self.client:
-            raise UserError(f"{self.data.ref} holds client {part['client']}, not {self.client}; a node serves its own.")
+            raise UserError(
+                f"{self.data.ref} holds client {part['client']}, not {self.client}; give the data of this client."
+            )
         if not part and self.client >= clients:
             raise UserError(f"{self.data.ref} has no client {self.client}; its clients are 0 to {clients - 1}.")
 
     @property
     def row(self) -> int:
-        """The client's place in its artifact."""
+        """The client's index in its artifact."""
         return 0 if "part_of" in self.data.attributes else self.client
 
     def described(self) -> dict[str, Any]:
@@ -70,11 +72,11 @@ class ClientNode:
 
 
 def answer(kind: str, arrays: Arrays, facts: Facts, home: ClientNode) -> Answered:
-    """What a node says to a message. Raises UserError for a message that it refuses."""
+    """A node's answer to a message. Raises UserError for a message that it refuses."""
     if kind == "query":
         return {}, home.described()
     if facts["client"] != home.client:
-        raise UserError(f"A message for client {facts['client']} reached client {home.client}, which serves no other.")
+        raise UserError(f"A message for client {facts['client']} reached client {home.client}.")
     disk, rounds = Disk(home.folder, facts["run"], home.client), facts["rounds"]
     federation, state, shares = at_home(facts["terms"], home, disk.newest(rounds) is None)
     disk.load(state, rounds, federation.device)
@@ -86,7 +88,7 @@ def answer(kind: str, arrays: Arrays, facts: Facts, home: ClientNode) -> Answere
         return {}, {"client": home.client, "measured": {k: None if v != v else v for k, v in measured.items()}}
     disk.forget(rounds, facts["kept"])
     done = clients.train(federation, home.client, state, shares["train"], rounds, download)
-    clients.check_finite(done.metrics, f"Client {home.client}", rounds)  # it stays as it was
+    clients.check_finite(done.metrics, f"Client {home.client}", rounds)  # before the state on disk changes
     disk.save(state, rounds + 1)
     own = {"client": home.client, "metrics": done.metrics, "sent": done.upload is not None}
     return packed(done.upload, federation.settings.wire), own
@@ -95,7 +97,7 @@ def answer(kind: str, arrays: Arrays, facts: Facts, home: ClientNode) -> Answere
 def at_home(terms: Facts, home: ClientNode, fresh: bool) -> tuple[Federation, ClientState, dict[str, ClientData]]:
     """The federation as this client knows it, its untrained model, and its images, all on its device.
 
-    A model that is not `fresh`, because its weights are on the disk, needs no pretrained ones.
+    Pretrained weights are needed only for a `fresh` model, one without weights on disk.
     """
     algorithm, settings = algorithms.get(terms["algorithm"]), Train.make(terms["settings"])
     set_up(settings)
@@ -106,7 +108,8 @@ def at_home(terms: Facts, home: ClientNode, fresh: bool) -> tuple[Federation, Cl
     )  # type: ignore[arg-type]
     if (own.classes, own.shape) != (data_spec.classes, data_spec.shape):
         raise UserError(
-            f"The run has {data_spec.classes} classes of {data_spec.shape} images, {home.data.ref} {own.classes} of {own.shape}."
+            f"The run has {data_spec.classes} classes of {data_spec.shape} images, but {home.data.ref} has {own.classes} of "
+            f"{own.shape}."
         )
     data = RemoteData(home.data.identity, data_spec)
     spec = RunSpec(algorithm, algorithm.Hyper.make(terms["hyper"]), settings, terms["seed"], data, None)
@@ -124,7 +127,7 @@ def at_home(terms: Facts, home: ClientNode, fresh: bool) -> tuple[Federation, Cl
 
 
 def client_app(home_of: Callable[[Context], ClientNode]) -> ClientApp:
-    """Flower's app of a client; what its context says leads to its home."""
+    """A client's Flower app; `home_of` finds its home from its context."""
     from flwr.app import Message
     from flwr.clientapp import ClientApp
 

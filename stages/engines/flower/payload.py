@@ -1,4 +1,4 @@
-"""What travels: named arrays and facts (JSON). To Flower's ArrayRecord and ConfigRecord and back, exactly."""
+"""The content of messages: named arrays and facts (JSON), converted to Flower's records and back without loss."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def to_records(arrays: Arrays, facts: Facts) -> RecordDict:
 
 
 def from_records(content: RecordDict) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Raises UserError for anything that `to_records` could not have made."""
+    """Raises UserError for anything that `to_records` could not have produced."""
     try:
         text = content.config_records["facts"]["json"]
         if not isinstance(text, str) or len(text) > FACTS_LENGTH:
-            raise ValueError("its facts are too long, or no text")
+            raise ValueError("its facts are too long, or not text")
         facts = json.loads(text)
         if not isinstance(facts, dict) or not shallow(facts, FACTS_DEPTH):
-            raise ValueError("its facts are no object, or nested too deeply")
+            raise ValueError("its facts are not an object, or nested too deeply")
         return {name: decoded(array) for name, array in content.array_records["arrays"].items()}, facts
-    except Exception as error:  # whoever sent it may have written anything
+    except Exception as error:  # the sender may have written anything
         why = printable(f"{type(error).__name__}: {error}")
         raise UserError(f"The message can't be read ({why}).") from error
 
@@ -51,7 +51,7 @@ def shallow(value: Any, depth: int) -> bool:
 
 
 def decoded(array: Any) -> np.ndarray:
-    """An array as its own bytes say, if that is what its label says."""
+    """The array in the bytes, if its type and shape match the label."""
     value = npy.read(io.BytesIO(array.data), len(array.data))
     if value.dtype.name not in TYPES or (value.dtype.name, value.shape) != (array.dtype, tuple(array.shape)):
         raise ValueError(f"an array labelled {array.dtype} {tuple(array.shape)} is {value.dtype} {value.shape}")
@@ -59,6 +59,6 @@ def decoded(array: Any) -> np.ndarray:
 
 
 def size(content: RecordDict) -> int:
-    """Bytes of the records as Flower gets them: arrays with their headers, and the JSON."""
+    """Bytes of the records as handed to Flower: arrays with their headers, and the JSON."""
     arrays = sum(len(array.data) for array in content.array_records["arrays"].values())
     return arrays + len(str(content.config_records["facts"]["json"]).encode())

@@ -1,4 +1,4 @@
-"""Clients that are nodes of Flower: the rounds' pool over a link. A client that does not answer is missing."""
+"""Clients as nodes of Flower: the round loop's pool over a link. A client that does not answer is missing."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from stages.engines.plan import RunSpec, data_spec_of
 from stages.errors import UserError, printable
 from stages.observer import Observer
 
-POLL = 0.05  # seconds between looks for replies
-LONGEST = 300  # characters that a node can have said of why it is missing or refused
-ASK = 3600.0  # seconds for which a question who a node is stays open
+POLL = 0.05  # seconds between checks for replies
+LONGEST = 300  # characters shown of a node's reason for being missing or refused
+ASK = 3600.0  # seconds that a node has to say who it is
 
 
 @dataclass
 class NodeRegistry:
-    """Which node is which client. Nodes come and go; each new one is asked who it is, and nobody waits for it."""
+    """Which node is which client. Nodes come and go; each new one is asked who it is, without waiting for its answer."""
 
     link: Link
     observer: Observer
-    claims: dict[int, Facts] = field(default_factory=dict)  # node -> what it said of itself, in order
+    claims: dict[int, Facts] = field(default_factory=dict)  # node -> how it described itself, in order of arrival
     asked: dict[int, str] = field(default_factory=dict)  # node -> message
     refused: set[int] = field(default_factory=set)
-    alike: dict[str, Any] = field(default_factory=dict)  # what every client must say
+    alike: dict[str, Any] = field(default_factory=dict)  # what every client must agree on
 
     def expect(self, spec: RunSpec) -> None:
-        """From now on only clients of the run's data are taken; the others have to say again who they are."""
+        """Accept only clients of this run's data from now on; others have to say again who they are."""
         data_spec = data_spec_of(spec.data)
         self.alike = {
             "clients": data_spec.clients, "classes": data_spec.classes, "shape": list(data_spec.shape),
@@ -47,11 +47,11 @@ class NodeRegistry:
 
     @property
     def nodes(self) -> dict[int, int]:
-        """Client -> its node: of several that claim its number, the one that came first."""
+        """Client -> its node: the first one to claim its number."""
         return {facts["client"]: node for node, facts in reversed(self.claims.items())}
 
     def update(self) -> None:
-        """Ask who is new, and note what those asked before have answered."""
+        """Ask new nodes who they are, and record the answers of those asked before."""
         present = self.link.nodes()
         self.claims = {node: facts for node, facts in self.claims.items() if node in present}
         self.asked = {node: id for node, id in self.asked.items() if node in present}
@@ -73,18 +73,18 @@ class NodeRegistry:
             self.observer.note(f"A node was refused: {printable(str(error), LONGEST)}")
             return
         if reply.facts["client"] in self.nodes:
-            self.observer.note(f"Two nodes say they are client {reply.facts['client']}; the first is asked.")
+            self.observer.note(f"Two nodes say they are client {reply.facts['client']}; the first one is used.")
         self.claims[node] = reply.facts
 
     def lost(self, client: int) -> None:
-        """Its node has to say again who it is before it gets work."""
+        """The client's node has to say again who it is before it gets work."""
         if node := self.nodes.get(client):
             del self.claims[node]
 
 
 @dataclass
 class FlowerClients:
-    """The pool. `terms` is what every client needs to take part, `run` the key of its model on its disk."""
+    """The pool. `terms` is what every client needs to take part; `run` is the key of its model on its disk."""
 
     federation: Federation
     link: Link
@@ -93,7 +93,7 @@ class FlowerClients:
     run: str
     terms: Facts
     saved: int  # rounds in the last checkpoint
-    gather: Callable[[int], None] = lambda rounds: None  # bring the clients' states here, where they can be had
+    gather: Callable[[int], None] = lambda rounds: None  # bring the clients' states here, if they may leave the clients
     end: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ class FlowerClients:
         self.moved: dict[str, list[int]] = {}
 
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer | Missing]:
-        """Raises UserError if fewer than --min-clients answer."""
+        """Raises UserError if fewer than `min_clients` answer."""
         replies = self.exchange("train", rounds, joined, download)
         answers = {client: self.judged(client, replies, self.trained) for client in joined}
         self.check_enough(list(answers.values()), f"In round {rounds + 1}")
@@ -114,7 +114,7 @@ class FlowerClients:
         measured = {split: torch.full((len(everyone),), -1, dtype=torch.int64) for split in EVALUATED}
         measured["test_auc"] = torch.full((len(everyone),), torch.nan, dtype=torch.float64)
         found = [self.judged(client, replies, self.evaluated) for client in everyone]
-        self.check_enough(found, f"To the evaluation after round {rounds}")
+        self.check_enough(found, f"In the evaluation after round {rounds}")
         for client, its in enumerate(found):
             if not isinstance(its, Missing):
                 for name, number in its.items():
@@ -126,7 +126,7 @@ class FlowerClients:
         if count < min(least, len(answers)):
             raise UserError(
                 f"{when} {count} of {len(answers)} clients answered, fewer than `min_clients={least}`; "
-                "start the others and resume the run."
+                "start the others, then resume the run."
             )
 
     def trained(self, client: int, reply: Reply) -> Answer:
@@ -137,7 +137,7 @@ class FlowerClients:
         return checks.evaluated(reply, sizes)
 
     def judged(self, client: int, replies: Mapping[int, Reply], read: Callable[[int, Reply], Any]) -> Any:
-        """What a client's reply says, or why it is missing; the user is told."""
+        """What a client's reply says, or why it is missing, which the user is told."""
         reply = replies.get(client)
         missing, why = Missing.ABSENT, "no node serves it"
         if client in self.registry.nodes:
@@ -154,7 +154,7 @@ class FlowerClients:
         return missing
 
     def exchange(self, kind: str, rounds: int, wanted: list[int], download: Any) -> dict[int, Reply]:
-        """Replies by client, of those that came before --round-timeout."""
+        """The replies that arrive within `round_timeout`, by client."""
         settings, deadline = self.federation.settings, time.monotonic() + self.federation.settings.round_timeout
         nodes = self.present(wanted)
         while len(nodes) < min(settings.min_clients, len(wanted)) and time.monotonic() < deadline:
@@ -199,19 +199,21 @@ class FlowerClients:
 
 
 def require_nodes(registry: NodeRegistry, timeout: float, clients: int | None = None) -> list[Facts]:
-    """What every client says of itself. UserError names who has no node after `timeout` seconds.
+    """How every client describes itself. UserError names those without a node after `timeout` seconds.
 
-    How many there are, unless it is given, is what the first one says.
+    Unless their number is given, it is what the first client says.
     """
     absent = wait_for_nodes(registry, timeout, clients)
     if absent or not registry.claims:
         whom = f"clients {printable(', '.join(map(str, absent)), 100)}" if absent else "any client"
-        raise UserError(f"No node came for {whom} in {timeout:g} seconds; start them with fedktl federation join.")
+        raise UserError(
+            f"No node came for {whom} within {timeout:g} seconds; start the nodes with fedktl federation join."
+        )
     return [registry.claims[node] for _, node in sorted(registry.nodes.items())]
 
 
 def wait_for_nodes(registry: NodeRegistry, timeout: float, clients: int | None = None) -> list[int]:
-    """Wait until every client has a node, but no longer than `timeout` seconds; those that have none."""
+    """Wait at most `timeout` seconds for every client to have a node; returns the clients without one."""
     deadline = time.monotonic() + timeout
     while True:
         registry.update()

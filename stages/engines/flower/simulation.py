@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Lasting(GridLink):
-    """A grid's link that says so if the simulation behind it ended, as it does where Ray can't start a client."""
+    """A grid's link that raises if the simulation behind it has ended, as it does when Ray can't start a client."""
 
     def __init__(self, grid: Grid, thread: threading.Thread):
         super().__init__(grid)
@@ -44,8 +44,8 @@ class Lasting(GridLink):
     def check(self) -> None:
         if not self.thread.is_alive():
             raise UserError(
-                "Flower's simulation ended; what it printed says why. Do this machine's cores and GPUs suffice for "
-                "one client (`client_cpus`, `client_gpus`)?"
+                "Flower's simulation ended; its output above says why. This machine may have too few cores or GPUs for one "
+                "client (`client_cpus`, `client_gpus`)."
             )
 
 
@@ -63,7 +63,7 @@ def simulated(data: Artifact, clients: int, settings: Train) -> Iterator[tuple[G
     def simulate() -> None:
         try:
             run(serve, data, clients, settings, folder)
-        except BaseException as error:  # Flower ends a process that lacks Ray by SystemExit
+        except BaseException as error:  # without Ray, Flower raises SystemExit
             opened.put(error)
 
     thread = threading.Thread(target=simulate, daemon=True)
@@ -92,10 +92,8 @@ def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path)
         return ClientNode(int(context.node_config["partition-id"]), data, folder)
 
     with warnings.catch_warnings(), socket_folder() as sockets:
-        for known in (
-            ".*run_simulation.*",
-            "Tip: In future versions of Ray",
-        ):  # what is to replace the first leaves a daemon
+        # the replacement for run_simulation, which is deprecated, would leave a daemon running
+        for known in (".*run_simulation.*", "Tip: In future versions of Ray"):
             warnings.filterwarnings("ignore", known)
         run_simulation(
             server, client_app(home), clients,
