@@ -13,7 +13,12 @@ from fedktl_cli.main import app
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path
-    for path in [*ROOT.glob("*.md"), *ROOT.glob(".github/*.md"), *ROOT.glob("stages/**/*.md"), *ROOT.glob("tests/**/*.md")]
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob(".github/*.md"),
+        *ROOT.glob("stages/**/*.md"),
+        *ROOT.glob("tests/**/*.md"),
+    ]
     if not path.is_relative_to(ROOT / "tests/fixtures")
 )
 COMMAND = typer.main.get_command(app)
