@@ -79,8 +79,8 @@ def test_the_readme_is_readable():
     text = (ROOT / "README.md").read_text()
     lines = text.splitlines()
     assert len(lines) < 200 and max(map(len, lines)) <= 100
-    paragraphs = [part.splitlines() for part in text.split("\n\n")]
-    assert [part[0] for part in paragraphs if len(part) > 5 and part[0][0] not in "|-` (d["] == []
+    paragraphs = [part.splitlines() for part in prose(ROOT / "README.md").split("\n\n")]
+    assert [part[0] for part in paragraphs if len(part) > 5 and not part[0].startswith(("|", "- ", "["))] == []
 
 
 def test_every_preset_has_its_line():
