@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stages.algorithms.common.records import rebuilt, tensors
-from stages.algorithms.contract import Algorithm
+from stages.algorithms.contract import AnyAlgorithm
 from stages.artifacts.store import Artifact, Store
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
@@ -31,7 +32,7 @@ MEASURED = ("history/seconds/", "history/rounds/peak_memory", "history/pairs/")
 
 
 def check_algorithm(
-    algorithm: Algorithm, hyper: Mapping[str, Any] | None = None, clients: int = 3, models: str = "resnet4"
+    algorithm: AnyAlgorithm, hyper: Mapping[str, Any] | None = None, clients: int = 3, models: str = "resnet4"
 ) -> None:
     """Run two rounds among a few clients with a few images each, on the CPU of this process; takes seconds.
 
@@ -73,7 +74,7 @@ def alike(one: Tensor | None, other: Tensor | None) -> bool:
     return one is not None and other is not None and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
-def watched(algorithm: Algorithm) -> Algorithm:
+def watched(algorithm: AnyAlgorithm) -> AnyAlgorithm:
     """The algorithm with checks on what its functions return."""
 
     def must(kept: bool, sentence: str) -> None:
@@ -112,8 +113,8 @@ def watched(algorithm: Algorithm) -> Algorithm:
         must("loss" in found[1], "a client's metrics must hold its loss")
         return found
 
-    def server_update(*arguments: Any) -> Any:
-        found = several(algorithm.server_update, "server_update", "state, download, metrics", *arguments)
+    def served(function: Callable[..., Any], name: str, *arguments: Any) -> Any:
+        found = several(function, name, "state, download, metrics", *arguments)
         message(found[1], "a download")
         kind = algorithm.Download or type(None)
         must(found[1] is None or isinstance(found[1], kind), f"a download must be a {kind.__name__}, its Download")
@@ -129,7 +130,12 @@ def watched(algorithm: Algorithm) -> Algorithm:
         must(bool(usable), "predict must return numbers, or -inf for a class that an image can't have")
         return scores
 
-    return replace(algorithm, init=init, client_update=client_update, server_update=server_update, predict=predict)
+    servers: dict[str, Any] = {
+        name: partial(served, function, name)
+        for name in ("server_update", "paired_server_update")
+        if (function := getattr(algorithm, name)) is not None
+    }
+    return replace(algorithm, init=init, client_update=client_update, predict=predict, **servers)
 
 
 def toy_data(store: Store, clients: int) -> Artifact:

@@ -152,7 +152,7 @@ def test_what_travels_in_half_precision_arrives_rounded():
     assert arrived.latents.tolist() == [[1.0, 0.333251953125, 0.0]]  # 11 bits of 1/3: 1365 / 4096
     assert arrived.labels.tolist() == [7] and torch.equal(arrived.images, download.images)
     nested = sent(Upload({"weight": one, "bias": one}, torch.tensor(2**24 + 1)), "fp16")
-    assert nested.head["bias"][1] == 0.333251953125 and nested.count == 2**24 + 1
+    assert nested.weights["bias"][1] == 0.333251953125 and nested.count == 2**24 + 1
     assert sent(download, "fp32") is download and sent(None, "fp16") is None
     assert cost(None, "fp16") == (0, 0) and cost(nested, "fp16") == (6, 6 * 2 + 8)
 

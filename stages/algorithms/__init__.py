@@ -12,15 +12,16 @@ from stages.errors import UserError, unknown
 from stages.settings import key
 
 if TYPE_CHECKING:
-    from stages.algorithms.contract import Algorithm
+    from stages.algorithms.contract import AnyAlgorithm
 
 NAMES = (
     "fedktl", "ktl", "fedproto", "fedtgp", "fd", "fml", "fedkd", "fedmrl", "fedavg", "lg-fedavg", "fedgen", "fedgh",
     "fedl2g", "local",
 )  # fmt: skip
+MODULES = {"fedktl": "fedktl_reference", "lg-fedavg": "lg_fedavg"}  # of algorithms whose file has another name
 
 
-def get(name: str) -> Algorithm:
+def get(name: str) -> AnyAlgorithm:
     """The algorithm called `name`, or at `package.module:ALGORITHM`; UserError offers the near names."""
     if plugins.is_path(name):
         from stages.algorithms.own import load
@@ -28,7 +29,8 @@ def get(name: str) -> Algorithm:
         return load(name)
     if name not in NAMES:
         raise unknown("algorithm", name, NAMES)
-    return importlib.import_module(f"stages.algorithms.{name.replace('-', '_')}").ALGORITHM
+    algorithm: AnyAlgorithm = importlib.import_module(f"stages.algorithms.{MODULES.get(name, name)}").ALGORITHM
+    return algorithm
 
 
 def assigned(

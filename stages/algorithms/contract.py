@@ -1,30 +1,73 @@
-"""What an algorithm is: five names over plain records. The engine runs any of them with one loop.
+"""What an algorithm is: a few functions over plain records, put together as an `Algorithm`. One loop runs all of them.
 
     init(hyper, task, rng) -> (server state, shared)
     client_update(hyper, shared, client, download | None, batches, rng) -> (upload | None, metrics)
-    server_update(hyper, shared, state, uploads, pairs, rng) -> (state, download | None, metrics)
+    server_update(hyper, shared, state, uploads, rng) -> (state, download | None, metrics)
     predict(hyper, shared, client, download | None, x) -> scores float32 [B, classes]
 
-and a frozen dataclass of hyperparameters. Rules: no file, no printing, no global seed, no look for a device
-(tensors arrive placed). `client_update` changes its own `client` only; `server_update` gets at least one upload. What
-crosses the border between client and server is a dataclass of tensors; its cost is counted from the tensors themselves.
-`shared` is what everyone derives from the seed alone and is never sent.
+Rules: no files, no printing, no global seed, no search for a device (tensors arrive placed). `client_update` changes its own
+`client` only. Whatever crosses the border between client and server is a dataclass of tensors, or of mappings of tensors;
+what it costs is counted from the tensors themselves. `shared` is what everyone derives from the seed alone; it is never sent.
+
+A complete algorithm, in which clients share the bias of their heads:
+
+>>> import torch
+>>> from stages import check_algorithm
+>>> from stages.algorithms.common.sgd import SGD, LossAndMetrics
+>>> from stages.settings import setting
+>>> @dataclass(frozen=True)
+... class Hyper(Hyperparameters):
+...     pull: float = setting(0.5, "How far a client's bias moves to the mean.", low=0, high=1, source="made up")
+>>> @dataclass(frozen=True)
+... class Message:
+...     bias: Tensor  # float32 [classes]
+>>> def client_update(
+...     hyper: Hyper, shared: Task, client: ClientState, download: Message | None, batches: Batches, rng: Rng
+... ) -> tuple[Message, Metrics]:
+...     model = client.model.train()
+...     bias = model.head.get_parameter("bias").detach()
+...     if download is not None:
+...         bias.lerp_(download.bias, hyper.pull)
+...     def objective(x: Tensor, y: Tensor) -> LossAndMetrics:
+...         loss = torch.nn.functional.cross_entropy(model(x), y)
+...         return loss, {"loss": loss}
+...     metrics = SGD(shared.lr, model).minimise(objective, batches.steps(rng))
+...     return Message(bias.clone()), metrics
+>>> def server_update(
+...     hyper: Hyper, shared: Task, state: None, uploads: Mapping[int, Message], rng: Rng
+... ) -> tuple[None, Message, Metrics]:
+...     return None, Message(torch.stack([upload.bias for upload in uploads.values()]).mean(0)), {}
+>>> ALGORITHM = Algorithm(
+...     "bias", "a toy", Hyper=Hyper, Download=Message, client_update=client_update, server_update=server_update
+... )
+>>> check_algorithm(ALGORITHM, {"pull": 0.9})
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from stages.algorithms.common.batches import Batches
 from stages.algorithms.common.records import tensors
 from stages.models.split import SplitModel
+from stages.randomness import Rng
 from stages.settings import Settings
 
 Metrics = Mapping[str, Tensor]  # scalars; read once a round
+
+
+@dataclass(frozen=True)
+class Hyperparameters(Settings):
+    """The base of every algorithm's hyperparameters; for algorithms without any, all there is."""
+
+    def needs_latents(self) -> bool:
+        """Whether the server works with image-latent pairs."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -74,28 +117,133 @@ class Predictor:
     )  # by the names in the rule; `base.` and `head.` replace the client's
 
 
-@dataclass(frozen=True)
-class Algorithm:
-    """An algorithm's name, source and five functions.
+H = TypeVar("H", bound=Hyperparameters)
+Shared = TypeVar("Shared")
+State = TypeVar("State")  # of the server
+U = TypeVar("U")  # Upload
+D = TypeVar("D")  # Download
+HyperIn = TypeVar("HyperIn", bound=Hyperparameters, contravariant=True)
+SharedIn = TypeVar("SharedIn", contravariant=True)
+SharedOut = TypeVar("SharedOut", covariant=True)
+StateIn = TypeVar("StateIn", contravariant=True)
+StateOut = TypeVar("StateOut", covariant=True)
+UploadIn = TypeVar("UploadIn", contravariant=True)
+UploadOut = TypeVar("UploadOut", covariant=True)
+DownloadIn = TypeVar("DownloadIn", contravariant=True)
+DownloadOut = TypeVar("DownloadOut", covariant=True)
 
-    `Download` is its record, so that a checkpoint can rebuild it. `outline(upload)` gives an upload's tensors in shapes
-    that depend on the model and the classes only, not on what was learned. `check(hyper, task, models)` raises UserError, with
-    the reason, for clients' models that the algorithm can't federate. `unit_rows` are tensors of the outline that have no row
-    longer than 1. With `same_start` clients of one architecture start from the same weights, whatever `initial_weights` says.
-    `predictor(hyper, shared, client, download)` says for other programs what `predict` does.
-    """
+
+class Init(Protocol[HyperIn, SharedOut, StateOut]):
+    def __call__(self, hyper: HyperIn, task: Task, rng: Rng, /) -> tuple[StateOut, SharedOut]:
+        """The server's state before the first round, and what everyone shares."""
+
+
+class ClientUpdate(Protocol[HyperIn, SharedIn, UploadOut, DownloadIn]):
+    def __call__(
+        self, hyper: HyperIn, shared: SharedIn, client: ClientState, download: DownloadIn | None, batches: Batches,
+        rng: Rng, /,
+    ) -> tuple[UploadOut | None, Metrics]:  # fmt: skip
+        """Local training. `download` is what the server sent last, None before it sent anything; metrics hold `loss`."""
+
+
+class ServerUpdate(Protocol[HyperIn, SharedIn, State, UploadIn, DownloadOut]):
+    def __call__(
+        self, hyper: HyperIn, shared: SharedIn, state: State, uploads: Mapping[int, UploadIn], rng: Rng, /
+    ) -> tuple[State, DownloadOut | None, Metrics]:
+        """Learn from the uploads that arrived, by client in ascending order: one at least, else it is not called."""
+
+
+class PairedServerUpdate(Protocol[HyperIn, SharedIn, State, UploadIn, DownloadOut]):
+    def __call__(
+        self, hyper: HyperIn, shared: SharedIn, state: State, uploads: Mapping[int, UploadIn], pairs: PairSource,
+        rng: Rng, /,
+    ) -> tuple[State, DownloadOut | None, Metrics]:  # fmt: skip
+        """The same with a generator's latents and image-latent pairs."""
+
+
+class Predict(Protocol[HyperIn, SharedIn, DownloadIn]):
+    def __call__(
+        self, hyper: HyperIn, shared: SharedIn, client: ClientState, download: DownloadIn | None, x: Tensor, /
+    ) -> Tensor:
+        """Scores float32 [B, classes] of images float32 [B, C, H, W]: the largest is the label."""
+
+
+class Describe(Protocol[HyperIn, SharedIn, DownloadIn]):
+    def __call__(
+        self, hyper: HyperIn, shared: SharedIn, client: ClientState, download: DownloadIn | None, /
+    ) -> Predictor:
+        """What `predict` does, for other programs."""
+
+
+class Check(Protocol[HyperIn]):
+    def __call__(self, hyper: HyperIn, task: Task, models: Sequence[SplitModel], /) -> None:
+        """Raises UserError, with the reason, for clients' models that the algorithm can't federate."""
+
+
+class FixedShapes(Protocol[UploadIn]):
+    def __call__(self, upload: UploadIn, /) -> Mapping[str, Tensor]:
+        """An upload's tensors in shapes that depend on the model and the classes only, not on what was learned."""
+
+
+class Pictures(Protocol[DownloadIn]):
+    def __call__(self, download: DownloadIn, /) -> tuple[Tensor, Tensor]:
+        """Labels int64 [M], those of a class one after the other, and images [M, 3, size, size] in 0..255."""
+
+
+class Centroids(Protocol[StateIn]):
+    def __call__(self, state: StateIn, /) -> Tensor:
+        """A latent for each class, float32 [classes, H]."""
+
+
+def only_the_task(hyper: Any, task: Task, rng: Rng) -> tuple[Any, Any]:
+    """A server that keeps nothing, and clients that share what they are told of the task."""
+    return None, task
+
+
+def nothing_learned(hyper: Any, shared: Any, state: Any, uploads: Any, rng: Rng) -> tuple[Any, Any, Metrics]:
+    return state, None, {}
+
+
+def logits(hyper: Any, shared: Any, client: ClientState, download: Any, x: Tensor) -> Tensor:
+    return client.model(x)
+
+
+def own_head(hyper: Any, shared: Any, client: ClientState, download: Any) -> Predictor:
+    return Predictor()
+
+
+def any_models(hyper: Any, task: Task, models: Sequence[SplitModel]) -> None: ...
+
+
+NO_HYPERPARAMETERS: Any = Hyperparameters
+
+
+@dataclass(frozen=True)
+class Algorithm(Generic[H, Shared, State, U, D]):
+    """An algorithm's name, source and functions; what most algorithms have in common is the default."""
 
     name: str
     source: str
-    Hyper: type[Settings]
-    Download: type | None
-    init: Callable[..., tuple[Any, Any]]
-    client_update: Callable[..., tuple[Any, Metrics]]
-    server_update: Callable[..., tuple[Any, Any, Metrics]]
-    predict: Callable[..., Tensor]
-    needs_latents: Callable[[Any], bool] = lambda hyper: False
-    outline: Callable[[Any], Mapping[str, Tensor]] = lambda upload: tensors(upload)
-    check: Callable[[Any, Task, Sequence[SplitModel]], None] = lambda hyper, task, models: None
-    predictor: Callable[[Any, Any, ClientState, Any], Predictor] = lambda hyper, shared, client, download: Predictor()
-    unit_rows: tuple[str, ...] = ()
-    same_start: bool = False
+    client_update: ClientUpdate[H, Shared, U, D]
+    server_update: ServerUpdate[H, Shared, State, U, D] = nothing_learned
+    paired_server_update: PairedServerUpdate[H, Shared, State, U, D] | None = (
+        None  # if the hyperparameters need latents
+    )
+    init: Init[H, Shared, State] = only_the_task
+    predict: Predict[H, Shared, D] = logits
+    predictor: Describe[H, Shared, D] = own_head
+    check: Check[H] = any_models
+    Hyper: type[H] = NO_HYPERPARAMETERS
+    Download: type[D] | None = None  # so that a checkpoint can rebuild it
+    fixed_shapes: FixedShapes[U] = tensors
+    unit_rows: tuple[str, ...] = ()  # tensors of `fixed_shapes` that have no row longer than 1
+    same_start: bool = False  # clients of one architecture start from the same weights, whatever `initial_weights` says
+    phases: tuple[str, ...] = ()  # of a round, which its functions mark with `stages.clock.phase`
+    server_metrics: Mapping[str, str] = field(
+        default_factory=dict
+    )  # those worth showing, with the title of their figure
+    pictures: Pictures[D] | None = None  # in a download; the first of each class is kept for a few rounds
+    centroids: Centroids[State] | None = None  # in the server's state, from which images can be rendered after the run
+
+
+AnyAlgorithm: TypeAlias = Algorithm[Any, Any, Any, Any, Any]  # as the engine sees it

@@ -18,15 +18,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.algorithms.common.batches import Batches
-from stages.algorithms.common.class_means import ClassMeans
+from stages.algorithms.common.class_means import ClassMeans, class_means
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
 from stages.randomness import Rng
-from stages.settings import Settings, setting
+from stages.settings import setting
 
 
 @dataclass(frozen=True)
-class Hyper(Settings):
+class Hyper(Hyperparameters):
     own_part: bool = setting(
         False, "Leave a client's own part in the average it learns from.", source="off: paper; on: public library"
     )
@@ -48,10 +48,6 @@ class Download:
     receipts: Tensor  # int64 [K], whose uploads arrived
 
 
-def init(hyper: Hyper, task: Task, rng: Rng) -> tuple[None, Task]:
-    return None, task
-
-
 def client_update(
     hyper: Hyper, shared: Task, client: ClientState, download: Download | None, batches: Batches, rng: Rng
 ) -> tuple[Upload, Metrics]:
@@ -69,7 +65,7 @@ def client_update(
         return loss + hyper.gamma * distance, {"loss": loss, "distillation": distance}
 
     metrics = SGD(shared.lr, model).minimise(objective, batches.steps(rng))
-    labels, outputs, _ = means.taken()
+    labels, outputs, _ = means.result()
     upload = Upload(labels, outputs, torch.tensor(rng.seed("receipt"), device=shared.device))
     client.private = {"labels": upload.labels, "outputs": upload.outputs, "receipt": upload.receipt}
     return upload, metrics
@@ -90,24 +86,17 @@ def teachers_of(hyper: Hyper, task: Task, client: ClientState, download: Downloa
 
 
 def server_update(
-    hyper: Hyper, shared: Task, state: None, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
+    hyper: Hyper, shared: Task, state: None, uploads: Mapping[int, Upload], rng: Rng
 ) -> tuple[None, Download, Metrics]:
     """Average each class over the clients that sent it, every client alike."""
-    uploaded = [uploads[client] for client in sorted(uploads)]
+    uploaded = list(uploads.values())
     labels = torch.cat([upload.labels for upload in uploaded])
     outputs = torch.cat([upload.outputs for upload in uploaded])
-    sums = torch.zeros(shared.classes, shared.classes, device=shared.device).index_add_(0, labels, outputs)
-    senders = torch.bincount(labels, minlength=shared.classes)
-    sent = senders.nonzero().flatten()
     receipts = torch.stack([upload.receipt for upload in uploaded])
-    return None, Download(sent, sums[sent] / senders[sent, None], senders[sent], receipts), {}
-
-
-def predict(hyper: Hyper, shared: Task, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
-    return client.model(x)
+    return None, Download(*class_means(outputs, labels, shared.classes), receipts), {}
 
 
 ALGORITHM = Algorithm(
-    "fd", "Jeong et al., 2018, arXiv 1811.11479", Hyper, Download, init, client_update, server_update, predict,
-    unit_rows=("outputs",),
+    "fd", "Jeong et al., 2018, arXiv 1811.11479", Hyper=Hyper, Download=Download, client_update=client_update,
+    server_update=server_update, unit_rows=("outputs",),
 )  # fmt: skip

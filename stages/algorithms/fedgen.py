@@ -22,7 +22,7 @@ from stages.algorithms.common import one_head
 from stages.algorithms.common.batches import Batches, Steps
 from stages.algorithms.common.sgd import SGD, Adam, LossAndMetrics
 from stages.algorithms.common.weights import Weights, average, copied
-from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, Task
 from stages.clock import phase
 from stages.randomness import Rng, seeded
 from stages.settings import WIDEST, setting
@@ -124,13 +124,13 @@ def client_update(
 
 
 def server_update(
-    hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
+    hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], rng: Rng
 ) -> tuple[ServerState, Download, Metrics]:
     """Train the generator against the ensemble of heads (Eq. 4).
 
     The heads are linear: the mean of their logits is the logit of the mean head.
     """
-    uploaded = [uploads[client] for client in sorted(uploads)]
+    uploaded = list(uploads.values())
     counts = torch.stack([upload.counts for upload in uploaded])
     head = average([upload.head for upload in uploaded], [upload.total for upload in uploaded])
     with phase("alignment"):
@@ -153,7 +153,7 @@ def train_generator(hyper: Hyper, generator: nn.Sequential, head: Weights, count
 
 
 ALGORITHM = Algorithm(
-    "fedgen", "Zhu et al., ICML 2021, arXiv 2105.10056", Hyper, Download, init, client_update, server_update,
-    one_head.predict, check=lambda hyper, task, models: one_head.check("fedgen", task, models),
-    predictor=one_head.predictor,
+    "fedgen", "Zhu et al., ICML 2021, arXiv 2105.10056", Hyper=Hyper, Download=Download, init=init,
+    client_update=client_update, server_update=server_update, predict=one_head.predict, check=one_head.check,
+    predictor=one_head.predictor, phases=("alignment",), server_metrics={"generator": "loss of the generator"},
 )  # fmt: skip

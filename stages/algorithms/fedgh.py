@@ -19,11 +19,12 @@ from torch.nn import functional as F
 from stages.algorithms import local
 from stages.algorithms.common import one_head
 from stages.algorithms.common.batches import Batches, passes
-from stages.algorithms.common.one_head import Shared
+from stages.algorithms.common.one_head import Download, Shared
+from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.common.weights import Weights, copied
-from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
-from stages.algorithms.fedproto import Upload, class_means
+from stages.algorithms.common.weights import copied
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, Task
+from stages.algorithms.fedproto import Upload, mean_features
 from stages.clock import phase
 from stages.randomness import Rng
 from stages.settings import setting
@@ -34,11 +35,6 @@ class Hyper(one_head.Hyper):
     server_lr: float = setting(0.01, "Learning rate of the global head.", above=0, source="paper; public library")
     server_epochs: int = setting(1, "Passes over the uploaded features per round.", low=1, source="paper")
     server_batch_size: int = setting(1, "Features per step of the server.", low=1, source="paper")
-
-
-@dataclass(frozen=True)
-class Download:
-    head: Weights
 
 
 @dataclass
@@ -55,19 +51,18 @@ def client_update(
 ) -> tuple[Upload, Metrics]:
     """Local training from the global head, then the mean feature of each class."""
     one_head.take(client, shared, download)
-    _, metrics = local.client_update(local.Hyper(), shared.task, client, None, batches, rng)
+    _, metrics = local.client_update(hyper, shared.task, client, None, batches, rng)
     with phase("prototypes"), torch.no_grad():
         client.model.eval()
-        return class_means(client.model, batches, shared.task), metrics
+        return mean_features(client.model, batches, shared.task), metrics
 
 
 def server_update(
-    hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
+    hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], rng: Rng
 ) -> tuple[ServerState, Download, Metrics]:
-    features = torch.cat([uploads[client].prototypes for client in sorted(uploads)])
-    labels = torch.cat([uploads[client].labels for client in sorted(uploads)])
+    uploaded = concatenated(uploads.values())
     with phase("alignment"):
-        loss = train_head(hyper, state.head, features, labels, rng)
+        loss = train_head(hyper, state.head, uploaded.prototypes, uploaded.labels, rng)
     return state, Download(copied(state.head).state_dict()), {"head": loss}
 
 
@@ -86,7 +81,8 @@ def train_head(hyper: Hyper, head: nn.Linear, features: Tensor, labels: Tensor, 
 
 
 ALGORITHM = Algorithm(
-    "fedgh", "Yi et al., ACM MM 2023, arXiv 2303.13137", Hyper, Download, init, client_update, server_update,
-    one_head.predict, check=lambda hyper, task, models: one_head.check("fedgh", task, models),
-    predictor=one_head.predictor,
+    "fedgh", "Yi et al., ACM MM 2023, arXiv 2303.13137", Hyper=Hyper, Download=Download, init=init,
+    client_update=client_update, server_update=server_update, predict=one_head.predict, check=one_head.check,
+    predictor=one_head.predictor, phases=("prototypes", "alignment"),
+    server_metrics={"head": "loss of the global head"},
 )  # fmt: skip

@@ -24,17 +24,17 @@ from stages.algorithms.common.batches import Batches
 from stages.algorithms.common.losses import distillation
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
 from stages.algorithms.common.weights import Weights, auxiliary, average, copied
-from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng, seeded
-from stages.settings import Settings, setting
+from stages.settings import setting
 
 MAX_NORM = 10.0  # of the gradient of each model and of the projection, as in the public library
 LEAST_LOSS = 0.01  # images that both models know by heart would make the weight of their mutual losses endless
 
 
 @dataclass(frozen=True)
-class Hyper(Settings):
+class Hyper(Hyperparameters):
     energy_start: float = setting(
         0.95, "Part of a matrix's energy that messages keep at first.", above=0, high=1, source="paper, T_start"
     )
@@ -166,7 +166,7 @@ def expanded(parts: Weights, like: Weights) -> dict[str, Tensor]:
     }
 
 
-def outline(upload: Upload) -> dict[str, Tensor]:
+def fixed_shapes(upload: Upload) -> dict[str, Tensor]:
     """The matrices of an upload, whatever their ranks; what travelled whole, flat too."""
     parts, whole = upload.change, {}
     for name in dict.fromkeys(part.rpartition(":")[0] or part for part in parts):
@@ -180,11 +180,11 @@ def plus(weights: Weights, change: Weights) -> dict[str, Tensor]:
 
 
 def server_update(
-    hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
+    hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], rng: Rng
 ) -> tuple[ServerState, Download, Metrics]:
     """Average the changes, every client alike. The server keeps the mentee exactly; only messages are truncated."""
     start, weights = shared.start.state_dict(), state.mentee.state_dict()
-    changes = [expanded(uploads[client].change, weights) for client in sorted(uploads)]
+    changes = [expanded(upload.change, weights) for upload in uploads.values()]
     weights = plus(weights, average(changes))
     state.mentee.load_state_dict(weights)
     state.rounds = state.rounds + 1
@@ -192,11 +192,7 @@ def server_update(
     return state, Download(compressed(change, energy(hyper, int(state.rounds))), state.rounds.clone()), {}
 
 
-def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
-    return client.model(x)
-
-
 ALGORITHM = Algorithm(
-    "fedkd", "Wu et al., Nature Communications 2022, arXiv 2108.13323", Hyper, Download, init, client_update,
-    server_update, predict, outline=outline,
+    "fedkd", "Wu et al., Nature Communications 2022, arXiv 2108.13323", Hyper=Hyper, Download=Download,
+    init=init, client_update=client_update, server_update=server_update, fixed_shapes=fixed_shapes,
 )  # fmt: skip

@@ -1,32 +1,34 @@
-"""FedKTL (Zhang, Liu, Hua, Cao, CVPR 2024, arXiv 2403.15760).
+"""FedKTL (Zhang, Liu, Hua, Cao, CVPR 2024, arXiv 2403.15760); `fedktl_reference.py` adds what only the reference does.
 
 Up: the clients' class prototypes. Down: one image-latent pair per class, from a pre-trained generator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stages.algorithms.common.batches import Batches, Steps, slices
-from stages.algorithms.common.losses import BANDWIDTHS, arcface, median_bandwidths, mmd, prototypes, simplex_etf
+from stages.algorithms.common.batches import Batches, Steps, endless, slices, two_or_more
+from stages.algorithms.common.class_means import class_means
+from stages.algorithms.common.losses import arcface, fixed_bandwidths, mmd, prototypes, simplex_etf
 from stages.algorithms.common.one_pass import OnePass
+from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, Adam, LossAndMetrics
-from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Predictor, Task
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, PairSource, Predictor, Task
 from stages.clock import phase
 from stages.pixels import normalised
 from stages.randomness import Rng, seeded
-from stages.settings import Settings, setting
+from stages.settings import setting
 
 MAX_NORM = 100.0  # of the gradient of each module, on clients and server, as in the reference
 
 
 @dataclass(frozen=True)
-class Hyper(Settings):
+class Hyper(Hyperparameters):
     mu: float = setting(50.0, "Weight of the knowledge transfer from pairs.", low=0, source="paper, mu of L^M")
     lambda_: float = setting(1.0, "Weight of the pull to the class centroids.", low=0, source="paper, lambda of L^MSE")
     server_lr: float = setting(0.01, "Learning rate of the server's Adam.", above=0, source="reference")
@@ -34,22 +36,20 @@ class Hyper(Settings):
     server_batch_size: int = setting(100, "Prototypes per step of the server.", low=2, source="reference")
     margin: float = setting(0.5, "Margin of ArcFace, in radians.", low=0, high=3.14, source="ArcFace; reference")
     scale: float = setting(64.0, "Scale of ArcFace.", above=0, source="ArcFace; reference")
-    centroids: str = setting(
-        "mean", "Class centroids: means of transformed prototypes, or a table trained by Adam.",
-        choices=("mean", "trained"), source="mean: paper; trained: what the reference computes",
-    )  # fmt: skip
-    mmd_bandwidth: str = setting(
-        "reference", "Bandwidths of the MMD kernels: the reference's, or scaled to the latents.",
-        choices=("reference", "median"), source="reference",
-    )  # fmt: skip
-    statistics: str = setting(
-        "own", "What BatchNorm's running statistics are of: a client's own images, or the pairs' images as well.",
-        choices=("own", "both"), source="both: what the reference computes",
-    )  # fmt: skip
     etf: bool = setting(True, "ETF classifier and ArcFace; off: learned head, cross-entropy.", source="paper, ablation")
     mmd: bool = setting(True, "Align transformed prototypes with the latents.", source="paper, ablation")
-    mse: bool = setting(True, "Pull transformed prototypes to their centroid.", source="paper, ablation")
     transfer: bool = setting(True, "Transfer knowledge from pairs to the clients.", source="paper, ablation")
+
+    def needs_latents(self) -> bool:
+        return self.transfer
+
+    def bandwidths(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Of the MMD's kernels, for a batch of latents; the paper gives none, so these are the reference's."""
+        return fixed_bandwidths(device)
+
+    def tracks_pairs(self) -> bool:
+        """Whether BatchNorm's running statistics follow the pairs' images as well as a client's own."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Download:
-    """K pairs of each of M classes, the pairs of a class one after the other; the paper has K = 1."""
-
-    labels: Tensor  # int64 [M K]
+    labels: Tensor  # int64 [M K]: K pairs (in the paper one) of each of M classes, class after class
     images: Tensor  # uint8, or float32 in 0..255, [M K, 3, size, size]
     latents: Tensor  # float32 [M K, H]
 
@@ -85,14 +83,12 @@ def init(hyper: Hyper, task: Task, rng: Rng) -> tuple[ServerState, Shared]:
     classes, width = task.classes, task.latent_dim or 1
     with seeded(rng.seed("server")):
         projection = nn.Linear(task.feature_dim, width)
-        transformer = nn.Sequential(
-            nn.Linear(classes, classes), nn.BatchNorm1d(classes), nn.ReLU(), nn.Linear(classes, width)
-        )
-        centroids = torch.randn(classes, width)
-    etf = simplex_etf(classes, rng.torch("etf"))
-    start = {name: tensor.detach().to(task.device) for name, tensor in projection.state_dict().items()}
-    state = ServerState(transformer.to(task.device), centroids.to(task.device), torch.zeros(classes, dtype=torch.bool))
-    return state, Shared(task, etf.to(task.device), start)
+        hidden = nn.Linear(classes, classes), nn.BatchNorm1d(classes), nn.ReLU()
+        transformer = nn.Sequential(*hidden, nn.Linear(classes, width)).to(task.device)
+        centroids = torch.randn(classes, width).to(task.device)
+    etf = simplex_etf(classes, rng.torch("etf")).to(task.device)
+    state = ServerState(transformer, centroids, torch.zeros(classes, dtype=torch.bool))
+    return state, Shared(task, etf, projection.to(task.device).state_dict())
 
 
 def client_update(
@@ -103,17 +99,16 @@ def client_update(
     projection = nn.Linear(task.feature_dim, task.latent_dim or 1, device=task.device)
     projection.load_state_dict(shared.projection)
     sources = [batches.steps(rng)]
-    if download and hyper.transfer:
-        sources.append(endless_pairs(download, task.batch_size, rng))
-    model.train()
-    features_of_both = OnePass(model, track_both=hyper.statistics == "both")
+    if download is not None:
+        sources.append(endless((normalised(download.images), download.latents), task.batch_size, rng.torch("pairs")))
+    features_of_both = OnePass(model.train(), track_both=hyper.tracks_pairs())
 
     def objective(x: Tensor, y: Tensor, images: Tensor | None = None, latents: Tensor | None = None) -> LossAndMetrics:
         if images is None or latents is None:
             loss = classification_loss(hyper, shared, model(x), y)
             return loss, {"loss": loss, "transfer": torch.zeros_like(loss)}
         features, transferred = features_of_both(x, images)
-        loss = classification_loss(hyper, shared, model.head(features), y)
+        loss = classification_loss(hyper, shared, model.logits(features), y)
         transfer = F.mse_loss(projection(transferred), latents)
         return loss + hyper.mu * transfer, {"loss": loss, "transfer": transfer}
 
@@ -121,8 +116,7 @@ def client_update(
     with phase("prototypes"), torch.no_grad():
         model.eval()
         projections, labels = zip(*((model(x), y) for x, y in batches.once()), strict=True)
-        upload = Upload(*prototypes(torch.cat(projections), torch.cat(labels), task.classes))
-    return upload, metrics
+        return Upload(*prototypes(torch.cat(projections), torch.cat(labels), task.classes)), metrics
 
 
 def classification_loss(hyper: Hyper, shared: Shared, projections: Tensor, labels: Tensor) -> Tensor:
@@ -131,89 +125,59 @@ def classification_loss(hyper: Hyper, shared: Shared, projections: Tensor, label
     return F.cross_entropy(projections, labels)
 
 
-def endless_pairs(download: Download, size: int, rng: Rng) -> Steps:
-    """Batches of pairs, pass after pass, each pass in a new order; the last batch of a pass may be smaller."""
-    images, latents, generator = normalised(download.images), download.latents, rng.torch("pairs")
-    if len(images) == 1:  # BatchNorm has no variance over one
-        images, latents = images.repeat(2, 1, 1, 1), latents.repeat(2, 1)
-
-    def orders() -> Iterator[tuple[Tensor]]:
-        while True:
-            order = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
-            yield from ((order[rows],) for rows in slices(len(order), size))
-
-    return Steps(orders(), lambda rows: (images[rows], latents[rows]))
-
-
 def server_update(
     hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], pairs: PairSource, rng: Rng
-) -> tuple[ServerState, Download | None, Metrics]:
+) -> tuple[ServerState, Download, Metrics]:
     """Align the prototypes with the latent space (L^MMD + lambda L^MSE), then make a pair from each class centroid."""
-    if not hyper.transfer:
-        return state, None, {}
-    uploaded = [uploads[client] for client in sorted(uploads)]
-    protos = torch.cat([upload.prototypes for upload in uploaded])
-    labels = torch.cat([upload.labels for upload in uploaded])
-    state.seen[labels.cpu()] = True
+    uploaded = concatenated(uploads.values())
+    state.seen[uploaded.labels.cpu()] = True
     with phase("alignment"):
-        metrics = align(hyper, state, protos, labels, pairs, rng)
-    with phase("pairs"):
-        # the reference makes a pair for every row of its table, uploaded or not
-        classes = state.seen.nonzero().flatten() if hyper.centroids == "mean" else torch.arange(len(state.seen))
-        classes = classes.to(state.centroids.device)
-        images, latents = pairs.pairs(state.centroids[classes])
-        download = Download(classes.repeat_interleave(len(images) // len(classes)), images, latents)
-    return state, download, metrics
+        state.centroids = class_centroids(state, uploaded)
+        metrics = align(hyper, state, uploaded, pairs, rng)
+        state.centroids = class_centroids(state, uploaded)
+    return state, pairs_of(state, state.seen.nonzero().flatten(), pairs), metrics
 
 
-def align(
-    hyper: Hyper, state: ServerState, protos: Tensor, labels: Tensor, pairs: PairSource, rng: Rng
-) -> dict[str, Tensor]:
-    """Train F and the centroid table on the uploaded prototypes float32 [P, C] of classes int64 [P]."""
-    transformer, table = state.transformer, nn.Parameter(state.centroids.clone())
-    if len(protos) == 1:  # BatchNorm has no variance over one
-        protos, labels = protos.repeat(2, 1), labels.repeat(2)
-    if hyper.centroids == "mean":
-        set_class_means(table, transformer, protos, labels)
-    fixed = torch.tensor(BANDWIDTHS, device=protos.device)
+@torch.no_grad()
+def class_centroids(state: ServerState, uploaded: Upload) -> Tensor:
+    """Q^c, the mean of F(P_i^c) over the clients i that uploaded class c; those of other classes stay."""
+    present, means, _ = class_means(state.transformer.eval()(uploaded.prototypes), uploaded.labels, len(state.seen))
+    return state.centroids.index_copy(0, present, means)
+
+
+def align(hyper: Hyper, state: ServerState, uploaded: Upload, pairs: PairSource, rng: Rng) -> dict[str, Tensor]:
+    """Train F, and the centroids with it, on the prototypes of all clients."""
+    protos, labels = two_or_more(uploaded.prototypes), two_or_more(uploaded.labels)
+    transformer, centroids = state.transformer.train(), nn.Parameter(state.centroids.clone())
     order_rng, latent_rng = rng.torch("order"), rng.torch("latents")
-    sums = torch.zeros(2, device=protos.device)
-    transformer.train()
+    bandwidths, sums = hyper.bandwidths(protos.device), torch.zeros(2, device=protos.device)
 
     def batches() -> Iterator[tuple[Tensor, ...]]:
         for _ in range(hyper.server_epochs):
             order = torch.randperm(len(protos), generator=order_rng).to(protos.device, non_blocking=True)
-            sampled = pairs.sample_latents(len(protos), latent_rng)
+            epoch = protos[order], labels[order], pairs.sample_latents(len(protos), latent_rng)
             sums.zero_()  # the last epoch's are reported
-            epoch = protos[order], labels[order], sampled
-            yield from (tuple(table[rows] for table in epoch) for rows in slices(len(order), hyper.server_batch_size))
+            yield from (tuple(part[rows] for part in epoch) for rows in slices(len(order), hyper.server_batch_size))
 
     def objective(protos: Tensor, labels: Tensor, latents: Tensor) -> LossAndMetrics:
         mapped = transformer(protos)
-        bandwidths = fixed if hyper.mmd_bandwidth == "reference" else median_bandwidths(latents)
-        discrepancy = mmd(mapped, latents, bandwidths)
-        pull = F.mse_loss(mapped, F.embedding(labels, table))
+        discrepancy = mmd(mapped, latents, bandwidths(latents))
+        pull = F.mse_loss(mapped, F.embedding(labels, centroids))
         sums.add_(torch.stack([discrepancy.detach(), pull.detach()]), alpha=len(protos))
-        return hyper.mmd * discrepancy + hyper.mse * hyper.lambda_ * pull, {}
+        return hyper.mmd * discrepancy + hyper.lambda_ * pull, {}
 
-    adam = Adam(hyper.server_lr, transformer, nn.ParameterList([table]), max_norm=MAX_NORM)
-    adam.minimise(objective, Steps(batches()))
-    if hyper.centroids == "mean":
-        set_class_means(table, transformer, protos, labels)
-    state.centroids = table.detach()
-    last_epoch = sums / len(protos)
-    return {"mmd": last_epoch[0], "mse": last_epoch[1]}
+    trained = transformer, nn.ParameterList([centroids])
+    Adam(hyper.server_lr, *trained, max_norm=MAX_NORM).minimise(objective, Steps(batches()))
+    state.centroids = centroids.detach()
+    return dict(zip(("mmd", "mse"), sums / len(protos), strict=True))
 
 
-@torch.no_grad()
-def set_class_means(table: Tensor, transformer: nn.Sequential, protos: Tensor, labels: Tensor) -> None:
-    """Q^c = mean of F(P_i^c) over the clients i that uploaded class c ; other rows stay."""
-    transformer.eval()
-    mapped = transformer(protos)
-    transformer.train()
-    sums = torch.zeros_like(table).index_add_(0, labels, mapped)
-    counts = torch.bincount(labels, minlength=len(table))[:, None]
-    table.copy_(torch.where(counts > 0, sums / counts.clamp(min=1), table))
+def pairs_of(state: ServerState, classes: Tensor, pairs: PairSource) -> Download:
+    """(G(Q^c), Q^c) of these classes, int64 [M]; from a bank, its image and latent nearest to Q^c."""
+    with phase("pairs"):
+        classes = classes.to(state.centroids.device)
+        images, latents = pairs.pairs(state.centroids[classes])
+        return Download(classes.repeat_interleave(len(images) // len(classes)), images, latents)
 
 
 def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
@@ -223,12 +187,14 @@ def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Downloa
 
 
 def predictor(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None) -> Predictor:
-    if not hyper.etf:
-        return Predictor()
-    return Predictor("the row of etf with the highest cosine to head(base(x))", {"etf": shared.etf})
+    rule = "the row of etf with the highest cosine to head(base(x))"
+    return Predictor(rule, {"etf": shared.etf}) if hyper.etf else Predictor()
 
 
 ALGORITHM = Algorithm(
-    "fedktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper, Download, init, client_update, server_update, predict,
-    needs_latents=lambda hyper: hyper.transfer, unit_rows=("prototypes",), predictor=predictor,
+    "fedktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper=Hyper, Download=Download, init=init,
+    client_update=client_update, paired_server_update=server_update, predict=predict, predictor=predictor,
+    unit_rows=("prototypes",), phases=("prototypes", "alignment", "pairs"),
+    server_metrics={"mmd": "MMD to the latents", "mse": "MSE to the class centroids"},
+    pictures=lambda download: (download.labels, download.images), centroids=lambda state: state.centroids,
 )  # fmt: skip

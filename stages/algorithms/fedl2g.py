@@ -19,14 +19,17 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from stages.algorithms.common import private
 from stages.algorithms.common.batches import Batches
-from stages.algorithms.common.sgd import SGD, LossAndMetrics, clip
+from stages.algorithms.common.class_means import class_means
+from stages.algorithms.common.records import concatenated
+from stages.algorithms.common.sgd import SGD, LossAndMetrics
 from stages.algorithms.common.weights import copied
-from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
 from stages.models.split import SplitModel
 from stages.pixels import normalised
 from stages.randomness import Rng
-from stages.settings import Settings, setting
+from stages.settings import setting
 
 Labelled = tuple[Tensor, Tensor]  # images and their labels
 
@@ -35,7 +38,7 @@ SERVER_LR = {"logit": 0.1, "feature": 100.0}  # of the authors' runs
 
 
 @dataclass(frozen=True)
-class Hyper(Settings):
+class Hyper(Hyperparameters):
     variant: str = setting("logit", "What the vectors guide.", choices=("logit", "feature"), source="paper, -l and -f")
     server_lr: float | None = setting(
         None, "Learning rate of the vectors; if not given, 0.1 for logits and 100 for features.",
@@ -97,7 +100,7 @@ def client_update(
     batch = normalised(study.images[drawn]), study.labels[drawn]
     held_out = normalised(quiz.images), quiz.labels
     gradients, quiz_loss = quizzed(hyper, task.lr, model, vectors, batch, held_out)
-    present = batch[1].unique()
+    present = torch.unique(batch[1])
     return Upload(present, gradients[present]), {"loss": quiz_loss} | dict(metrics) | {"quiz": quiz_loss}
 
 
@@ -144,23 +147,19 @@ def quizzed(
 
 
 def server_update(
-    hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
+    hyper: Hyper, shared: Shared, state: ServerState, uploads: Mapping[int, Upload], rng: Rng
 ) -> tuple[ServerState, Download, Metrics]:
     """One SGD step on each vector, along the mean gradient over the clients that sent its class."""
-    uploaded = [uploads[client] for client in sorted(uploads)]
-    labels = torch.cat([upload.labels for upload in uploaded])
-    sums = torch.zeros_like(state.vectors).index_add_(0, labels, torch.cat([upload.gradients for upload in uploaded]))
-    gradient = sums / torch.bincount(labels, minlength=len(sums)).clamp(min=1)[:, None]
-    clip([gradient], MAX_NORM)
+    uploaded = concatenated(uploads.values())
+    present, means, _ = class_means(uploaded.gradients, uploaded.labels, len(state.vectors))
+    gradient = torch.zeros_like(state.vectors).index_copy(0, present, means)
+    private.clip([gradient], MAX_NORM)
     state.vectors = state.vectors - (hyper.server_lr or SERVER_LR[hyper.variant]) * gradient
     state.rounds = state.rounds + 1
     return state, Download(state.vectors.clone(), state.rounds.clone()), {}
 
 
-def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
-    return client.model(x)
-
-
 ALGORITHM = Algorithm(
-    "fedl2g", "Zhang et al., 2024, arXiv 2410.06490", Hyper, Download, init, client_update, server_update, predict
-)
+    "fedl2g", "Zhang et al., 2024, arXiv 2410.06490", Hyper=Hyper, Download=Download, init=init,
+    client_update=client_update, server_update=server_update,
+)  # fmt: skip

@@ -18,15 +18,15 @@ from torch.nn import functional as F
 
 from stages.algorithms.common.batches import Batches
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.common.weights import Weights, auxiliary, average, copied
-from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Predictor, Task
+from stages.algorithms.common.weights import Download, Upload, auxiliary, average, copied, weighted_average
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Predictor, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng, seeded
-from stages.settings import WIDEST, Settings, setting
+from stages.settings import WIDEST, setting
 
 
 @dataclass(frozen=True)
-class Hyper(Settings):
+class Hyper(Hyperparameters):
     sub_feature_dim: int = setting(
         128, "Width of the auxiliary model's features; at most that of the clients'.", low=1, high=WIDEST,
         source="public library",
@@ -36,17 +36,6 @@ class Hyper(Settings):
         "samples", "Average auxiliary models over clients by their training images, or every client alike.",
         choices=("samples", "uniform"), source="samples: paper; uniform: public library",
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Upload:
-    weights: Weights  # of the auxiliary model
-    count: Tensor  # int64 [], training images
-
-
-@dataclass(frozen=True)
-class Download:
-    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -90,11 +79,11 @@ def both(model: SplitModel, small: SplitModel, projection: nn.Linear, x: Tensor)
 
 
 def server_update(
-    hyper: Hyper, shared: Shared, state: None, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
+    hyper: Hyper, shared: Shared, state: None, uploads: Mapping[int, Upload], rng: Rng
 ) -> tuple[None, Download, Metrics]:
-    uploaded = [uploads[client] for client in sorted(uploads)]
-    counts = [u.count for u in uploaded] if hyper.weighting == "samples" else None
-    return None, Download(average([u.weights for u in uploaded], counts)), {}
+    if hyper.weighting == "samples":
+        return None, Download(weighted_average(uploads)), {}
+    return None, Download(average([upload.weights for upload in uploads.values()])), {}
 
 
 def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
@@ -113,6 +102,6 @@ def predictor(hyper: Hyper, shared: Shared, client: ClientState, download: Downl
 
 
 ALGORITHM = Algorithm(
-    "fedmrl", "Yi et al., NeurIPS 2024, arXiv 2406.00488", Hyper, Download, init, client_update, server_update, predict,
-    predictor=predictor,
+    "fedmrl", "Yi et al., NeurIPS 2024, arXiv 2406.00488", Hyper=Hyper, Download=Download, init=init,
+    client_update=client_update, server_update=server_update, predict=predict, predictor=predictor,
 )  # fmt: skip

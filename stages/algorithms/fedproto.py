@@ -14,18 +14,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.algorithms.common.batches import Batches
-from stages.algorithms.common.class_means import ClassMeans
+from stages.algorithms.common.class_means import ClassMeans, class_means
 from stages.algorithms.common.losses import squared_distances
+from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Predictor, Task
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Predictor, Task
 from stages.clock import phase
 from stages.models.split import SplitModel
 from stages.randomness import Rng
-from stages.settings import Settings, setting
+from stages.settings import setting
 
 
 @dataclass(frozen=True)
-class Hyper(Settings):
+class Hyper(Hyperparameters):
     lambda_: float = setting(
         1.0, "Weight of the pull to the global prototypes.", low=0, source="paper, Section 5, and the authors' code"
     )
@@ -52,10 +53,6 @@ class Download:
     prototypes: Tensor  # float32 [M, feature_dim]
 
 
-def init(hyper: Hyper, task: Task, rng: Rng) -> tuple[None, Task]:
-    return None, task
-
-
 def client_update(
     hyper: Hyper, shared: Task, client: ClientState, download: Download | None, batches: Batches, rng: Rng
 ) -> tuple[Upload, Metrics]:
@@ -76,35 +73,30 @@ def client_update(
 
     metrics = SGD(shared.lr, model).minimise(objective, batches.steps(rng))
     if hyper.collected == "training":
-        return Upload(*means.taken()), metrics
+        return Upload(*means.result()), metrics
     with phase("prototypes"), torch.no_grad():
         model.eval()
-        return class_means(model, batches, shared), metrics
+        return mean_features(model, batches, shared), metrics
 
 
-def class_means(model: SplitModel, batches: Batches, task: Task) -> Upload:
+def mean_features(model: SplitModel, batches: Batches, task: Task) -> Upload:
     means = ClassMeans(task.classes, task.feature_dim, task.device)
     for x, y in batches.once():
         means.add(model.features(x), y)
-    return Upload(*means.taken())
+    return Upload(*means.result())
 
 
 def server_update(
-    hyper: Hyper, shared: Task, state: None, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
+    hyper: Hyper, shared: Task, state: None, uploads: Mapping[int, Upload], rng: Rng
 ) -> tuple[None, Download, Metrics]:
     """Average each class over the clients that sent it."""
-    sums = torch.zeros(shared.classes, shared.feature_dim, device=shared.device)
-    weights = torch.zeros(shared.classes, device=shared.device)
-    for client in sorted(uploads):
-        upload = uploads[client]
-        weight = upload.counts.float() if hyper.weighting == "samples" else torch.ones_like(upload.counts).float()
-        sums.index_add_(0, upload.labels, upload.prototypes * weight[:, None])
-        weights.index_add_(0, upload.labels, weight)
-    sent = weights.nonzero().flatten()
-    return None, Download(sent, sums[sent] / weights[sent, None]), {}
+    uploaded = concatenated(uploads.values())
+    weights = uploaded.counts.float() if hyper.weighting == "samples" else None
+    sent, means, _ = class_means(uploaded.prototypes, uploaded.labels, shared.classes, weights)
+    return None, Download(sent, means), {}
 
 
-def predict(hyper: Hyper, shared: Task, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
+def predict(hyper: Hyperparameters, shared: Task, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
     """The nearest global prototype; before there is one, the head."""
     if download is None:
         return client.model(x)
@@ -122,7 +114,7 @@ def dense(task: Task, download: Download | None) -> tuple[Tensor, Tensor]:
     return table, known
 
 
-def predictor(hyper: Hyper, shared: Task, client: ClientState, download: Download | None) -> Predictor:
+def predictor(hyper: Hyperparameters, shared: Task, client: ClientState, download: Download | None) -> Predictor:
     if download is None:
         return Predictor()
     rule = "the number in labels of the row of prototypes that is nearest to base(x)"
@@ -130,6 +122,7 @@ def predictor(hyper: Hyper, shared: Task, client: ClientState, download: Downloa
 
 
 ALGORITHM = Algorithm(
-    "fedproto", "Tan et al., AAAI 2022, arXiv 2105.00243", Hyper, Download, init, client_update, server_update, predict,
-    predictor=predictor,
+    "fedproto", "Tan et al., AAAI 2022, arXiv 2105.00243", Hyper=Hyper, Download=Download,
+    client_update=client_update, server_update=server_update, predict=predict, predictor=predictor,
+    phases=("prototypes",),
 )  # fmt: skip

@@ -18,16 +18,18 @@ from torch.nn import functional as F
 
 from stages.algorithms import fedproto
 from stages.algorithms.common.batches import Batches, passes
+from stages.algorithms.common.class_means import class_means
+from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
 from stages.algorithms.fedproto import Download, Upload
 from stages.clock import phase
 from stages.randomness import Rng, seeded
-from stages.settings import Settings, setting
+from stages.settings import setting
 
 
 @dataclass(frozen=True)
-class Hyper(Settings):
+class Hyper(Hyperparameters):
     lambda_: float = setting(10.0, "Weight of the pull to the global prototypes.", low=0, source="public library")
     margin: str = setting(
         "farthest", "The margin: the largest distance between two class centres, or from any centre to its nearest.",
@@ -65,11 +67,11 @@ def client_update(
 
 
 def server_update(
-    hyper: Hyper, shared: Task, state: ServerState, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
+    hyper: Hyper, shared: Task, state: ServerState, uploads: Mapping[int, Upload], rng: Rng
 ) -> tuple[ServerState, Download, Metrics]:
     """Train the global prototypes; those of classes that anyone has sent so far go down."""
-    uploaded = torch.cat([uploads[client].prototypes for client in sorted(uploads)])
-    labels = torch.cat([uploads[client].labels for client in sorted(uploads)])
+    together = concatenated(uploads.values())
+    uploaded, labels = together.prototypes, together.labels
     margin = adaptive_margin(hyper, uploaded, labels, shared.classes)
     every = torch.arange(shared.classes, device=shared.device)
     total = torch.zeros((), device=shared.device)  # of the last pass
@@ -93,9 +95,7 @@ def server_update(
 
 def adaptive_margin(hyper: Hyper, uploaded: Tensor, labels: Tensor, classes: int) -> Tensor:
     """How far the class centres lie apart, at most tau; a centre is the mean over the clients. Scalar."""
-    sums = torch.zeros(classes, uploaded.shape[1], device=uploaded.device).index_add_(0, labels, uploaded)
-    counts = torch.bincount(labels, minlength=classes)
-    centres = sums[counts > 0] / counts[counts > 0, None]
+    _, centres, _ = class_means(uploaded, labels, classes)
     distances = torch.cdist(centres, centres)
     if hyper.margin == "nearest":
         distances = distances.fill_diagonal_(torch.inf).min(1).values
@@ -113,6 +113,8 @@ def contrast(uploaded: Tensor, labels: Tensor, prototypes: Tensor, margin: Tenso
 
 
 ALGORITHM = Algorithm(
-    "fedtgp", "Zhang et al., AAAI 2024, arXiv 2401.03230", Hyper, Download, init, client_update,
-    server_update, fedproto.predict, predictor=fedproto.predictor,
+    "fedtgp", "Zhang et al., AAAI 2024, arXiv 2401.03230", Hyper=Hyper, Download=Download, init=init,
+    client_update=client_update, server_update=server_update, predict=fedproto.predict, predictor=fedproto.predictor,
+    phases=("prototypes", "alignment"),
+    server_metrics={"contrast": "contrastive loss of the prototypes", "margin": "margin"},
 )  # fmt: skip

@@ -18,17 +18,17 @@ from torch.nn import functional as F
 from stages.algorithms.common.batches import Batches
 from stages.algorithms.common.losses import distillation
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.common.weights import Weights, auxiliary, average, copied
-from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
+from stages.algorithms.common.weights import Download, Weights, auxiliary, average, copied
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng
-from stages.settings import Settings, setting
+from stages.settings import setting
 
 MAX_NORM = 10.0  # of the gradient of each model, as in the public library
 
 
 @dataclass(frozen=True)
-class Hyper(Settings):
+class Hyper(Hyperparameters):
     alpha: float = setting(
         0.5, "Weight of the labels for the own model; the rest is for the auxiliary model's predictions.",
         low=0, high=1, source="public library",
@@ -48,11 +48,6 @@ class Hyper(Settings):
 @dataclass(frozen=True)
 class Upload:
     weights: Weights  # of the auxiliary model
-
-
-@dataclass(frozen=True)
-class Download:
-    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -95,16 +90,13 @@ def mutual_divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def server_update(
-    hyper: Hyper, shared: Shared, state: None, uploads: Mapping[int, Upload], pairs: PairSource | None, rng: Rng
+    hyper: Hyper, shared: Shared, state: None, uploads: Mapping[int, Upload], rng: Rng
 ) -> tuple[None, Download, Metrics]:
     """Average the auxiliary models, every client alike."""
-    return None, Download(average([uploads[client].weights for client in sorted(uploads)])), {}
-
-
-def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
-    return client.model(x)
+    return None, Download(average([upload.weights for upload in uploads.values()])), {}
 
 
 ALGORITHM = Algorithm(
-    "fml", "Shen et al., 2020, arXiv 2006.16765", Hyper, Download, init, client_update, server_update, predict
-)
+    "fml", "Shen et al., 2020, arXiv 2006.16765", Hyper=Hyper, Download=Download, init=init, client_update=client_update,
+    server_update=server_update,
+)  # fmt: skip

@@ -7,21 +7,21 @@ loop as FedKTL's, for a single client with few images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from stages.algorithms import fedktl
-from stages.algorithms.contract import Algorithm, Task
+from stages.algorithms import fedktl_reference
+from stages.algorithms.contract import Task
 from stages.errors import UserError
 from stages.models.split import SplitModel
 from stages.settings import setting
 
 
 @dataclass(frozen=True)
-class Hyper(fedktl.Hyper):
-    """FedKTL's, but for the centroids.
+class Hyper(fedktl_reference.Hyper):
+    """FedKTL's, except for the centroids.
 
-    A single client has a prototype a class, and BatchNorm's running statistics of ten prototypes lag behind them: class
-    means that are taken with these statistics grew from round to round until the run diverged.
+    A single client has one prototype a class, and BatchNorm's running statistics of ten prototypes lag behind them: class
+    means taken with these statistics grew from round to round until the run diverged.
     """
 
     centroids: str = setting(
@@ -30,15 +30,11 @@ class Hyper(fedktl.Hyper):
     )  # fmt: skip
 
 
-def single_client(hyper: fedktl.Hyper, task: Task, models: Sequence[SplitModel]) -> None:
+def single_client(hyper: fedktl_reference.Hyper, task: Task, models: Sequence[SplitModel]) -> None:
     if task.clients != 1:
         raise UserError(
             f"ktl serves one client, and the data has {task.clients}; use fedktl, or data prepared with `clients=1`."
         )
 
 
-ALGORITHM = Algorithm(
-    "ktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper, fedktl.Download, fedktl.init,
-    fedktl.client_update, fedktl.server_update, fedktl.predict, needs_latents=fedktl.ALGORITHM.needs_latents,
-    check=single_client, predictor=fedktl.predictor,
-)  # fmt: skip
+ALGORITHM = replace(fedktl_reference.ALGORITHM, name="ktl", Hyper=Hyper, check=single_client)

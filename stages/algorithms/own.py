@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from stages import plugins
-from stages.algorithms.contract import Algorithm
+from stages.algorithms.contract import Algorithm, AnyAlgorithm
 from stages.errors import UserError
 
 
-def load(path: str) -> Algorithm:
+def load(path: str) -> AnyAlgorithm:
     """The algorithm at the path, which is its name from then on: a run is resumed by it."""
     found = plugins.attribute(path, "algorithm")
     if not isinstance(found, Algorithm):

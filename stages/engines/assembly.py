@@ -117,7 +117,7 @@ def model_of(
 
 def pair_source(spec: RunSpec, data_spec: schemas.DataSpec, device: torch.device) -> PairSource | None:
     """The server's pairs from the latents artifact, for an algorithm that uses them."""
-    if spec.latents is None:
+    if spec.latents is None or not spec.hyper.needs_latents():
         return None
     size, bank = data_spec.shape[-1], schemas.read(spec.latents)
     if spec.settings.pairs == "bank" and (spec.settings.generator or spec.settings.weights):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from stages.algorithms.common.records import rebuilt, tensors
-from stages.algorithms.contract import Algorithm
+from stages.algorithms.contract import AnyAlgorithm
 from stages.engines.federation import State
 from stages.engines.history import History
 from stages.foreign import understood
@@ -44,7 +44,7 @@ def below(packed: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
 
 
 @understood("The checkpoint")
-def unpack(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, device: torch.device) -> None:
+def unpack(state: State, packed: Mapping[str, Tensor], algorithm: AnyAlgorithm, device: torch.device) -> None:
     """Fill a freshly assembled state from the output of `pack`."""
     state.history = History(below(packed, "history"))
     restore(state.server, below(packed, "server"))
@@ -53,7 +53,9 @@ def unpack(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, dev
 
 
 @understood("The checkpoint")
-def unpack_predicting(state: State, packed: Mapping[str, Tensor], algorithm: Algorithm, device: torch.device) -> None:
+def unpack_predicting(
+    state: State, packed: Mapping[str, Tensor], algorithm: AnyAlgorithm, device: torch.device
+) -> None:
     """Fill a freshly assembled state from the output of `predicting`."""
     state.rounds = int(packed["rounds"])
     if arrived := below(packed, "download"):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.algorithms.contract import Algorithm, ClientState, PairSource
+from stages.algorithms.contract import AnyAlgorithm, ClientState, PairSource
 from stages.engines.history import History
 from stages.errors import UserError
 from stages.randomness import Rng
@@ -41,7 +41,7 @@ class ClientData:
 class Federation:
     """Everything that stays the same from round to round."""
 
-    algorithm: Algorithm
+    algorithm: AnyAlgorithm
     hyper: Any
     shared: Any
     settings: Train

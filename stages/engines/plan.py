@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from stages import algorithms, plugins
-from stages.algorithms.contract import Algorithm
+from stages.algorithms.contract import AnyAlgorithm, Hyperparameters
 from stages.artifacts import schemas
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Artifact, Store
 from stages.errors import UserError, unknown
 from stages.fields import product
 from stages.foreign import understood
-from stages.settings import Settings, Train, names
+from stages.settings import Train, names
 
 RESUMABLE = names(Train, resumable=True)
 NAMING = (
@@ -41,8 +41,8 @@ class RemoteData:
 class RunSpec:
     """One run: one algorithm, one seed."""
 
-    algorithm: Algorithm
-    hyper: Settings
+    algorithm: AnyAlgorithm
+    hyper: Hyperparameters
     settings: Train
     seed: int
     data: Artifact | RemoteData
@@ -109,12 +109,12 @@ def planned(
         for values in product(algorithm.Hyper, hyper.get(algorithm.name, {}))
     ]
     training, latents = data(store, settings), None
-    if any(algorithm.needs_latents(own) for algorithm, own in points):
+    if any(own.needs_latents() for _, own in points):
         latents = source(store, "latents", settings.latents)
 
-    def spec(algorithm: Algorithm, own: Settings, seed: int) -> RunSpec:
+    def spec(algorithm: AnyAlgorithm, own: Hyperparameters, seed: int) -> RunSpec:
         key = uuid.uuid4().hex if settings.engine == "flower" else None
-        return RunSpec(algorithm, own, settings, seed, training, latents if algorithm.needs_latents(own) else None, key)
+        return RunSpec(algorithm, own, settings, seed, training, latents if own.needs_latents() else None, key)
 
     return [spec(algorithm, own, seed) for algorithm, own in points for seed in settings.seeds]
 
@@ -137,7 +137,7 @@ def planned_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, 
         sources[role] = found
     algorithm = algorithms.get(facts["algorithm"])
     settings = Train.make(facts["settings"], {name: changes[name] for name in changes if name not in NAMING})
-    hyper: Settings = algorithm.Hyper.make(facts["hyper"])
+    hyper: Hyperparameters = algorithm.Hyper.make(facts["hyper"])
     key = facts.get("federation", {}).get("run")
     return RunSpec(algorithm, hyper, settings, facts["seed"], remote or sources["data"], sources.get("latents"), key)
 

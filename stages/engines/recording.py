@@ -17,7 +17,7 @@ from stages.engines.federation import Federation, State
 from stages.engines.history import History
 from stages.means import over_clients
 
-SERVER = "server_metrics/"
+SERVER, SECONDS = "server_metrics/", "seconds/"
 LOGGED = {"client_metrics": "client", "server_metrics": "server", "seconds": "seconds"}  # series with a row a round
 PICTURES = 8  # rounds whose pairs are kept as pictures, spread evenly over the run
 
@@ -55,14 +55,27 @@ def metrics(
         state.history.add_at(state.rounds, f"{SERVER}{name}", server.get(name, float("nan")))
 
 
+def phases(federation: Federation) -> tuple[str, ...]:
+    """What a round's time is spent on."""
+    return "local training", *federation.algorithm.phases, "evaluation", "checkpoint"
+
+
+def seconds(federation: Federation, state: State, spent: Mapping[str, float]) -> None:
+    """A row of every phase that the algorithm has, or that an earlier round had."""
+    known = (name.removeprefix(SECONDS) for name in state.history if name.startswith(SECONDS))
+    for name in dict.fromkeys((*phases(federation), *known, *spent)):
+        state.history.add_at(state.rounds - 1, f"{SECONDS}{name}", spent.get(name, 0.0))
+
+
 def pairs(federation: Federation, state: State) -> None:
     """In the rounds chosen for it, keep one picture per class; rows without a picture have label -1."""
-    download, last = state.download, federation.settings.rounds - 1
+    pictures, last = federation.algorithm.pictures, federation.settings.rounds - 1
     kept = {round(i * last / (PICTURES - 1)) for i in range(PICTURES)}
-    if not hasattr(download, "images") or state.rounds not in kept:
+    if pictures is None or state.download is None or state.rounds not in kept:
         return
-    first = download.labels.diff(prepend=download.labels.new_tensor([-1])) != 0  # the pairs of a class are adjacent
-    labels, images = download.labels[first], download.images[first]
+    labels, images = pictures(state.download)
+    first = labels.diff(prepend=labels.new_tensor([-1])) != 0  # the pairs of a class are adjacent
+    labels, images = labels[first], images[first]
     images = images.round().to(torch.uint8) if images.is_floating_point() else images
     missing = federation.classes - len(labels)
     state.history.add("pairs/rounds", state.rounds + 1)
@@ -76,7 +89,7 @@ def highlights(federation: Federation, state: State) -> dict[str, Any]:
     accuracy = over_clients(history.last("rounds/test_accuracy").numpy(), federation.sizes["test"].numpy())
     facts: dict[str, Any] = {"accuracy": float(accuracy)}
     facts["loss"] = float(history.last("client_metrics/loss").nanmean())
-    for name in ("mmd", "mse"):
+    for name in federation.algorithm.server_metrics:
         if f"{SERVER}{name}" in history:
             facts[name] = float(history.last(f"{SERVER}{name}"))
     facts["floats_up"] = int(history.last("rounds/upload_floats").sum())

@@ -20,8 +20,6 @@ from stages.means import over_clients
 from stages.observer import Observer
 from stages.randomness import Rng
 
-PHASES = ("local training", "prototypes", "alignment", "pairs", "evaluation", "checkpoint")
-
 
 class ClientPool(Protocol):
     """Where the clients are: in this process, in others, or on other machines."""
@@ -64,7 +62,7 @@ def run(
             observer.end_round(recording.line(federation, state.history, 0))
             pool.collect()
             checkpoint(state)
-        clock.seconds = dict.fromkeys(PHASES, 0.0)
+        clock.seconds = {}
         ended, stopping = finished(federation, state), observer.stop_requested()
         while not (ended or stopping):
             with phase("checkpoint"):
@@ -76,10 +74,9 @@ def run(
                 )
             if state.rounds % settings.eval_every == 0 or state.rounds == settings.rounds:
                 evaluate(federation, state, pool)
-            for name, seconds in clock.seconds.items():  # those of a checkpoint count towards the next round
-                state.history.add(f"seconds/{name}", seconds)
+            recording.seconds(federation, state, clock.seconds)  # those of a checkpoint count towards the next round
+            clock.seconds = {}
             state.history.add("rounds/peak_memory", recording.peak_memory(device))
-            clock.seconds = dict.fromkeys(PHASES, 0.0)
             observer.end_round(recording.line(federation, state.history, state.rounds))
             observer.advance(1, **recording.highlights(federation, state))
             ended, stopping = finished(federation, state), observer.stop_requested()
@@ -118,9 +115,12 @@ def serve(federation: Federation, state: State, uploads: Mapping[int, Any], rng:
     """The server learns from the uploads that arrived; returns its metrics. Without uploads its last download stays valid."""
     if not uploads:
         return {}
-    state.server, download, metrics = federation.algorithm.server_update(
-        federation.hyper, federation.shared, state.server, uploads, federation.pairs, rng.at("server")
-    )
+    algorithm, given = federation.algorithm, (federation.hyper, federation.shared, state.server, uploads)
+    if algorithm.paired_server_update is not None and federation.pairs is not None:
+        found = algorithm.paired_server_update(*given, federation.pairs, rng.at("server"))
+    else:
+        found = algorithm.server_update(*given, rng.at("server"))
+    state.server, download, metrics = found
     state.download = sent(download, federation.settings.wire)
     server_metrics = scalars(metrics)
     check_server(server_metrics, download, uploads, state.rounds)

@@ -34,7 +34,7 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
         writer.attributes["facts"] = spec.facts() | {
             "rounds": state.rounds, "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
             "models": spec.settings.models, "architectures": names, "device": str(federation.device),
-            "parameters": [size[name] for name in names],
+            "parameters": [size[name] for name in names], "server_metrics": dict(spec.algorithm.server_metrics),
         }  # fmt: skip
         write_history(writer, federation, state)
         for number, client in enumerate(state.clients):
@@ -55,7 +55,8 @@ def write_history(writer: Writer, federation: Federation, state: State) -> None:
     series.setdefault("pairs/rounds", torch.zeros(0, dtype=torch.int64))
     series.setdefault("pairs/labels", torch.zeros(0, 0, dtype=torch.int64))
     series.setdefault("pairs/images", torch.zeros(0, 0, 3, 1, 1, dtype=torch.uint8))
-    series["pairs/centroids"] = getattr(state.server, "centroids", torch.zeros(0, 0)).detach().cpu()
+    centroids = federation.algorithm.centroids
+    series["pairs/centroids"] = (torch.zeros(0, 0) if centroids is None else centroids(state.server)).detach().cpu()
     for name, values in series.items():
         writer.array(name, values.numpy())
 

@@ -20,7 +20,8 @@ class CNN(nn.Module):
         self.fc = nn.Linear(512, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.fc1(self.conv2(self.conv1(x)).flatten(1)))
+        logits: Tensor = self.fc(self.fc1(self.conv2(self.conv1(x)).flatten(1)))
+        return logits
 
 
 class Block(nn.Module):
@@ -60,4 +61,5 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layers(self.maxpool(torch.relu_(self.bn1(self.conv1(x)))))
-        return self.fc(x.mean((2, 3)))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits

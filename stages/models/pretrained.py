@@ -123,6 +123,6 @@ def fitted(base: nn.Module, weights: Weights) -> dict[str, Tensor]:
     from torchvision.models.vision_transformer import interpolate_embeddings
 
     try:
-        return dict(interpolate_embeddings(base.image_size, base.patch_size, tensors))  # type: ignore[arg-type]
+        return dict(interpolate_embeddings(base.image_size, base.patch_size, tensors))
     except ValueError as error:
         raise UserError(f"{weights.file} does not fit the model: {error}.") from error

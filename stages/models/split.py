@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class Averaged(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1] % self.feature_dim == 0:
-            return x.unflatten(-1, (self.feature_dim, -1)).mean(-1)
+            return x.view(*x.shape[:-1], self.feature_dim, -1).mean(-1)
         if self._averages.device != x.device or self._averages.dtype != x.dtype or not len(self._averages):
             with torch.inference_mode(False):  # it will be trained with, whoever sees the width first
                 unit = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
@@ -70,13 +71,21 @@ class SplitModel(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Features float32 [B, feature_dim] of images float32 [B, C, H, W]."""
-        if not self.bf16:
-            return self.base(x)
-        with torch.autocast(x.device.type, torch.bfloat16):
-            return self.base(x).float()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            features: Tensor = self.base(x)
+        return features.float() if self.bf16 else features
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Projections [B, classes] of features [B, feature_dim]."""
+        projections: Tensor = self.head(features)
+        return projections
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
+        return self.logits(self.features(x))
+
+    if TYPE_CHECKING:  # nn.Module's own takes and gives anything
+
+        def __call__(self, x: Tensor) -> Tensor: ...
 
 
 def architectures(models: str, clients: int) -> list[str]:

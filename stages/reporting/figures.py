@@ -53,10 +53,10 @@ CAPTIONS = {
         "Images of each class that each client holds, all splits together. Empty cells are classes a client has never "
         "seen: the more of them, the harder the federation.",
     ),
-    "alignment": (
-        "Alignment on the server",
-        "The two losses of the feature transformer at the end of each round. MMD falls as the clients' features come to "
-        "lie in the generator's latent space, MSE falls as they gather around the centroids of their classes.",
+    "server-losses": (
+        "Learning on the server",
+        "What the server measured at the end of each round, by the algorithm's own names. FedKTL's MMD falls as the clients' "
+        "prototypes come to lie in the generator's latent space, its MSE as they gather around the centroids of their classes.",
     ),
     "client-losses": (
         "Losses on the clients",
@@ -104,7 +104,7 @@ def pictures(groups: list[Group], labels: Sequence[Labels]) -> list[Picture]:
         height = min(1.2 + 0.27 * len(one.class_names), 12.0)
         of = one.data if len(labels) > 1 else ""
         found.append(_picture("labels", WIDE, height, _drawing(_label_distribution, one), number, of))
-    for name, curves in (("alignment", _server_curves(groups)), ("client-losses", _client_curves(groups))):
+    for name, curves in (("server-losses", _server_curves(groups)), ("client-losses", _client_curves(groups))):
         if curves:
             found.append(_picture(name, WIDE, 3.1 * _panels(len(curves))[0], _drawing(_metrics, curves, groups)))
     return found
@@ -292,9 +292,11 @@ Curves = dict[str, dict[int, np.ndarray]]  # metric -> index of the group -> flo
 
 
 def _server_curves(groups: list[Group]) -> Curves:
-    titles = {"mmd": "MMD to the latents", "mse": "MSE to the class centroids"}
+    runs = [run for group in groups for run in group.runs]
+    titles = {name: str(title) for run in runs for name, title in dict(run.facts.get("server_metrics", {})).items()}
+    names = sorted({name for run in runs for name in run.server_metrics})
     found = {
-        title: _metric(groups, lambda run, name=name: run.server_metrics.get(name)) for name, title in titles.items()
+        titles.get(name, name): _metric(groups, lambda run, name=name: run.server_metrics.get(name)) for name in names
     }
     return {title: curves for title, curves in found.items() if curves}
 

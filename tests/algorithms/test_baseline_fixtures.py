@@ -265,7 +265,7 @@ def test_three_rounds_as_they_were_recorded(name, monkeypatch):
             same(f"round{round}/client{c}/proj", clients[c].private)
             same(f"round{round}/client{c}/upload", case.uploaded(uploads[c]))
         if case.algorithm != "local":
-            state, download, metrics = algorithm.server_update(hyper, shared, state, uploads, None, rng)
+            state, download, metrics = algorithm.server_update(hyper, shared, state, uploads, rng)
             same(f"round{round}/server", case.served(state, download, metrics))
         for c in CLIENTS:
             with torch.no_grad():

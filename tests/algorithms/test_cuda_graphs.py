@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from stages.algorithms.common import cuda_graphs
 from stages.algorithms.common.batches import Steps
 from stages.algorithms.common.cuda_graphs import WARM_UP, Baton, Lane, Refused, Replayed
-from stages.algorithms.common.sgd import SGD, Adam, clip
+from stages.algorithms.common.private import clip
+from stages.algorithms.common.sgd import SGD, Adam
 
 
 class Tape(Lane):

@@ -5,7 +5,7 @@ import torch
 
 from stages.algorithms import fedavg, local
 from stages.algorithms.common.batches import Batches
-from stages.algorithms.contract import ClientState, Task
+from stages.algorithms.contract import ClientState, Hyperparameters, Task
 from stages.engines.assembly import assemble
 from stages.errors import UserError
 from stages.models.split import SplitModel, parameters
@@ -16,7 +16,7 @@ from tests.helpers.toy_store import write_toy_data
 from tests.helpers.toys import narrow, tiny
 
 TASK = Task(clients=2, classes=3, feature_dim=2, latent_dim=0, lr=0.1, batch_size=4, device=torch.device("cpu"))
-HYPER = fedavg.Hyper()
+HYPER = Hyperparameters()
 
 
 def client(model=narrow, seed=0):
@@ -33,7 +33,7 @@ def test_models_count_by_their_training_images():
         1: fedavg.Upload({"w": torch.tensor([4.0]), "steps": torch.tensor(6)}, torch.tensor(1)),
         0: fedavg.Upload({"w": torch.tensor([1.0]), "steps": torch.tensor(2)}, torch.tensor(3)),
     }
-    _, download, _ = fedavg.server_update(HYPER, TASK, None, uploads, None, Rng(0))
+    _, download, _ = fedavg.server_update(HYPER, TASK, None, uploads, Rng(0))
     assert download.weights["w"].tolist() == [1.75]  # (3 * 1 + 4) / 4
     assert download.weights["steps"] == 3  # (3 * 2 + 6) / 4
 
@@ -41,7 +41,7 @@ def test_models_count_by_their_training_images():
 def test_one_update_is_local_training_from_the_newest_average():
     alone, sent, one = client(seed=1), fedavg.Download(client(seed=1).model.state_dict()), client(seed=2)
     torch.manual_seed(5)  # of the dropout
-    local.client_update(local.Hyper(), TASK, alone, None, batches(), Rng(3))
+    local.client_update(HYPER, TASK, alone, None, batches(), Rng(3))
     torch.manual_seed(5)
     upload, _ = fedavg.client_update(HYPER, TASK, one, sent, batches(), Rng(3))
     assert upload.count == 6 and same(upload.weights, alone.model.state_dict())

@@ -27,7 +27,7 @@ UPLOADS = {  # a third of each client's images was never trained on
 
 def served():
     state, shared = fedgen.init(HYPER, TASK, Rng(0))
-    return shared, fedgen.server_update(HYPER, shared, state, UPLOADS, None, Rng(0))
+    return shared, fedgen.server_update(HYPER, shared, state, UPLOADS, Rng(0))
 
 
 def test_the_ensemble_is_the_average_head():

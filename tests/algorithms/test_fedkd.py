@@ -88,7 +88,7 @@ def test_the_server_adds_the_mean_change_and_tells_what_changed_since_the_start(
     ones = {name: torch.ones_like(tensor) for name, tensor in start.items()}
     uploads = {k: fedkd.Upload(fedkd.compressed({n: (1 + 2 * k) * t for n, t in ones.items()}, 0.95)) for k in (0, 1)}
     for rounds in (1, 2):  # each adds the mean of 1 and 3
-        state, download, _ = fedkd.server_update(HYPER, shared, state, uploads, None, Rng(0))
+        state, download, _ = fedkd.server_update(HYPER, shared, state, uploads, Rng(0))
         change = fedkd.expanded(download.change, start)
         assert int(download.rounds) == rounds
         for name, tensor in change.items():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stages.algorithms import fedktl
+from stages.algorithms import fedktl, fedktl_reference
 from stages.algorithms.common import batches
 from stages.algorithms.common.batches import Batches, Steps
 from stages.algorithms.common.losses import BANDWIDTHS, arcface, mmd, prototypes, simplex_etf
@@ -17,6 +17,7 @@ from stages.models.split import SplitModel
 from stages.randomness import Rng
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "algorithm"
+SHARED = fedktl.Shared(Task(1, 10, 16, 32, 0.1, 4, torch.device("cpu")), torch.eye(10), {})
 BATCH_NORM_NOISE = (
     "0.bias",
     "1.running_mean",
@@ -91,6 +92,9 @@ class RecordedPairs:
         self.latents = [batch[:size].float() for batch, size in zip(f["latent_batches"], sizes, strict=True)]
         self.latent_dim = self.latents[0].shape[1]
 
+    def pairs(self, centroids):
+        return torch.zeros(len(centroids), 3, 1, 1), centroids
+
     def sample_latents(self, n, rng):
         drawn = [self.latents.pop(0)]
         while sum(map(len, drawn)) < n:
@@ -110,11 +114,12 @@ def aligned(name, monkeypatch, centroids, freeze_bias=False):
     state = fedktl.ServerState(transformer, f["centroids_before"].float(), torch.zeros(classes, dtype=torch.bool))
     orders = iter(f["epoch_order"].long())
     monkeypatch.setattr(torch, "randperm", lambda n, generator: next(orders))
-    hyper = fedktl.Hyper(
+    hyper = fedktl_reference.Hyper(
         lambda_=float(f["lamda"]), server_lr=float(f["server_lr"]), server_epochs=len(f["epoch_order"]),
         server_batch_size=int(f["server_batch_size"]), centroids=centroids,
     )  # fmt: skip
-    metrics = fedktl.align(hyper, state, f["uploaded_protos"], f["uploaded_labels"].long(), RecordedPairs(f), Rng(0))
+    uploads = {0: fedktl.Upload(f["uploaded_labels"].long(), f["uploaded_protos"])}
+    _, _, metrics = fedktl_reference.server_update(hyper, SHARED, state, uploads, RecordedPairs(f), Rng(0))
     return f, state, metrics
 
 
@@ -179,7 +184,7 @@ def test_client_training(name, monkeypatch):
     orders = iter(f["gen_order"].long()) if has_pairs else None
     monkeypatch.setattr(torch, "randperm", lambda n, generator: next(orders))
     monkeypatch.setattr(fedktl, "normalised", lambda images: images)  # recorded as floats
-    hyper = fedktl.Hyper(mu=float(f["mu"]), statistics="both") if has_pairs else fedktl.Hyper()
+    hyper = fedktl_reference.Hyper(mu=float(f["mu"]), statistics="both") if has_pairs else fedktl.Hyper()
     monkeypatch.setattr(batches, "normalised", lambda images: images)
     _, metrics = fedktl.client_update(hyper, shared, client, download, Recorded(f), Rng(0))
     close(metrics["loss"], f["arcface_per_step"].mean(), 0, 2e-6)

@@ -55,7 +55,7 @@ def test_the_gradient_is_the_slope_of_the_quiz_loss(variant):
 
 def served(hyper, *uploads):
     state, shared = fedl2g.init(hyper, TASK, Rng(0))
-    return shared, *fedl2g.server_update(hyper, shared, state, dict(enumerate(uploads)), None, Rng(0))
+    return shared, *fedl2g.server_update(hyper, shared, state, dict(enumerate(uploads)), Rng(0))
 
 
 def test_a_vector_moves_along_the_mean_gradient_of_those_who_have_its_class():

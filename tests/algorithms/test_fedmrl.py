@@ -63,9 +63,9 @@ def test_the_trained_projection_is_the_clients_own_and_predicts():
 
 def test_auxiliary_models_count_by_their_training_images():
     uploads = {k: fedmrl.Upload({"w": torch.tensor([w])}, torch.tensor(n)) for k, w, n in ((0, 1.0, 3), (1, 5.0, 1))}
-    _, download, _ = fedmrl.server_update(HYPER, None, None, uploads, None, Rng(0))
+    _, download, _ = fedmrl.server_update(HYPER, None, None, uploads, Rng(0))
     assert download.weights["w"].tolist() == [2.0]
-    _, download, _ = fedmrl.server_update(replace(HYPER, weighting="uniform"), None, None, uploads, None, Rng(0))
+    _, download, _ = fedmrl.server_update(replace(HYPER, weighting="uniform"), None, None, uploads, Rng(0))
     assert download.weights["w"].tolist() == [3.0]
     _, _, upload = trained()
     assert upload.count == 6

@@ -19,8 +19,7 @@ def upload(labels, prototypes, counts):
 
 
 def served(hyper, uploads):
-    state, shared = fedproto.init(hyper, TASK, Rng(0))
-    return fedproto.server_update(hyper, shared, state, uploads, None, Rng(0))
+    return fedproto.server_update(hyper, TASK, None, uploads, Rng(0))
 
 
 UPLOADS = {1: upload([0, 1], [[4.0, 0.0], [1.0, 1.0]], [3, 5]), 0: upload([0], [[0.0, 4.0]], [1])}
@@ -39,9 +38,7 @@ def test_uniform_weighting_as_in_the_public_library():
 
 def test_a_class_that_nobody_sent_this_round_has_no_prototype():
     state, _, _ = served(fedproto.Hyper(), UPLOADS)
-    _, download, _ = fedproto.server_update(
-        fedproto.Hyper(), TASK, state, {0: upload([2], [[5.0, 5.0]], [1])}, None, Rng(0)
-    )
+    _, download, _ = fedproto.server_update(fedproto.Hyper(), TASK, state, {0: upload([2], [[5.0, 5.0]], [1])}, Rng(0))
     assert download.labels.tolist() == [2] and download.prototypes.tolist() == [[5.0, 5.0]]
 
 

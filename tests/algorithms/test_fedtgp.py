@@ -48,7 +48,7 @@ def test_trained_prototypes_lie_nearest_to_the_uploads_of_their_class():
     }
     hyper = fedtgp.Hyper(server_epochs=300, server_lr=0.05)
     state, shared = fedtgp.init(hyper, TASK, Rng(0))
-    state, download, metrics = fedtgp.server_update(hyper, shared, state, uploads, None, Rng(0))
+    state, download, metrics = fedtgp.server_update(hyper, shared, state, uploads, Rng(0))
     assert download.labels.tolist() == [0, 1, 3]  # nobody has sent class 2
     assert float(metrics["margin"]) == pytest.approx(8)
     centres = torch.tensor([[4.0, 0.0], [0.0, 4.0], [-4.0, 0.0]])

@@ -39,7 +39,7 @@ def test_as_in_the_public_library_both_learn_from_both():
 
 def test_the_server_averages_all_clients_alike():
     uploads = {1: fml.Upload({"w": torch.tensor([1.0])}), 0: fml.Upload({"w": torch.tensor([4.0])})}
-    _, download, _ = fml.server_update(fml.Hyper(), None, None, uploads, None, Rng(0))
+    _, download, _ = fml.server_update(fml.Hyper(), None, None, uploads, Rng(0))
     assert download.weights["w"].tolist() == [2.5]
 
 

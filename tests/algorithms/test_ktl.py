@@ -32,4 +32,4 @@ def test_its_centroids_stay_among_the_latents(toy_store):
 
 
 def test_it_needs_latents_as_fedktl_does():
-    assert ktl.ALGORITHM.needs_latents(fedktl.Hyper()) and not ktl.ALGORITHM.needs_latents(fedktl.Hyper(transfer=False))
+    assert ktl.Hyper().needs_latents() and not ktl.Hyper(transfer=False).needs_latents()

@@ -19,7 +19,7 @@ def test_heads_count_by_their_training_images():
         1: lg_fedavg.Upload({"weight": torch.tensor([[4.0]])}, torch.tensor(1)),
         0: lg_fedavg.Upload({"weight": torch.tensor([[1.0]])}, torch.tensor(3)),
     }
-    _, download, _ = lg_fedavg.server_update(lg_fedavg.Hyper(), SHARED, None, uploads, None, Rng(0))
+    _, download, _ = lg_fedavg.server_update(lg_fedavg.Hyper(), SHARED, None, uploads, Rng(0))
     assert download.head["weight"].tolist() == [[1.75]]  # (3 * 1 + 4) / 4
 
 
@@ -30,7 +30,7 @@ def test_a_client_starts_from_the_average_head_and_keeps_its_features():
     download = lg_fedavg.Download({"weight": torch.full((3, 2), 2.0), "bias": torch.zeros(3)})
     batches = Batches(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.tensor([0, 1, 2, 0]), 4)
     upload, _ = lg_fedavg.client_update(lg_fedavg.Hyper(), SHARED, client, download, batches, Rng(0))
-    torch.testing.assert_close(upload.head["weight"], torch.full((3, 2), 2.0))  # a learning rate of nearly nothing
+    torch.testing.assert_close(upload.weights["weight"], torch.full((3, 2), 2.0))  # a learning rate of nearly nothing
     torch.testing.assert_close(dict(client.model.base.state_dict()), base)
     assert upload.count == 4
 

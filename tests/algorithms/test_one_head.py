@@ -23,11 +23,11 @@ def model():
 
 
 def test_equal_linear_heads_pass_and_any_other_is_refused_with_the_reason():
-    one_head.check("fedgh", TASK, [model(), model()])
+    one_head.check(one_head.Hyper(), TASK, [model(), model()])
     odd = model()
     odd.head = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3))
-    with pytest.raises(UserError, match=r"fedgh shares one head .* 8 -> 3, and client 1's is another"):
-        one_head.check("fedgh", TASK, [model(), odd])
+    with pytest.raises(UserError, match=r"All clients share one head, .* 8 -> 3, and client 1's is another"):
+        one_head.check(one_head.Hyper(), TASK, [model(), odd])
 
 
 def test_prediction_uses_the_head_that_was_sent_last():

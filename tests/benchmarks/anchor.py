@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import stages
 from stages import algorithms, presets
-from stages.algorithms import fedktl
+from stages.algorithms import fedktl, fedktl_reference
 from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
 from stages.generate import generate
@@ -79,7 +79,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    fedktl.ALGORITHM = dataclasses.replace(fedktl.ALGORITHM, init=recorded_start(asked.folder))
+    fedktl_reference.ALGORITHM = dataclasses.replace(fedktl_reference.ALGORITHM, init=recorded_start(asked.folder))
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         write_data(store, asked.folder)

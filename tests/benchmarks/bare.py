@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stages.algorithms import fedktl
+from stages.algorithms.common.batches import endless
 from stages.algorithms.common.losses import arcface
+from stages.pixels import normalised
 
 
 def bare_seconds(hyper, shared, client, download, batches, rng) -> float:
@@ -27,8 +28,8 @@ def bare_seconds(hyper, shared, client, download, batches, rng) -> float:
     ready = [(x.contiguous(), y.clone()) for x, y in batches.steps(rng)]
     pairs: list = [None] * len(ready)
     if download:
-        endless = fedktl.endless_pairs(download, task.batch_size, rng)
-        pairs = [(images.contiguous(), latents) for images, latents in islice(endless, len(ready))]
+        steps = endless((normalised(download.images), download.latents), task.batch_size, rng.torch("pairs"))
+        pairs = [(images.contiguous(), latents) for images, latents in islice(steps, len(ready))]
     optimizer = torch.optim.SGD([*model.parameters(), *projection.parameters()], lr=task.lr)
     begun = time.perf_counter()
     for (x, y), pair in zip(ready, pairs, strict=True):

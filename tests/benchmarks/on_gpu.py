@@ -10,7 +10,7 @@ import torch
 
 from stages.artifacts.store import Store
 from stages.clock import Clock, collecting
-from stages.engines import clients, rounds
+from stages.engines import clients, recording, rounds
 from stages.engines.assembly import assemble
 from stages.engines.federation import Federation, State
 from stages.engines.local import in_process
@@ -36,7 +36,7 @@ def measure(store: Store, case: Case, repeats: int, settings: dict) -> dict:
             reserved.append(torch.cuda.memory_reserved(device) >> 20)
     seconds = {
         name: statistics.median(each.get(name, 0.0) for each in phases[2:])
-        for name in rounds.PHASES
+        for name in recording.phases(federation)
         if name != "checkpoint"
     }
     steps, floor = floors.steps(federation), floors.seconds(federation, state)

@@ -25,7 +25,7 @@ import torch
 
 from stages.artifacts.store import Store
 from stages.clock import Clock, collecting, phase
-from stages.engines import checkpoint, rounds
+from stages.engines import checkpoint, recording, rounds
 from stages.engines.assembly import assemble
 from stages.engines.federation import Federation, State
 from stages.engines.local import InProcess
@@ -78,7 +78,7 @@ def measure(store: Store, case: Case, repeats: int, settings: dict) -> dict:
         if number:
             ratios.append(clock.seconds["local training"] / bare["bare"])
             phases.append(clock.seconds)
-    seconds = {name: statistics.median(each.get(name, 0.0) for each in phases) for name in rounds.PHASES}
+    seconds = {name: statistics.median(each.get(name, 0.0) for each in phases) for name in recording.phases(federation)}
     others = sum(value for name, value in seconds.items() if name != "local training")
     return {
         "seconds": seconds, "floor": floors.seconds(federation, state), "engine/bare": statistics.median(ratios),

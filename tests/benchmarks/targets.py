@@ -65,7 +65,7 @@ def alignment(asked, width: int = 512, epochs: int = 100, latents: int = 5000) -
     def align() -> None:
         hyper = fedktl.Hyper(server_epochs=epochs)
         state, _ = fedktl.init(hyper, task, Rng(0))
-        fedktl.align(hyper, state, protos, labels, source, Rng(0))
+        fedktl.align(hyper, state, fedktl.Upload(labels, protos), source, Rng(0))
 
     return {"seconds": timed(align, asked.repeats), "epochs": epochs}
 

@@ -94,7 +94,7 @@ SCARCE = {
     "scale-16": Row("fedktl", hyper={"scale": 16.0}),
     "median-bandwidth": Row("fedktl", hyper={"mmd_bandwidth": "median"}),
     **{f"both-{name}": replace(ALL[name], hyper=ALL[name].hyper | {"statistics": "both"}) for name in BOTH},
-    "untrained-F": Row("fedktl", hyper={"mmd": False, "mse": False}),
+    "untrained-F": Row("fedktl", hyper={"mmd": False, "lambda": 0}),
     "trained-centroids": Row("fedktl", hyper={"centroids": "trained"}),
     "small-bank": Row("fedktl", "trained-500"),
     **several("fedktl", 10),

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from stages import algorithms
 from stages.algorithms import fedktl
-from stages.engines import checkpoint, rounds
+from stages.engines import checkpoint, recording, rounds
 from stages.engines.assembly import assemble
 from stages.engines.clients import micro_auc
 from stages.engines.federation import Diverged, Missing
@@ -80,8 +80,8 @@ class Deaf(InProcess):
 
     def train(self, done, joined, download):
         answers = super().train(done, joined, download)
-        _, heard = rounds.participants(self.federation, self.federation.rng.at("round", done))
-        return answers | dict.fromkeys(heard, Missing.LATE) if done in self.deaf else answers
+        _, delivered = rounds.participants(self.federation, self.federation.rng.at("round", done))
+        return answers | dict.fromkeys(delivered, Missing.LATE) if done in self.deaf else answers
 
 
 @pytest.mark.parametrize("algorithm", [name for name in algorithms.NAMES if name != "ktl"])
@@ -99,6 +99,26 @@ def test_a_round_in_which_no_upload_arrives_leaves_the_server_as_it_was(toy_stor
     for name in state.history:
         if name.startswith("server_metrics/"):
             assert state.history[name].isnan().nonzero().flatten().tolist() == list(deaf)
+
+
+class Hasty(InProcess):
+    """The last client answers first."""
+
+    def train(self, done, joined, download):
+        return dict(reversed(super().train(done, joined, download).items()))
+
+
+def test_uploads_come_to_the_server_by_client_whoever_answered_first(toy_store):
+    federation, state = assemble(planned(toy_store, "fedavg"))
+    met, update = [], federation.algorithm.server_update
+
+    def met_by(hyper, shared, state, uploads, rng):
+        met.extend(uploads)
+        return update(hyper, shared, state, uploads, rng)
+
+    watched = dataclasses.replace(federation, algorithm=dataclasses.replace(federation.algorithm, server_update=met_by))
+    rounds.play_round(watched, state, Hasty(federation, state.clients))
+    assert met == list(range(CLIENTS))
 
 
 @pytest.mark.parametrize(("number", "count"), [(0.29 * 100, 29), (0.2, 1), (2.9, 2), ((1 - 0.9) * 10, 1), (4.0, 4)])
@@ -194,8 +214,8 @@ def test_a_loss_that_is_no_number_names_client_and_round(toy_store):
 
 
 def test_phases_add_up_to_the_round(toy_store):
-    _, state = played(planned(toy_store))
-    seconds = {name: state.history[f"seconds/{name}"] for name in rounds.PHASES}
+    federation, state = played(planned(toy_store))
+    seconds = {name: state.history[f"seconds/{name}"] for name in recording.phases(federation)}
     assert all(len(values) == 3 and (values >= 0).all() for values in seconds.values())
     assert seconds["local training"].min() > 0 and seconds["prototypes"].min() > 0
 

@@ -44,5 +44,5 @@ def exchanged(name: str, **hyper) -> Exchange:
         images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
         batches = Batches(images, torch.arange(40) + 30 * number, 20)
         uploads[number], _ = algorithm.client_update(chosen, shared, client, None, batches, Rng(number))
-    _, download, _ = algorithm.server_update(chosen, shared, state, uploads, None, Rng(0))
+    _, download, _ = algorithm.server_update(chosen, shared, state, uploads, Rng(0))
     return Exchange(uploads, download)

@@ -30,7 +30,7 @@ def groups(store, **arrays):
 def test_every_figure_and_the_same_bytes_again(store):
     first, again = (pictures(groups(Store(store.root / part)), [LABELS]) for part in ("one", "two"))
     assert [picture.name for picture in first] == [
-        "accuracy-rounds", "accuracy-floats", "clients", "labels", "alignment", "client-losses",
+        "accuracy-rounds", "accuracy-floats", "clients", "labels", "server-losses", "client-losses",
     ]  # fmt: skip
     assert [picture.svg for picture in first] == [picture.svg for picture in again]
     texts = {picture.name: "".join(ET.fromstring(picture.svg).itertext()) for picture in first}

@@ -20,7 +20,7 @@ from tests.helpers.made_runs import made_data, made_latents, made_run
 
 CIFAR10 = Prepare(dataset="cifar10", beta=0.1, clients=20).as_dict()
 HTFE8 = Train(models="HtFE8").as_dict()
-WHOLE = {"etf": True, "mmd": True, "mse": True, "transfer": True, "lambda": 1.0}
+WHOLE = {"etf": True, "mmd": True, "transfer": True, "lambda": 1.0}
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_fedktl_goes_by_its_generator_and_hyperparameters(store):
     }  # fmt: skip
     assert list(measured(store, "table1")) == [("Cifar10, practical", "FedKTL")]
     tiny = made_data(store, "tiny", **{**CIFAR10, "dataset": "tiny-imagenet"})
-    run_of(store, "d", "fedktl", xl, data=tiny, hyper={**WHOLE, "mse": False})
+    run_of(store, "d", "fedktl", xl, data=tiny, hyper={**WHOLE, "lambda": 0.0})
     run_of(store, "e", "fedktl", data=tiny, hyper={**WHOLE, "transfer": False})
     assert list(measured(store, "ablation")) == [
         ("Tiny-ImageNet", "without L^MSE"), ("Tiny-ImageNet", "without transfer")

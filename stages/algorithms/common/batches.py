@@ -40,9 +40,27 @@ def passes(
         for _ in range(count):
             begin()
             order = torch.randperm(len(tables[0]), generator=generator).to(device, non_blocking=True)
-            yield from ((rows,) for rows in order.split(size))
+            yield from ((rows,) for rows in torch.split(order, size))
 
     return Steps(orders(), lambda rows: tuple(table[rows] for table in tables))
+
+
+def endless(tables: Sequence[Tensor], size: int, generator: torch.Generator) -> Steps:
+    """Passes without an end, each in an order of its own, cut as `slices` cuts them."""
+    tables = [two_or_more(table) for table in tables]
+    device = tables[0].device
+
+    def orders() -> Iterator[tuple[Tensor]]:
+        while True:
+            order = torch.randperm(len(tables[0]), generator=generator).to(device, non_blocking=True)
+            yield from ((order[rows],) for rows in slices(len(order), size))
+
+    return Steps(orders(), lambda rows: tuple(table[rows] for table in tables))
+
+
+def two_or_more(table: Tensor) -> Tensor:
+    """The table, a single row taken twice: BatchNorm has no variance over one."""
+    return torch.cat([table, table]) if len(table) == 1 else table
 
 
 class Batches:
@@ -88,7 +106,7 @@ class Batches:
     def once(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image that training sees, once, in large batches and stored order."""
         size = eval_batch(self.images.device)
-        for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True):
+        for images, labels in zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True):
             yield normalised(images), labels
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+
+from stages.algorithms.common import private
 
 Step = Callable[..., None]
 Replay = Callable[[], object]
@@ -138,7 +140,7 @@ class CudaLane(Lane):
 
     def __init__(self, device: torch.device, baton: Baton):
         super().__init__(baton)
-        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._device, self._stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._default = torch.cuda.default_generators[self._stream.device_index]
         self._shared = self._default.graphsafe_get_state()
         self._own = torch.Generator(device)
@@ -179,11 +181,8 @@ class CudaLane(Lane):
 
     def _recorded(self, work: Replay) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        graph.capture_begin(self._pool, capture_error_mode="thread_local")
-        try:
+        with private.capturing(graph, self._pool):
             work()
-        finally:
-            graph.capture_end()
         return graph
 
     def _recover(self, random: Tensor) -> None:
@@ -191,8 +190,7 @@ class CudaLane(Lane):
 
         RuntimeError, the device's own, if it computes no more.
         """
-        with suppress(RuntimeError, AttributeError):  # closed already
-            torch._C._cuda_endAllocateToPool(self._stream.device_index, self._pool)
+        private.abandon(self._pool, self._stream.device_index)
         self._own = torch.Generator(self._device)
         self._own.set_state(random)
         self._default.graphsafe_set_state(self._own)
@@ -273,7 +271,7 @@ def refusals() -> list[str]:
 
 def own_lane(device: torch.device) -> Lane:
     """The lane of a thread that takes turns with nobody."""
-    lanes = vars(_here).setdefault("own", {})
+    lanes: dict[torch.device, Lane] = vars(_here).setdefault("own", {})
     if device not in lanes:
         lanes[device] = CudaLane(device, Baton())
     return lanes[device]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from stages.algorithms.common.class_means import class_means
 
 BANDWIDTHS = (10.0, 15.0, 20.0, 50.0)  # of the public reference
 EDGE = 1 - 1e-6  # arccos has no slope at +-1
@@ -48,11 +51,8 @@ def prototypes(projections: Tensor, labels: Tensor, classes: int) -> tuple[Tenso
 
     projections float32 [n, D], labels int64 [n]. Returns the classes present int64 [k], ascending, and float32 [k, D].
     """
-    sums = torch.zeros(classes, projections.shape[1], device=projections.device)
-    sums.index_add_(0, labels, F.normalize(projections))
-    counts = torch.bincount(labels, minlength=classes)
-    present = counts.nonzero().flatten()
-    return present, F.normalize(sums[present] / counts[present, None])
+    present, means, _ = class_means(F.normalize(projections), labels, classes)
+    return present, F.normalize(means)
 
 
 def mmd(x: Tensor, y: Tensor, bandwidths: Tensor) -> Tensor:
@@ -61,7 +61,8 @@ def mmd(x: Tensor, y: Tensor, bandwidths: Tensor) -> Tensor:
     x float32 [n, H], y float32 [m, H], bandwidths float32 [k]. Biased V-statistic: diagonals are included. Scalar,
     with a gradient by x alone.
     """
-    return MeanDiscrepancy.apply(x, y, bandwidths)
+    discrepancy: Tensor = MeanDiscrepancy.apply(x, y, bandwidths)
+    return discrepancy
 
 
 class MeanDiscrepancy(torch.autograd.Function):
@@ -78,7 +79,7 @@ class MeanDiscrepancy(torch.autograd.Function):
         return (values * weights).sum() + within.mean()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return gradient * slope, None, None
 
@@ -89,6 +90,12 @@ def kernel(distances: Tensor, bandwidths: Tensor) -> tuple[Tensor, Tensor]:
     values = (rates[:, None, None] * distances).exp_().flatten(1)
     both = torch.stack([torch.ones_like(rates), rates]) @ values
     return both[0].view_as(distances), both[1].view_as(distances)
+
+
+def fixed_bandwidths(device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The public reference's bandwidths, whatever the latents."""
+    bandwidths = torch.tensor(BANDWIDTHS, device=device)
+    return lambda latents: bandwidths
 
 
 def median_bandwidths(latents: Tensor) -> Tensor:

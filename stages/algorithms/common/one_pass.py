@@ -82,7 +82,8 @@ class Parted(TorchFunctionMode):
         )
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
-        return x.split([self._size, len(x) - self._size])
+        parts: tuple[Tensor, ...] = torch.split(x, [self._size, len(x) - self._size])
+        return parts
 
 
 def joins(model: SplitModel, shape: torch.Size) -> bool:

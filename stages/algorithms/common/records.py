@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+Record = TypeVar("Record")
 
 
 def tensors(record: Any) -> dict[str, Tensor]:
@@ -37,6 +39,14 @@ def rebuilt(kind: type, values: Mapping[str, Tensor]) -> Any:
         else:
             fields[field] = tensor
     return kind(**fields)
+
+
+def concatenated(records: Iterable[Record]) -> Record:
+    """One record of the rows of all."""
+    parts = [(type(record), tensors(record)) for record in records]
+    kind, first = parts[0]
+    joined: Record = rebuilt(kind, {name: torch.cat([values[name] for _, values in parts]) for name in first})
+    return joined
 
 
 def wire_type(dtype: torch.dtype, wire: str) -> torch.dtype:

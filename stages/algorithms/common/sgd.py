@@ -8,6 +8,7 @@ from itertools import chain, islice
 import torch
 from torch import Tensor, nn
 
+from stages.algorithms.common import private
 from stages.algorithms.common.batches import Steps
 from stages.algorithms.common.cuda_graphs import replayable
 from stages.algorithms.contract import Metrics
@@ -54,31 +55,24 @@ class SGD:
     def step(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`."""
         self._forget()
-        loss.backward()
+        torch.autograd.backward(loss)
         for group in self._groups:
             moving: dict[Tensor, Tensor] = {
                 parameter: parameter.grad for parameter in group if parameter.grad is not None
             }
             if moving:
                 if self._max_norm is not None:
-                    clip(list(moving.values()), self._max_norm)
+                    private.clip(list(moving.values()), self._max_norm)
                 self._move(list(moving), list(moving.values()))
 
     @torch.no_grad()
     def _move(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        """In few launches; torch.optim's optimizers would take two seconds to import."""
-        torch._foreach_add_(parameters, gradients, alpha=-self._lr)
+        private.descend(parameters, gradients, self._lr)
 
     def _forget(self) -> None:
         """Let go of the gradients: kept, they would take the memory of a second model."""
         for parameter in (parameter for group in self._groups for parameter in group):
             parameter.grad = None
-
-
-def clip(gradients: list[Tensor], max_norm: float) -> None:
-    """`nn.utils.clip_grad_norm_` to the last bit, in half its time: it sorts the tensors by device first."""
-    norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
 class Adam(SGD):
@@ -95,8 +89,4 @@ class Adam(SGD):
     @torch.no_grad()
     def _move(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         means, squares, steps = map(list, zip(*(self._moments[p] for p in parameters), strict=True))
-        torch._foreach_add_(steps, 1)
-        torch._fused_adam_(
-            parameters, gradients, means, squares, [], steps, lr=self._lr, beta1=0.9, beta2=0.999, weight_decay=0.0,
-            eps=1e-8, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        private.descend_by_adam(parameters, gradients, means, squares, steps, self._lr)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,27 @@ from stages.models.split import SplitModel
 from stages.randomness import Rng
 
 Weights = Mapping[str, Tensor]
+Module = TypeVar("Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A model, or the part of one that clients exchange."""
+
+    weights: Weights
+    count: Tensor  # int64 [], training images
+
+
+@dataclass(frozen=True)
+class Download:
+    """The average over the clients."""
+
+    weights: Weights
+
+
+def weighted_average(uploads: Mapping[int, Upload]) -> dict[str, Tensor]:
+    """Mean of the uploaded weights, each client counting as much as its training images."""
+    return average([upload.weights for upload in uploads.values()], [upload.count for upload in uploads.values()])
 
 
 def average(states: Sequence[Weights], counts: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
@@ -37,7 +59,7 @@ def average(states: Sequence[Weights], counts: Sequence[Tensor] | None = None) -
 def auxiliary(architecture: str, task: Task, rng: Rng, feature_dim: int) -> SplitModel:
     """The auxiliary model at the start that everyone derives from the seed.
 
-    Raises UserError for an architecture that there is not, or that does not take the images.
+    Raises UserError for an architecture that does not exist, or that does not take the images.
     """
     (name,) = split.architectures(architecture, 1)
     model = split.build(name, task.image_shape, task.classes, feature_dim, rng.seed("auxiliary"))
@@ -45,7 +67,7 @@ def auxiliary(architecture: str, task: Task, rng: Rng, feature_dim: int) -> Spli
     return model.to(task.device)
 
 
-def copied(module: nn.Module, weights: Weights | None = None) -> Any:
+def copied(module: Module, weights: Weights | None = None) -> Module:
     """A copy of a module to train, with these weights if they are given."""
     own = copy.deepcopy(module)
     if weights is not None:

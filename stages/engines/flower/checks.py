@@ -51,7 +51,7 @@ def upload_spec(federation: Federation, state: ClientState, shape: tuple[int, in
     brief = replace(federation, settings=settings)
     share = ClientData(images.to(federation.device), labels.to(federation.device))
     answer = clients.train(brief, 0, deepcopy(state), share, 0, None)
-    outline = federation.algorithm.outline(answer.upload)
+    outline = federation.algorithm.fixed_shapes(answer.upload)
     shapes = {name: (value.dtype, tuple(value.shape)) for name, value in outline.items()}
     kind = None if answer.upload is None else type(answer.upload)
     return UploadSpec(kind, shapes, frozenset(answer.metrics), federation.classes)
@@ -104,7 +104,7 @@ def trained(reply: Reply, wanted: UploadSpec, federation: Federation, images: in
     try:
         values = received(reply.arrays)
         upload = rebuilt(wanted.kind, values)
-        outline = federation.algorithm.outline(upload)
+        outline = federation.algorithm.fixed_shapes(upload)
         whole = tensors(upload).keys() == values.keys()
     except Exception as error:  # names and shapes may be anything
         raise UserError(
