@@ -13,6 +13,7 @@ from fedktl_cli import (
     artifacts,
     catalogue,
     demo,
+    doctor,
     federation,
     generate,
     generator,
@@ -82,7 +83,7 @@ def main(
     context.obj = Terminal(Store(store), quiet, verbose)
 
 
-for module in (prepare, generate, train, report, demo):
+for module in (prepare, generate, train, report, demo, doctor):
     module.register(app)
 app.add_typer(federation.app, name="federation", rich_help_panel="Stages")
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel="Look around")
