@@ -52,7 +52,7 @@ def list_artifacts(context: typer.Context, json: Json = False) -> None:
 @app.command("show")
 @guarded
 def show(context: typer.Context, ref: Reference, json: Json = False) -> None:
-    """Show what an artifact says of itself, and its arrays.
+    """Show the attributes and arrays of an artifact.
 
     [dim]fedktl artifacts show digits@v1[/]
     """
@@ -173,7 +173,7 @@ def export(
 @app.command("remove")
 @guarded
 def remove(context: typer.Context, ref: Reference) -> None:
-    """Remove one version of an artifact (with NAME alone, the newest), or an unfinished run.
+    """Remove one version of an artifact (NAME alone means the newest), or an unfinished run.
 
     [dim]fedktl artifacts remove digits@v1[/]
     """
@@ -198,7 +198,7 @@ def _discard(terminal: Terminal, path: Path) -> None:
 @app.command("gc")
 @guarded
 def gc(context: typer.Context) -> None:
-    """Remove the temporary folders that killed processes left, and lay down the pages they did not. Unfinished runs stay.
+    """Remove temporary folders of killed processes, and write report pages that are missing. Unfinished runs stay.
 
     [dim]fedktl artifacts gc[/]
     """

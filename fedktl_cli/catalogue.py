@@ -1,4 +1,4 @@
-"""fedktl algorithms, fedktl models: what there is."""
+"""fedktl algorithms, fedktl models: what is available."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def show_algorithm(
         here(context).show(tables.plain(["--set", "default", "meaning", "source"], cells, left=4))
 
 
-def _meaning(row: dict) -> str:
-    return row["meaning"] + (f" {' | '.join(row['choices'])}" if row["choices"] else "")
+def _meaning(row: dict[str, Any]) -> str:
+    return " ".join([row["meaning"], " | ".join(row["choices"])]).rstrip()
 
 
 @models.command("list")
@@ -83,7 +83,7 @@ def list_models(context: typer.Context, json: Json = False) -> None:
     rows = [[name, ", ".join(parts)] for name, parts in GROUPS.items()]
     here(context).show(tables.plain(["group", "client i takes part i mod n of"], rows, left=2))
     here(context).show(f"\narchitectures: {', '.join(ARCHITECTURES)};")
-    here(context).show("any other classifier of torchvision by its name there, timm:NAME, or module:factory.")
+    here(context).show("any other torchvision classifier by its torchvision name, timm:NAME, or module:factory.")
     here(context).show("NAME+256 has a head with a hidden layer of 256 units; every further +WIDTH adds one.")
 
 

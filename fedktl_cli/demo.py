@@ -23,7 +23,7 @@ def demo(
     terminal = here(context)
     store = terminal.store
     from fedktl_cli import tables
-    from stages.artifacts.schemas import read
+    from stages.artifacts.schemas import read_data, read_report
     from stages.generate import generate
     from stages.prepare import prepare
     from stages.report import page_path, report
@@ -41,9 +41,9 @@ def demo(
         runs = train(store, None, settings, {}, observer)
         terminal.say("4/4 report")
         page = report(store, "demo", Report(runs=tuple(str(run.ref) for run in runs)), observer)
-    terminal.show(tables.label_heat_map(read(data), terminal.out.width))
+    terminal.show(tables.label_heat_map(read_data(data), terminal.out.width))
     terminal.show("")
-    terminal.show(tables.report(read(page).rows))
+    terminal.show(tables.report(read_report(page).rows))
     terminal.show(f"\nPage: {page_path(store, page.ref)}")
 
 

@@ -103,7 +103,7 @@ def join(
 
     artifact = terminal.store.open(data, "data")
     folder = (models or terminal.store.root / "clients").absolute()
-    ClientNode(client, artifact, folder)  # refuses a client that the artifact has not
+    ClientNode(client, artifact, folder)  # refuses a client that the artifact does not hold
     host, _, number = address.rpartition(":")
     if not (
         re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host) and number.isdecimal() and 0 < int(number[:6]) < 65536
@@ -132,7 +132,7 @@ def require() -> None:
 
 @contextmanager
 def started(terminal: Terminal, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A program of Flower's: said before it starts, ended with us."""
+    """A program of Flower's: announced before it starts, ended with us."""
     require()
     terminal.say(f"$ {shlex.join(command)}")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # it looks there for its others
@@ -154,7 +154,7 @@ def hold(terminal: Terminal, command: list[str]) -> None:
 
 def wait(process: subprocess.Popen[bytes]) -> None:
     if code := process.wait():
-        raise UserError(f"{Path(str(process.args[0])).name} ended with code {code}; what it printed says why.")  # type: ignore[index]
+        raise UserError(f"{Path(str(process.args[0])).name} ended with code {code}; its output says why.")  # type: ignore[index]
 
 
 def register(

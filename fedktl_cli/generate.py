@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,14 +14,14 @@ from stages import plugins, presets
 from stages.errors import UserError
 from stages.settings import Generate
 
-Resume = Annotated[str | None, typer.Option("--resume", metavar="NAME", help="Go on with this unfinished bank.")]
+Resume = Annotated[str | None, typer.Option("--resume", metavar="NAME", help="Continue this unfinished bank.")]
 
 
 @guarded
 @with_settings(Generate)
 def generate(
     context: typer.Context,
-    given: dict,
+    given: dict[str, Any],
     name: Name = None,
     preset: Preset = None,
     resume: Resume = None,
@@ -37,7 +37,7 @@ def generate(
     """
     terminal = here(context)
     if resume and (name or preset or given.keys() - {"generator"}):
-        raise UserError("--resume goes on with a bank as it was planned; give no other setting.")
+        raise UserError("--resume continues a bank with the settings it was started with; give no others.")
     settings = Generate.make(presets.load(preset).generate, given)
     from stages.generate import generate as begin
     from stages.generate import resume as go_on

@@ -65,7 +65,7 @@ def convert(
     snapshot: Annotated[Path, typer.Argument(help="An official .pkl snapshot.", metavar="SNAPSHOT")],
     out: Annotated[Path, typer.Argument(help="A new .safetensors file.", metavar="OUT")],
 ) -> None:
-    """Convert an official snapshot to safetensors, which is all that is needed from then on.
+    """Convert an official snapshot to safetensors; from then on the snapshot is not needed.
 
     [dim]fedktl generator convert stylegan3-t-afhqv2-512x512.pkl afhq.safetensors[/]
     """
@@ -82,7 +82,7 @@ def convert(
 @with_settings(TrainGenerator)
 def train(
     context: typer.Context,
-    given: dict,
+    given: dict[str, Any],
     images: Annotated[
         Path, typer.Argument(help="An .npz with x_train, y_train, as prepare reads it.", metavar="IMAGES")
     ],
@@ -94,7 +94,7 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train the built-in generator on images of your own; run again, it goes on from its checkpoint.
+    """Train the built-in generator on your own images. The same command, run again, continues from the checkpoint.
 
     [dim]fedktl generator train cifar10.npz work --steps 8000[/]
     """

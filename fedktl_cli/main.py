@@ -67,10 +67,10 @@ def _version(wanted: bool) -> None:
 def main(
     context: typer.Context,
     store: Annotated[
-        Path, typer.Option("--store", envvar="FEDKTL_STORE", help="Folder of all artifacts.", metavar="PATH")
+        Path, typer.Option("--store", envvar="FEDKTL_STORE", help="Folder that holds all artifacts.", metavar="PATH")
     ] = Path("artifacts"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell every step; show tracebacks.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Report every step; show tracebacks.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,

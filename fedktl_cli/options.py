@@ -106,7 +106,7 @@ def parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
         *spellings, help=meaning, show_default=False, rich_help_panel=field.metadata["panel"],
         metavar={int: "N", float: "X", bool: None}.get(plain, "TEXT"),
     )  # fmt: skip
-    annotation = Annotated[kind | None, option]  # type: ignore[operator, valid-type]
+    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

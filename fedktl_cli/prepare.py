@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from fedktl_cli.options import Json, Name, Preset, with_settings
@@ -12,7 +14,9 @@ from stages.settings import Prepare
 
 @guarded
 @with_settings(Prepare)
-def prepare(context: typer.Context, given: dict, name: Name = None, preset: Preset = None, json: Json = False) -> None:
+def prepare(
+    context: typer.Context, given: dict[str, Any], name: Name = None, preset: Preset = None, json: Json = False
+) -> None:
     """Deal images to clients: a data artifact.
 
     [dim]fedktl prepare --dataset cifar10 --source ~/data --partition dirichlet --beta 0.1 --clients 20[/]
@@ -22,14 +26,14 @@ def prepare(context: typer.Context, given: dict, name: Name = None, preset: Pres
     terminal = here(context)
     settings = Prepare.make(presets.load(preset).prepare, given)
     from fedktl_cli.tables import label_heat_map, sample_counts
-    from stages.artifacts.schemas import read
+    from stages.artifacts.schemas import read_data
     from stages.prepare import prepare as run
 
     with terminal.observer() as observer, plugins.only(given.get("dataset")):
         artifact = run(
             terminal.store, name or settings.dataset.rpartition("/")[2].replace(":", "."), settings, observer
         )
-    data = read(artifact)
+    data = read_data(artifact)
     if json:
         shape = list(data.train.images.shape[1:])
         terminal.json({

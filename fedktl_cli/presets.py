@@ -38,7 +38,7 @@ def show_preset(
     name: Annotated[str, typer.Argument(help="A preset's name, or a TOML file.", metavar="NAME|FILE")],
     json: Json = False,
 ) -> None:
-    """Show what a preset sets, with all that it extends, as a TOML file to start one's own from.
+    """Show what a preset sets, with all that it extends, as a TOML file to start your own from.
 
     [dim]fedktl presets show table1-cifar10-practical > mine.toml[/]
     """

@@ -50,13 +50,13 @@ def report(
     if paper is not None:
         beside_paper(terminal, paper, runs or [], format, output, name)
         return
-    from stages.artifacts.schemas import read
+    from stages.artifacts.schemas import read_report
     from stages.report import page_path
     from stages.report import report as run
 
     with terminal.observer() as observer:
         artifact = run(terminal.store, "report" if name is None else name, Report.make({"runs": runs or []}), observer)
-    content = read(artifact)
+    content = read_report(artifact)
     if format == "table" and output is None:
         from fedktl_cli import tables
 

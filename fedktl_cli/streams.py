@@ -32,7 +32,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def console(file: Any) -> Any:
-    """A Rich console that prints text as it is, and leaves errors to whoever prints."""
+    """A Rich console that prints text as it is, and leaves errors to its callers."""
     from rich.console import Console
 
     class Plain(Console):
@@ -43,7 +43,7 @@ def console(file: Any) -> Any:
 
 
 class Forgiving:
-    """A stream for what is said beside the result: work goes on where it can't be written."""
+    """A stream for messages beside the result: work continues where it can't be written."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream

@@ -10,9 +10,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fedktl_cli.terminal import amount, safe
+from fedktl_cli.terminal import safe
 from stages.artifacts.schemas import SPLITS, Data, Run
-from stages.reporting import formats, paper
+from stages.reporting import formats, numbers, paper
+from stages.reporting.numbers import count
+from stages.reporting.rows import label
 from stages.reporting.scores import best_on_test, last
 
 if TYPE_CHECKING:
@@ -56,21 +58,21 @@ def label_heat_map(data: Data, width: int) -> Table:
 
 
 def study(outcomes: Sequence[Outcome], found: Sequence[Run | None]) -> Table:
-    """One line per run: what became of it, where its accuracy went and what it sent."""
+    """One line per run: where its accuracy went and what it sent; or, if not all were made now, what became of each."""
+    mixed = any(outcome.state != "done" for outcome in outcomes)
     rows = []
     for outcome, run in zip(outcomes, found, strict=True):
-        row = [outcome.ref or outcome.name, outcome.state]
+        row = [outcome.ref or outcome.name, *[outcome.state] * mixed]
         if run is not None:
-            up, down = run.upload_floats.sum(1).mean(), run.download_floats.sum(1).mean()
+            floats = [count(float(sent.sum(1).mean())) for sent in (run.upload_floats, run.download_floats)]
             row += [
-                str(len(run.joined)), f"{last(run):.2f}", f"{best_on_test(run):.2f}",
-                amount(float(up)), amount(float(down)), f"{sum(s.mean() for s in run.seconds.values()):.2f}",
+                str(len(run.joined)), f"{last(run):.2f}", f"{best_on_test(run):.2f}", *(floats if not mixed else []),
+                f"{sum(s.mean() for s in run.seconds.values()):.2f}",
             ]  # fmt: skip
         rows.append(row)
-    columns = ["run", "", "rounds", "last %", "best %", "floats up", "down", "s/round"]
-    if {outcome.state for outcome in outcomes} == {"done"}:
-        columns, rows = columns[:1] + columns[2:], [row[:1] + row[2:] for row in rows]
-    return plain(columns, rows, left=len(columns) - 6)
+    traffic = [] if mixed else ["floats up", "down"]
+    columns = ["run", *[""] * mixed, "rounds", "last %", "best %", *traffic, "s/round"]
+    return plain(columns, rows, left=1 + mixed)
 
 
 def report(rows: Sequence[dict[str, Any]]) -> Group:
@@ -78,7 +80,7 @@ def report(rows: Sequence[dict[str, Any]]) -> Group:
     blocks: list[Any] = []
     for setting in dict.fromkeys((row["data"], row["models"]) for row in rows):
         own = [row for row in rows if (row["data"], row["models"]) == setting]
-        names = [formats.label(row["algorithm"], row["variant"]) for row in own]
+        names = [label(row["algorithm"], row["variant"]) for row in own]
         scores = [[name, *_scores(row)] for name, row in zip(names, own, strict=True)]
         phases = [
             phase
@@ -108,7 +110,7 @@ def report(rows: Sequence[dict[str, Any]]) -> Group:
 
 def _scores(row: dict[str, Any]) -> list[str]:
     accuracies = [formats.accuracy(row[name]) for name in ("last", "validation_selected", "best_on_test")]
-    traffic = [amount(row[f"{way}_floats_per_round"]) for way in ("upload", "download")]
+    traffic = [count(row[f"{way}_floats_per_round"]) for way in ("upload", "download")]
     return [str(len(row["runs"])), str(row["rounds"]), *accuracies, f"{row['worst_client']:.2f}", *traffic]
 
 
@@ -125,34 +127,76 @@ def beside_paper(comparison: dict[str, Any]) -> Group:
     return Group(*blocks, Text("mean ± deviation over seeds; a dash: not published, or not run", style="dim"))
 
 
-def preview(facts: dict[str, Any]) -> Group:
-    """A dry run: settings, architectures, what a round would send."""
+def previews(found: Sequence[dict[str, Any]]) -> Group:
+    """A dry run: the architectures, what each kind of run costs, and the settings; what is the same is said once."""
+    kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}  # runs that differ in their seed alone
+    for one in found:
+        kinds.setdefault((one["algorithm"], str(one["hyper"])), []).append(one)
+    blocks: list[Any] = []
+    shown: dict[str, list[str]] = {}
+    for (name, _), runs in kinds.items():
+        shown.setdefault(str(runs[0]["architectures"]), []).append(name)
+        if shown[str(runs[0]["architectures"])] == [name]:
+            blocks += [_architectures(runs[0]), Text()]
+    on_gpu = any(one["device_memory"] for one in found)
+    columns = ["", "runs", "s/round", "time", "memory", *["device"] * on_gpu, "disk", "up", "down"]
+    blocks += [plain(columns, [_cost(runs, found, on_gpu) for runs in kinds.values()])]
+    blocks += [
+        Text("memory of one run; time and disk of all that are missing; floats a round with every client", "dim")
+    ]
+    missing = [one for one in found if not one["there"]]
+    if len(found) > 1:
+        there = f" ({len(found) - len(missing)} there already)" * (len(missing) < len(found))
+        time, disk = sum(one["seconds"] for one in missing), sum(one["disk"] for one in missing)
+        blocks += [Text(f"{len(found)} runs{there}: {numbers.duration(time)} in all, {numbers.size(disk)} of disk.")]
+    first = found[0]
+    sources = {role: identity["ref"] for one in found for role, identity in one["made_from"].items()}
+    settings = {**first["settings"], **sources}
+    for one in found:
+        settings |= {f"{one['algorithm']}.{name}": value for name, value in one["hyper"].items()}
+    for name in (
+        "algorithm",
+        "seeds",
+        *(f"{one['algorithm']}.{name}" for one in found for name in _varied(one, found)),
+    ):
+        settings.pop(name, None)
+    kept = (
+        f"Weights kept: {_kept(first['weights_bytes'])}. On disk while it goes on: {numbers.size(first['most_disk'])}."
+    )
+    said = "  ".join(f"{name}={_value(value)}" for name, value in settings.items())
+    return Group(*blocks, Text(kept), Text(safe(said), style="dim"))
+
+
+def _architectures(facts: dict[str, Any]) -> Table:
     rows = [
-        [
-            row["model"],
-            str(row["clients"]),
-            f"{row['parameters']:,}",
-            _shape(row["features"]),
-            _shape(row["projections"]),
-        ]
+        [row["model"], row["clients"], f"{row['parameters']:,}", _shape(row["features"]), _shape(row["projections"])]
         for row in facts["architectures"]
     ]
-    settings = {**facts["settings"], **{f"{facts['algorithm']}.{k}": v for k, v in facts["hyper"].items()}}
-    sources = ", ".join(f"{role} {identity['ref']}" for role, identity in facts["made_from"].items())
-    up, down = facts["upload_floats_per_round"], facts["download_floats_per_round"]
-    return Group(
-        Text(f"{facts['algorithm']}, seed {facts['seed']}, from {sources}", style="bold"),
-        plain(["model", "clients", "parameters", "features", "projections"], rows),
-        Text(f"Floats per round with every client: {up:,} up, {down:,} down."),
-        Text(f"Weights kept: {_kept(facts['weights_bytes'])}."),
-        Text("  ".join(f"{name}={_value(value)}" for name, value in settings.items()), style="dim"),
-    )
+    return plain(["model", "clients", "parameters", "features", "projections"], rows)
+
+
+def _cost(runs: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], on_gpu: bool) -> list[str]:
+    """A row of the price list: runs that differ in their seed alone."""
+    one, missing = runs[0], [run for run in runs if not run["there"]]
+    return [
+        " ".join([one["algorithm"], *(f"{name}={_value(one['hyper'][name])}" for name in _varied(one, found))]),
+        str(len(runs)), f"{one['seconds_per_round']:.2f}", numbers.duration(sum(run["seconds"] for run in missing)),
+        numbers.memory(one["host_memory"]), *[numbers.memory(one["device_memory"])] * on_gpu,
+        numbers.size(sum(run["disk"] for run in missing)),
+        count(one["upload_floats_per_round"]), count(one["download_floats_per_round"]),
+    ]  # fmt: skip
+
+
+def _varied(one: dict[str, Any], found: Sequence[dict[str, Any]]) -> list[str]:
+    """The hyperparameters in which runs of its algorithm differ."""
+    alike = [other["hyper"] for other in found if other["algorithm"] == one["algorithm"]]
+    return [name for name, value in one["hyper"].items() if any(hyper[name] != value for hyper in alike)]
 
 
 def _kept(sizes: dict[str, int]) -> str:
     """`1.2 MB of the last round, 1.2 MB of the selected one`; of the latter only where they differ."""
     rounds = {"last": "of the last round", "selected": "of the round selected on validation"}
-    parts = [f"{formats.size(size)} {rounds[name]}" for name, size in sizes.items()]
+    parts = [f"{numbers.size(size)} {rounds[name]}" for name, size in sizes.items()]
     return ", ".join(parts) + (", if it is another" if len(parts) > 1 else "")
 
 

@@ -21,6 +21,7 @@ from fedktl_cli.streams import Forgiving, console, give_up
 from stages.artifacts.store import Store
 from stages.errors import Failed, Interrupted, UserError, printable, sentence
 from stages.observer import Observer
+from stages.reporting.numbers import count
 
 BAD_INPUT, OUR_FAULT, INCOMPLETE, INTERRUPTED = 2, 1, 3, 130
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -179,18 +180,10 @@ def in_words(facts: dict[str, Any]) -> str:
         if name == "accuracy":
             words.append(f"accuracy {value:.2f}%")
         elif name.startswith("floats"):
-            words.append(f"{name.removeprefix('floats_')} {amount(value)} floats")
+            words.append(f"{name.removeprefix('floats_')} {count(value)} floats")
         else:
             words.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
     return "   ".join(words)
-
-
-def amount(value: float) -> str:
-    """A count as people write it: 950, 62.7k, 7.17M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.0f}"
 
 
 def guarded(function: Callable[P, None]) -> Callable[P, None]:
@@ -237,4 +230,5 @@ def _short(line: str) -> str:
 
 
 def here(context: typer.Context) -> Terminal:
-    return context.obj
+    terminal: Terminal = context.obj
+    return terminal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,17 +24,17 @@ Assignments = Annotated[
         help="A hyperparameter of the algorithm, as in mu=50, or mu=1,10,50 for a run each; repeatable. `fedktl algorithms show NAME` lists them.",
     ),
 ]  # fmt: skip
-Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")]
+Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Continue this run.")]
 Again = Annotated[bool, typer.Option("--again", help="Make new versions of runs that are there already.")]
 StopOnError = Annotated[bool, typer.Option("--stop-on-error", help="Begin no further run once one has failed.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, run one batch per model, write nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, tell time, memory and disk, write nothing.")]
 
 
 @guarded
 @with_settings(Train)
 def train(
     context: typer.Context,
-    given: dict,
+    given: dict[str, Any],
     name: Name = None,
     preset: Preset = None,
     assignments: Assignments = None,
@@ -70,12 +70,12 @@ def train(
     with plugins.only(*words):
         hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
     if dry_run:
-        with plugins.only(*words):
-            previews = planned(terminal.store, settings, hyper)
+        with terminal.observer() as observer, plugins.only(*words):
+            previews = planned(terminal.store, settings, hyper, observer, name)
         if json:
             terminal.json({"previews": previews})
-        for preview in previews if not json else []:
-            terminal.show(tables.preview(preview))
+        else:
+            terminal.show(tables.previews(previews))
         return
     with terminal.observer() as observer, plugins.only(*words):
         if resume:
@@ -88,10 +88,10 @@ def train(
 def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
     """Tell what became of every run; the exit code says it, too."""
     from fedktl_cli import tables
-    from stages.artifacts.schemas import read
-    from stages.train import ELSEWHERE, FAILED, STOPPED, WAITING
+    from stages.artifacts.schemas import read_run
+    from stages.train import ELSEWHERE, FAILED, STOPPED
 
-    runs = [read(outcome.artifact) if outcome.artifact else None for outcome in outcomes]
+    runs = [read_run(outcome.artifact) if outcome.artifact else None for outcome in outcomes]
     if as_json:
         pairs = zip(outcomes, runs, strict=True)
         terminal.json({"runs": [
@@ -105,7 +105,8 @@ def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
             terminal.tell(f"{one.name}: {one.reason}")
     states = [one.state for one in outcomes]
     if STOPPED in states:
-        terminal.tell(f"{states.count(WAITING)} of {len(states)} runs are still to begin; the same command continues.")
+        left = sum(one.artifact is None for one in outcomes)
+        terminal.tell(f"{left} of {len(outcomes)} runs are left; the same command continues.")
         raise typer.Exit(INTERRUPTED)
     if FAILED in states:
         terminal.tell(f"{states.count(FAILED)} of {len(states)} runs failed; the same command tries them again.")

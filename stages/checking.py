@@ -99,7 +99,7 @@ def watched(algorithm: AnyAlgorithm) -> AnyAlgorithm:
         must(scalars, f"{what} must be a mapping of scalar tensors")
 
     def several(function: Callable[..., Any], name: str, parts: str, *arguments: Any) -> tuple[Any, ...]:
-        found = function(*arguments)
+        found: tuple[Any, ...] = function(*arguments)
         must(isinstance(found, tuple) and len(found) == parts.count(",") + 1, f"{name} must return ({parts})")
         return found
 
@@ -154,7 +154,7 @@ def toy_data(store: Store, clients: int) -> Artifact:
             np.add.at(counts, (np.arange(clients).repeat(each), labels), 1)
         writer.array("counts", counts)
         writer.attributes["class_names"] = [str(label) for label in range(CLASSES)]
-    return store.newest("data")
+        return writer.publish()
 
 
 def toy_bank(store: Store) -> Artifact:
@@ -163,4 +163,4 @@ def toy_bank(store: Store) -> Artifact:
         writer.array("latents", rng.standard_normal((40, LATENT_DIM)).astype(np.float32))
         writer.array("images", rng.integers(0, 256, (40, 3, SIDE, SIDE), dtype=np.uint8))
         writer.attributes["generator"] = {"family": "made up"}
-    return store.newest("latents")
+        return writer.publish()

@@ -100,8 +100,8 @@ def _latents_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
 
 def _run_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
     """metrics.npz: every array of the run except models and checkpoint, under its path, such as rounds/test_accuracy."""
-    groups = ("rounds", "seconds", "client_metrics", "server_metrics", "pairs", "faults")
-    paths = [f"{group}/{name}" for group in groups for name in artifact.names(group)]
+    held = list(artifact.arrays())
+    paths = [path for part in schemas.RUN.values() for path in part.among(held)]
     np.savez(folder / "metrics.npz", **{path: artifact.array(path) for path in paths})  # type: ignore[arg-type]
 
 

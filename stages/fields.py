@@ -56,7 +56,7 @@ def setting(
         help=help, panel=panel, choices=choices, low=low, high=high, above=above, off=off, also=also, none=none,
         empty=empty, own=own, affects=affects, resumable=resumable, source=source,
     )  # fmt: skip
-    return dataclasses.field(default=default, metadata=metadata)  # type: ignore[return-value]
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def key(field: dataclasses.Field[Any]) -> str:

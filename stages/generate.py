@@ -17,7 +17,7 @@ from torch import Tensor
 from stages import npy, plugins
 from stages.artifacts.partial import Partial, find_unfinished
 from stages.artifacts.refs import Ref
-from stages.artifacts.schemas import read
+from stages.artifacts.schemas import read_run
 from stages.artifacts.store import Artifact, Store
 from stages.devices import device
 from stages.errors import Interrupted, UserError, printable
@@ -152,8 +152,7 @@ def publish(store: Store, partial: Partial, job: Job) -> Artifact:
         for name, embedding in getattr(job.generator, "embeddings", {}).items():
             writer.array(f"embeddings/{name}", embedding.float().cpu().numpy())
         writer.attributes["generator"] = dict(job.generator.descriptor)
-    assert writer.ref is not None
-    return store.open(writer.ref)
+        return writer.publish()
 
 
 def given_latents(store: Store, source: str | None, width: int) -> tuple[Tensor | None, dict[str, Artifact]]:
@@ -165,7 +164,7 @@ def given_latents(store: Store, source: str | None, width: int) -> tuple[Tensor 
         values = from_file(Path(source))
     else:
         made_from["run"] = store.open(source, "run")
-        values = read(made_from["run"]).centroids
+        values = read_run(made_from["run"]).centroids
     if values.dtype.kind != "f" or values.ndim != 2 or not len(values) or values.shape[1] != width:
         raise UserError(f"{source} holds {values.dtype} {values.shape}; this generator takes floats [n, {width}].")
     with np.errstate(over="ignore"):

@@ -12,7 +12,8 @@ def over_clients(scores: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """
     counted = np.where(np.isnan(scores), 0, samples)
     total, points = counted.sum(-1), (np.nan_to_num(scores) * counted).sum(-1)
-    return 100 * np.divide(points, total, out=np.full(np.shape(points), np.nan), where=total > 0)
+    mean: np.ndarray = np.divide(points, total, out=np.full(np.shape(points), np.nan), where=total > 0)
+    return 100 * mean
 
 
 def selected(validation: np.ndarray, samples: np.ndarray) -> int | None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from stages.artifacts.schemas import SPLITS
-from stages.artifacts.store import Artifact, Store, Writer
+from stages.artifacts.store import Artifact, Store
+from stages.artifacts.writer import Writer
 from stages.data import datasets, pfllib
 from stages.data.images import Dataset
 from stages.data.shares import ClientRows, dealt_out, split
@@ -37,8 +38,7 @@ def prepare(store: Store, name: str, settings: Prepare, observer: Observer = SIL
     with store.write("data", name, resolved.as_dict(), settings.seed, {}) as writer:
         writer.attributes["class_names"] = dataset.class_names
         write(writer, dataset, shares, observer)
-    assert writer.ref is not None
-    return store.open(writer.ref)
+        return writer.publish()
 
 
 def write(writer: Writer, dataset: Dataset, shares: list[ClientRows], observer: Observer) -> None:

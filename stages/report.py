@@ -41,9 +41,9 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
         writer.array("page", _bytes(html))
         for picture in pictures:
             writer.array(f"figures/{picture.name}", _bytes(picture.svg))
-    assert writer.ref is not None
-    lay_beside(store, writer.ref, html)
-    return store.open(writer.ref)
+        artifact = writer.publish()
+    lay_beside(store, artifact.ref, html)
+    return artifact
 
 
 def beside_paper(store: Store, table: str, runs: Iterable[str] = (), observer: Observer = SILENT) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def read(artifacts: list[Artifact], observer: Observer) -> list[Run]:
     observer.start("reading runs", len(artifacts))
     runs = []
     for artifact in artifacts:
-        runs.append(schemas.read(artifact))
+        runs.append(schemas.read_run(artifact))
         observer.advance(run=str(artifact.ref))
     observer.finish()
     return runs
@@ -133,7 +133,7 @@ def lay_missing(store: Store) -> list[Path]:
     for ref in store.refs("report"):
         if not page_path(store, ref).exists():
             try:
-                html = schemas.read(store.open(ref)).page
+                html = schemas.read_report(store.open(ref)).page
             except UserError:  # damaged, which `verify` reports
                 continue
             lay_beside(store, ref, html)

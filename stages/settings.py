@@ -29,6 +29,7 @@ DATASETS = (
     "digits", "mnist", "fashion-mnist", "emnist", "svhn", "cifar10", "cifar100", "flowers102", "gtsrb",
     "country211", "stanford-cars", "tiny-imagenet", "folder", "npz", "pfllib",
 )  # fmt: skip
+IMAGE_RANGES = ("sound", "reference")
 PARTITIONS = ("dirichlet", "pathological", "extended-dirichlet", "iid", "counts", "domains")
 
 
@@ -105,7 +106,7 @@ class Generate(Settings):
     )
     image_range: str = setting(
         "sound", "Clamp and round once, or map to bytes as the reference does (StyleGAN).", panel="StyleGAN",
-        choices=("sound", "reference"),
+        choices=IMAGE_RANGES,
     )  # fmt: skip
     prompt: str | None = setting(None, "What to draw (text to image).", panel="Diffusion", empty=True)
     negative_prompt: str | None = setting(None, "What not to draw (text to image).", panel="Diffusion", empty=True)
@@ -231,7 +232,11 @@ class Train(Settings):
         0, "Stop after so many evaluations without a better accuracy (on validation, else on test); 0: never.",
         panel="Rounds", low=0, resumable=True,
     )  # fmt: skip
-    checkpoint_every: int = setting(10, "Rounds between checkpoints.", panel="Rounds", low=1, affects=False)
+    checkpoint_every: int | None = setting(
+        None, "Rounds between checkpoints; default: as often as takes 3% of the time, and so that a kill costs five minutes "
+        "or a round at most.",
+        panel="Rounds", low=1, affects=False,
+    )  # fmt: skip
     keep: str = setting(
         "both", "The weights to keep: of the last round, of the one selected on validation images, or both if they differ.",
         panel="Rounds", choices=("last", "selected", "both"), affects=False,

@@ -17,7 +17,7 @@ from stages.artifacts.store import Artifact, Store
 from stages.engines import playing
 from stages.engines.engine import Engine, Local, open_engine
 from stages.engines.plan import NAMING, planned, planned_again
-from stages.engines.preview import preview
+from stages.engines.preview import previews
 from stages.engines.study import Point, Study
 from stages.errors import Interrupted, UserError, sentence
 from stages.observer import SILENT, Observer, Several
@@ -150,11 +150,20 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
             return playing.finish(store, playing.resume(store, source, spec, engine), engine, observer)
 
 
-def dry_run(store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What each run would be, found by passing one batch through every architecture; nothing is written."""
+def dry_run(
+    store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT,
+    name: str | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """What each run of a study would be and cost, found by a few steps of every architecture; nothing is written."""
     trackers.chosen(settings.track, SILENT.note)
     if settings.federation:
         raise UserError(
             "A dry run needs the data on this machine; leave out `federation`, and name the clients' data with `data`."
         )
-    return [preview(spec) for spec in planned(store, settings, hyper, Local().data)]
+    whole = Study(store, planned(store, settings, hyper, Local().data), name)
+    found = previews([point.spec for point in whole.points], observer)
+    kept = [whole.best(point) for point in whole.points]
+    return [
+        {"run": point.name, "there": one is not None and one.covers(settings), **facts}
+        for point, one, facts in zip(whole.points, kept, found, strict=True)
+    ]

@@ -1,5 +1,6 @@
 """The program as a library."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -60,3 +61,9 @@ def test_names_that_are_not_there():
 def test_an_artifact_is_shown_in_a_line(toy_store):
     toy = write_toy_data(toy_store)
     assert repr(toy) == f"<data toy@v2 in '{toy.path}'>"
+
+
+@pytest.mark.parametrize("package", ["stages", "fedktl_cli"])
+def test_the_types_ship(package):
+    """`.ci/run` tests the installed package, so this looks into the wheel."""
+    assert (Path(importlib.util.find_spec(package).origin).parent / "py.typed").is_file()

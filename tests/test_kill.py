@@ -11,30 +11,48 @@ import pytest
 import stages
 from stages.artifacts import seal
 from stages.artifacts.partial import unfinished
+from stages.artifacts.store import Store
 from tests.helpers.kill_driver import HYPER, PLAN, STAGES
 from tests.helpers.toy_runs import assert_same, numbers
 
 
 @pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("stage", STAGES)
-def test_killed_at_random_moments(toy_store, stage, kills):
+def test_killed_at_random_moments(toy_store, kills):
     (finished,) = stages.train(toy_store, "finished", PLAN, HYPER)
     before = {
         ref: seal.opened(toy_store.path(ref), thorough=True)
-        for k in ("data", "latents", "run")
-        for ref in toy_store.refs(k)
+        for kind in ("data", "latents", "run")
+        for ref in toy_store.refs(kind)
     }
-    command = [sys.executable, "-m", "tests.helpers.kill_driver", stage, str(toy_store.root), str(kills)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[1], timeout=200
+        [sys.executable, "-m", "tests.helpers.kill_driver", str(toy_store.root), str(kills)], capture_output=True,
+        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, cwd=Path(__file__).parents[1], timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {stage: seen["killed"] for stage, seen in json.loads(done.stdout).items()} == dict.fromkeys(STAGES, kills)
+    assert all(seal.opened(toy_store.path(ref), thorough=True) == attributes for ref, attributes in before.items())
+    for stage, kind in zip(STAGES, ("data", "latents", "run", "report"), strict=True):
+        STAGES[stage](toy_store)  # the next run works
+        assert toy_store.versions(kind, "killed")
+    assert not unfinished(toy_store)  # killed, resumed, killed again ... and still the run in one go
+    assert_same(numbers(finished), numbers(toy_store.open("killed", "run")))
+
+
+@pytest.mark.parametrize(("seeds", "kills"), [("0", 3), pytest.param("0-3", 50, marks=pytest.mark.slow)])
+def test_a_study_ended_at_random_moments_and_repeated_equals_one_that_was_not(tmp_path, seeds, kills):
+    command = [sys.executable, "-m", "tests.helpers.study_driver", str(tmp_path), seeds, str(kills)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[1],
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["killed"] == kills
-    assert all(seal.opened(toy_store.path(ref), thorough=True) == attributes for ref, attributes in before.items())
-    STAGES[stage](toy_store)  # the next run works
-    kind = {"prepare": "data", "generate": "latents"}.get(stage, stage if stage == "report" else "run")
-    assert toy_store.versions(kind, "killed")
-    if stage == "train":  # killed, resumed, killed again ... and still the run in one go
-        assert not unfinished(toy_store)
-        assert_same(numbers(finished), numbers(toy_store.open("killed")))
+    undisturbed, *disturbed = (Store(root) for root in json.loads(done.stdout))
+    wanted = list(undisturbed.refs("run"))
+    assert len(wanted) == (12 if seeds == "0-3" else 3) and disturbed
+    for store in disturbed:
+        assert list(store.refs("run")) == wanted and not unfinished(store)  # each once
+        for ref in wanted:
+            assert_same(numbers(undisturbed.open(ref)), numbers(store.open(ref, thorough=True)))

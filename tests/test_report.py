@@ -78,7 +78,7 @@ def test_report_of_all_runs(store):
     assert "<script>alert(1)</script>" in page.text  # the name of a class, as text
     for words in ("62.50 ± 0.00", "data/digits@v1", "latents/builtin@v1", "run/fedktl-s1@v1", "2.00 KiB", "50.0"):
         assert words in page.text
-    assert "Accuracy of each client" in page.text and "Alignment on the server" in page.text
+    assert "Accuracy of each client" in page.text and "Learning on the server" in page.text
 
 
 def test_runs_of_other_data_and_repeats_are_left_out(store):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,11 +39,11 @@ class Data:
 
     @property
     def clients(self) -> int:
-        return self.counts.shape[0]
+        return int(self.counts.shape[0])
 
     @property
     def classes(self) -> int:
-        return self.counts.shape[1]
+        return int(self.counts.shape[1])
 
 
 @dataclass(frozen=True)
@@ -69,42 +69,141 @@ class Latents:
 
 
 @dataclass(frozen=True)
+class RunArray:
+    """An array of a run: for the writer, the reader, the restorer, the exporter and FORMAT.md.
+
+    A path with <name> stands for any number of arrays, by name.
+    """
+
+    path: str
+    dtype: str
+    axes: tuple[str, ...]
+    meaning: str
+    optional: bool = False
+    absent: float = 0  # what it is filled with for readers, where an artifact has none
+    history: bool = True  # whether it is recorded round by round, so that a checkpoint has it too
+
+    @property
+    def prefix(self) -> str:
+        return self.path.partition("<")[0]
+
+    def among(self, paths: Iterable[str]) -> list[str]:
+        """Those of the paths that are this array's."""
+        if "<" in self.path:
+            return [path for path in paths if path.startswith(self.prefix)]
+        return [path for path in paths if path == self.path]
+
+    def filled(self, sizes: Mapping[str, int]) -> np.ndarray:
+        """In place of an absent one; an axis without a size has length 0."""
+        shape = [int(axis) if axis.isdigit() else sizes.get(axis, 0) for axis in self.axes]
+        return np.full(shape, self.absent, self.dtype)
+
+
+def array(
+    path: str, dtype: str, axes: str, meaning: str = "", optional: bool = False, absent: float = 0, history: bool = True
+) -> dict[str, RunArray]:
+    """Metadata of a field of Run that is an array of the artifact, or with <name> in its path a dict of arrays by name."""
+    return {"array": RunArray(path, dtype, tuple(axes.split()), meaning, optional or "<" in path, absent, history)}
+
+
+@dataclass(frozen=True)
 class Run:
-    """R rounds were run, E of them evaluated (round 0, the untrained models, always), over K clients."""
+    """R rounds were run among K clients, E of them evaluated; P rounds have M pairs each kept as pictures. C classes."""
 
     artifact: Artifact
-    evaluated: np.ndarray  # int64 [E], rounds done when evaluated
-    test_accuracy: np.ndarray  # float64 [E, K], in [0, 1]
-    validation_accuracy: np.ndarray  # float64 [E, K]; NaN without a validation split
-    test_samples: np.ndarray  # int64 [K], weights of the clients in a mean accuracy, likewise the next
-    validation_samples: np.ndarray
-    test_auc: np.ndarray  # float64 [E, K], micro-averaged, in [0, 1]; NaN where it was not measured
-    joined: np.ndarray  # bool [R, K]
-    uploaded: np.ndarray  # bool [R, K]
-    upload_floats: np.ndarray  # int64 [R, K], likewise the next three
-    upload_bytes: np.ndarray
-    download_floats: np.ndarray
-    download_bytes: np.ndarray
-    seconds: dict[str, np.ndarray]  # phase -> float64 [R]
-    peak_memory: np.ndarray  # int64 [R], bytes
-    simulated_seconds: np.ndarray  # float64 [R, K], by which a slow client is late; zeros where none was simulated
-    client_metrics: dict[str, np.ndarray]  # name -> float64 [R, K]; NaN where a client did not take part
-    server_metrics: dict[str, np.ndarray]  # name -> float64 [R]; NaN where no upload arrived
-    pair_rounds: np.ndarray  # int64 [P], rounds whose pairs are kept as pictures
-    pair_labels: np.ndarray  # int64 [P, M]; -1 where that round had fewer pairs
-    pair_images: np.ndarray  # uint8 [P, M, 3, size, size]
-    centroids: np.ndarray  # float32 [C, H], class centroids after the last round; [0, 0] if there are none
-    missing: np.ndarray  # int64 [X, 3]: round (from 1), client, reason (1 absent, 2 late, 3 failed, 4 refused)
-    wire: dict[str, np.ndarray]  # upload_bytes, download_bytes, int64 [R, K], as they left; none within a process
-    facts: dict[str, Any] = field(default_factory=dict)  # algorithm, data, latents, models, parameters per client, ...
+    facts: dict[str, Any]  # algorithm, data, latents, models, parameters per client, ...
+    evaluated: np.ndarray = field(
+        metadata=array("rounds/evaluated", "int64", "E", "rounds done at each evaluation; 0 is the untrained models")
+    )
+    test_accuracy: np.ndarray = field(
+        metadata=array("rounds/test_accuracy", "float64", "E K", "in 0..1; NaN for a client without images, or missing")
+    )
+    validation_accuracy: np.ndarray = field(metadata=array("rounds/validation_accuracy", "float64", "E K", "likewise"))
+    test_samples: np.ndarray = field(
+        metadata=array("rounds/test_samples", "int64", "K", "images, the weights of a mean over clients", history=False)
+    )
+    validation_samples: np.ndarray = field(
+        metadata=array("rounds/validation_samples", "int64", "K", "likewise", history=False)
+    )
+    test_auc: np.ndarray = field(metadata=array(
+        "rounds/test_auc", "float64", "E K", "micro-averaged area under the ROC curve, in 0..1; NaN as for the accuracy",
+        optional=True, absent=np.nan,
+    ))  # fmt: skip
+    joined: np.ndarray = field(metadata=array("rounds/joined", "bool", "R K", "the client was asked to train"))
+    uploaded: np.ndarray = field(metadata=array("rounds/uploaded", "bool", "R K", "it joined, and its upload arrived"))
+    upload_floats: np.ndarray = field(metadata=array("rounds/upload_floats", "int64", "R K"))
+    upload_bytes: np.ndarray = field(metadata=array("rounds/upload_bytes", "int64", "R K"))
+    download_floats: np.ndarray = field(metadata=array("rounds/download_floats", "int64", "R K"))
+    download_bytes: np.ndarray = field(metadata=array("rounds/download_bytes", "int64", "R K"))
+    peak_memory: np.ndarray = field(metadata=array("rounds/peak_memory", "int64", "R", "bytes"))
+    simulated_seconds: np.ndarray = field(
+        metadata=array(
+            "rounds/simulated_seconds",
+            "float64",
+            "R K",
+            "by which a slow client is late; 0 if none was simulated",
+            optional=True,
+        )
+    )
+    wire: dict[str, np.ndarray] = field(
+        metadata=array(
+            "rounds/wire_<traffic>", "int64", "R K", "`upload_bytes` and `download_bytes` as handed to the network"
+        )
+    )
+    missing: np.ndarray = field(metadata=array(
+        "faults/missing", "int64", "X 3", "round (from 1), client, reason (1 no node, 2 late, 3 failed, 4 refused)",
+        optional=True,
+    ))  # fmt: skip
+    seconds: dict[str, np.ndarray] = field(metadata=array("seconds/<phase>", "float64", "R"))
+    client_metrics: dict[str, np.ndarray] = field(
+        metadata=array("client_metrics/<name>", "float64", "R K", "NaN where a client did not take part")
+    )
+    server_metrics: dict[str, np.ndarray] = field(
+        metadata=array("server_metrics/<name>", "float64", "R", "NaN where no upload arrived")
+    )
+    pair_rounds: np.ndarray = field(
+        metadata=array("pairs/rounds", "int64", "P", "rounds, from 1, whose pairs are kept as pictures")
+    )
+    pair_labels: np.ndarray = field(metadata=array("pairs/labels", "int64", "P M", "-1 where a round had fewer pairs"))
+    pair_images: np.ndarray = field(metadata=array("pairs/images", "uint8", "P M 3 size size"))
+    centroids: np.ndarray = field(
+        metadata=array(
+            "pairs/centroids",
+            "float32",
+            "C H",
+            "class centroids after the last round; [0, 0] without pairs",
+            history=False,
+        )
+    )
 
     @property
     def clients(self) -> int:
-        return self.test_accuracy.shape[1]
+        return int(self.test_accuracy.shape[1])
+
+
+RUN: dict[str, RunArray] = {one.name: one.metadata["array"] for one in fields(Run) if "array" in one.metadata}
+BLOBS = (  # the other arrays of a run, each a safetensors file
+    RunArray(
+        "clients/<000>", "uint8", ("bytes",),
+        "a safetensors file with that client's weights; client numbers have at least three digits", optional=True,
+    ),
+    RunArray(
+        "predictors/<000>", "uint8", ("bytes",), "a safetensors file with what its label needs beside them", optional=True
+    ),
+    RunArray(
+        "checkpoint", "uint8", ("bytes",),
+        "a safetensors file with the rest of the state, from which the run can be resumed", optional=True,
+    ),
+    RunArray(
+        "selected/<array>", "uint8", ("bytes",),
+        "`clients/<000>` and `checkpoint` likewise, after the round that is best on validation, without the server's state",
+        optional=True,
+    ),
+)  # fmt: skip
 
 
 def read(artifact: Artifact) -> Any:
-    """The typed content of an artifact; UserError if it does not follow its schema."""
+    """The content of an artifact of any kind: Data, Latents, Run or Report; UserError if it does not follow its schema."""
     return READERS[artifact.kind, artifact.attributes["schema"]](artifact)
 
 
@@ -173,22 +272,6 @@ def descriptor(artifact: Artifact) -> dict[str, Any]:
     return found
 
 
-ROUNDS = {  # arrays of a run below `rounds`: dtype and axes
-    "evaluated": ("int64", "E"),
-    "test_accuracy": ("float64", "EK"),
-    "validation_accuracy": ("float64", "EK"),
-    "test_samples": ("int64", "K"),
-    "validation_samples": ("int64", "K"),
-    "joined": ("bool", "RK"),
-    "uploaded": ("bool", "RK"),
-    "upload_floats": ("int64", "RK"),
-    "upload_bytes": ("int64", "RK"),
-    "download_floats": ("int64", "RK"),
-    "download_bytes": ("int64", "RK"),
-    "peak_memory": ("int64", "R"),
-}
-
-
 FACTS: dict[str, tuple[type, ...]] = {  # what every run records about itself
     "algorithm": (str,), "hyper": (dict,), "data": (str,), "latents": (str, type(None)), "models": (str,),
     "architectures": (list,), "parameters": (list,), "device": (str,),
@@ -205,33 +288,21 @@ def read_facts(artifact: Artifact) -> dict[str, Any]:
 
 
 def read_run(artifact: Artifact) -> Run:
-    sizes = {"3": 3}
-
-    def array(name: str, dtype: str, axes: Iterable[str]) -> np.ndarray:
-        return _typed(artifact, name, dtype, tuple(axes), sizes)
-
-    def arrays(group: str, axes: str) -> dict[str, np.ndarray]:
-        return {name: array(f"{group}/{name}", "float64", axes) for name in artifact.names(group)}
-
-    rounds = {name: array(f"rounds/{name}", *form) for name, form in ROUNDS.items()}
+    paths, sizes = list(artifact.arrays()), {"3": 3}
+    values: dict[str, Any] = {}
+    for name, part in RUN.items():
+        found = {path: _typed(artifact, path, part.dtype, part.axes, sizes) for path in part.among(paths)}
+        if "<" in part.path:
+            values[name] = {path.removeprefix(part.prefix): array for path, array in found.items()}
+        elif found:
+            values[name] = found[part.path]
+        elif part.optional:
+            values[name] = part.filled(sizes)
+        else:
+            values[name] = artifact.array(part.path)  # raises
     if not all(sizes[axis] for axis in "ERK"):
         raise UserError(f"{artifact.path} holds no rounds, evaluations or clients; make it again.")
-    auc = "test_auc" in artifact.names("rounds")
-    late = "simulated_seconds" in artifact.names("rounds")
-    faults = "missing" in artifact.names("faults")
-    wire = [name for name in artifact.names("rounds") if name.startswith("wire_")]
-    return Run(
-        artifact, **rounds,
-        test_auc=array("rounds/test_auc", "float64", "EK") if auc else np.nan * rounds["test_accuracy"],
-        simulated_seconds=array("rounds/simulated_seconds", "float64", "RK") if late else 0.0 * rounds["joined"],
-        seconds=arrays("seconds", "R"), client_metrics=arrays("client_metrics", "RK"),
-        server_metrics=arrays("server_metrics", "R"), pair_rounds=array("pairs/rounds", "int64", "P"),
-        pair_labels=array("pairs/labels", "int64", "PM"),
-        pair_images=array("pairs/images", "uint8", ("P", "M", "3", "size", "size")),
-        centroids=array("pairs/centroids", "float32", "CH"),
-        missing=array("faults/missing", "int64", "X3") if faults else np.zeros((0, 3), np.int64),
-        wire={name.removeprefix("wire_"): array(f"rounds/{name}", "int64", "RK") for name in wire}, facts=read_facts(artifact),
-    )  # fmt: skip
+    return Run(artifact, read_facts(artifact), **values)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _root(path: Path) -> dict[str, Any]:
     try:
         raw = path.read_bytes()
         document = json.loads(raw)
-        attributes = document["attributes"]
+        attributes: dict[str, Any] = document["attributes"]
         seal, manifest = attributes["seal"], attributes["manifest"]
         listed = all(isinstance(size, int) and isinstance(digest, str) for size, digest in manifest.values())
         whole = hashlib.sha256(_document(document, "")).hexdigest() == seal and raw == _document(document, seal)

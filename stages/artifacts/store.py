@@ -9,11 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from stages import memory
 from stages.artifacts import seal
@@ -29,6 +29,7 @@ from stages.artifacts.folders import (
     unlocked,
 )
 from stages.artifacts.refs import FOLDERS, NAME, Ref, checked_name
+from stages.artifacts.writer import Source, Writer, library
 from stages.errors import UserError, unknown
 from stages.foreign import reason
 
@@ -40,7 +41,6 @@ SCHEMAS = {"data": 1, "latents": 1, "run": 1, "report": 1}
 ATTRIBUTES: dict[str, tuple[type, ...]] = {  # of every kind, besides what the seal needs
     "settings": (dict,), "made_from": (dict,), "seed": (int, type(None)), "software": (dict,), "created": (str,),
 }  # fmt: skip
-CHUNK_BYTES = 4 << 20
 LIBRARIES = ("fedktl", "torch", "torchvision", "numpy", "zarr")
 LOCKLESS = {errno.ENOLCK, errno.ENOTSUP}  # from a file system without flock, such as NFS without its lock daemon
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}  # errors that may come without a file name
@@ -59,16 +59,17 @@ class Artifact:
 
     @property
     def kind(self) -> str:
-        return self.attributes["kind"]
+        return str(self.attributes["kind"])
 
     @property
     def settings(self) -> dict[str, Any]:
-        return self.attributes["settings"]
+        settings: dict[str, Any] = self.attributes["settings"]
+        return settings
 
     @property
     def sources(self) -> dict[str, dict[str, str]]:
         """The identities of what it was made from, by role; UserError if they are not recorded as such."""
-        made_from = self.attributes["made_from"]
+        made_from: dict[str, dict[str, str]] = self.attributes["made_from"]
         for made in made_from.values():
             if not isinstance(made, dict) or not all(isinstance(made.get(key), str) for key in ("kind", "ref", "seal")):
                 raise UserError(f"{self.path} does not record what it was made from; make the artifact again.")
@@ -81,10 +82,9 @@ class Artifact:
 
     @cached_property
     def group(self) -> zarr.Group:
-        zarr = library()
-
         try:
-            return zarr.open_group(self.path, mode="r", zarr_format=3)
+            group: zarr.Group = library().open_group(self.path, mode="r", zarr_format=3)
+            return group
         except Exception as error:
             raise seal.damaged(self.path, f"can't be opened ({reason(error)})") from error
 
@@ -97,7 +97,7 @@ class Artifact:
     def __contains__(self, name: str) -> bool:
         return self._member(name) is not None
 
-    def _member(self, name: str) -> zarr.Array | zarr.Group | None:
+    def _member(self, name: str) -> zarr.Array[Any] | zarr.Group | None:
         try:
             return self.group.get(name)
         except Exception as error:  # Zarr may raise anything on bytes from strangers
@@ -115,11 +115,11 @@ class Artifact:
         except Exception as error:
             raise seal.damaged(self.path / name, f"can't be read ({reason(error)})") from error
 
-    def _array(self, name: str) -> zarr.Array:
-        zarr = library()
-
-        if isinstance(found := self._member(name), zarr.Array):
-            return found
+    def _array(self, name: str) -> zarr.Array[Any]:
+        found: Any = self._member(name)
+        if isinstance(found, library().Array):
+            array: zarr.Array[Any] = found
+            return array
         raise UserError(f"{self.path} has no array '{name}'; make the artifact again.")
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -130,7 +130,7 @@ class Artifact:
         """The arrays of an inner group, sorted; none if there is no such group."""
         return [path.rpartition("/")[2] for path in self.arrays(group)]
 
-    def arrays(self, group: str | None = None) -> dict[str, zarr.Array]:
+    def arrays(self, group: str | None = None) -> dict[str, zarr.Array[Any]]:
         """Every array, or every one directly in a group, by path, sorted; only metadata is read."""
         zarr = library()
 
@@ -138,56 +138,6 @@ class Artifact:
         paths = sorted(path for path, _, file in listed if file == seal.ROOT)
         members = {path: self._member(path) for path in paths if group in (None, path.rpartition("/")[0])}
         return {path: member for path, member in members.items() if isinstance(member, zarr.Array)}
-
-
-@cache
-def library() -> Any:
-    """Zarr with its defaults: its environment variables and configuration files could change the format, or stall it."""
-    import zarr
-
-    zarr.config.refresh(paths=[], env={})
-    return zarr
-
-
-class Source(Protocol):
-    """What something is made from: an artifact here, or one on other machines."""
-
-    @property
-    def identity(self) -> dict[str, str]: ...
-
-
-@dataclass
-class Writer:
-    """An artifact being written: a Zarr group in a hidden folder, and the attributes it will carry."""
-
-    path: Path
-    attributes: dict[str, Any]
-    ref: Ref | None = None  # set once published
-    _group: Any = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._group = library().open_group(self.path, mode="w", zarr_format=3)
-
-    def empty(self, name: str, shape: tuple[int, ...], dtype: str) -> zarr.Array:
-        """An array to fill piece by piece; its chunks are about 4 MB and carry a CRC32C."""
-        import numpy as np
-        from zarr.codecs import Crc32cCodec, ZstdCodec
-
-        row = max(1, int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize)
-        rows = max(1, min(shape[0] if shape else 1, CHUNK_BYTES // row))
-        chunks = (rows, *(max(1, side) for side in shape[1:])) if shape else ()
-        return self._group.create_array(
-            name, shape=shape, dtype=dtype, chunks=chunks, compressors=[ZstdCodec(level=3), Crc32cCodec()],
-            config={"write_empty_chunks": True},
-        )  # fmt: skip
-
-    def chunk_rows(self, name: str) -> int:
-        return self._group[name].chunks[0]
-
-    def array(self, name: str, values: np.ndarray) -> None:
-        array = self.empty(name, values.shape, values.dtype.str)
-        if values.size:
-            array[...] = values
 
 
 class Store:
@@ -271,7 +221,7 @@ class Store:
         self, kind: str, name: str, settings: Mapping[str, Any], seed: int | None,
         made_from: Mapping[str, Source], version: int | None = None,
     ) -> Iterator[Writer]:  # fmt: skip
-        """Write the next version of `kind/name` inside a `with`; it appears, whole, when the block ends.
+        """Write the next version of `kind/name` inside a `with`; it appears, whole, on `publish`, at the latest at the end.
 
         On an exception nothing is left behind. `version` is a number that was reserved earlier (a run's).
         """
@@ -281,16 +231,19 @@ class Store:
             "made_from": {role: source.identity for role, source in made_from.items()},
             "software": software(), "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }  # fmt: skip
-        with self.writable(folder), scratch(folder) as hidden:
-            writer = Writer(hidden / "group", attributes)
-            yield writer
-            seal.close(writer.path, writer.attributes)
+
+        def move(group: Path) -> Artifact:
             with name_lock(folder):
                 number = version or next_version(folder)
-                os.utime(writer.path)  # `newest` goes by the time of publishing
-                writer.path.rename(folder / f"v{number}.zarr")
+                os.utime(group)  # `newest` goes by the time of publishing
+                group.rename(folder / f"v{number}.zarr")
                 seal.sync(folder)
-            writer.ref = Ref(name, number, kind)
+            return self.open(Ref(name, number, kind))
+
+        with self.writable(folder), scratch(folder) as hidden:
+            writer = Writer(hidden / "group", attributes, move)
+            yield writer
+            writer.publish()
 
     @contextmanager
     def writable(self, folder: Path) -> Iterator[None]:
@@ -331,9 +284,9 @@ class Store:
 def software() -> dict[str, str]:
     """Versions of Python and of the libraries that shape a result."""
     versions = {"python": platform.python_version()}
-    for library in LIBRARIES:
+    for name in LIBRARIES:
         try:
-            versions[library] = metadata.version(library)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return versions

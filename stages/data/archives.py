@@ -65,7 +65,7 @@ ALLOWED = {
 }
 
 
-class AllowList(pickle._Unpickler):  # type: ignore[name-defined]
+class AllowList(pickle._Unpickler):
     """Builds plain containers, numbers, text, bytes and `Recorded`; anything else is refused.
 
     Based on the unpickler written in Python, since the one in C allocates as much memory as a pickle claims to need.

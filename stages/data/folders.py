@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from stages import foreign
+from stages.artifacts.schemas import SPLITS
 from stages.data.images import Dataset, Files
 from stages.errors import UserError, printable
 from stages.settings import Prepare
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-SPLITS = {  # the role of a folder by its name in lower case
+ROLES = {  # the split of a folder or an array by its name in lower case
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "val": "validation", "valid": "validation", "validation": "validation",
 }  # fmt: skip
@@ -102,7 +103,7 @@ def splits(root: Path, remarks: Remarks) -> dict[str, Path]:
     found: dict[str, Path] = {}
     others = []
     for path in subfolders(root, remarks):
-        role = SPLITS.get(path.name.lower())
+        role = ROLES.get(path.name.lower())
         if role is None:
             others.append(path.name)
         elif role in found:
@@ -119,7 +120,7 @@ def splits(root: Path, remarks: Remarks) -> dict[str, Path]:
         return {}
     if others:
         remarks.sentences.append(f"Skipped {listed(others)}, beside {listed(p.name for p in found.values())}.")
-    return {role: found[role] for role in ("train", "validation", "test") if role in found}
+    return {role: found[role] for role in SPLITS if role in found}
 
 
 def domains(settings: Prepare) -> Dataset:

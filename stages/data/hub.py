@@ -19,7 +19,7 @@ from stages.foreign import reason
 from stages.settings import Prepare
 
 LABELS = ("label", "labels", "fine_label", "class", "target")  # columns; the first one found is used
-SPLITS = {"train": ("train",), "test": ("test", "valid", "val", "dev")}  # prefixes of the names of splits and files
+PREFIXES = {"train": ("train",), "test": ("test", "valid", "val", "dev")}  # prefixes of the names of splits and files
 
 
 def read(settings: Prepare) -> Dataset:
@@ -29,7 +29,9 @@ def read(settings: Prepare) -> Dataset:
     library = imported()
     try:
         found = loaded(library, place, settings.download)
-        parts = [part for split in SPLITS if (part := chosen(found, split)) is not None] or [next(iter(found.values()))]
+        parts = [part for split in PREFIXES if (part := chosen(found, split)) is not None] or [
+            next(iter(found.values()))
+        ]
         features = parts[0].features
         column = next(name for name, kind in features.items() if isinstance(kind, library.Image))
         label = next(name for name in LABELS if name in features)
@@ -81,20 +83,22 @@ def loaded(library: ModuleType, place: str, download: bool) -> Mapping[str, Any]
             raise UserError(
                 f"There is no folder {printable(place)}; to download a data set of this name from the hub, add `download`."
             )
-        return library.load_dataset(place)
+        named: Mapping[str, Any] = library.load_dataset(place)
+        return named
     if files := sorted(map(str, folder.rglob("*.parquet"))):
         by_split: dict[str, list[str]] = {}
         for file in files:
-            name = next((s for s, words in SPLITS.items() if Path(file).name.lower().startswith(words)), "train")
+            name = next((s for s, words in PREFIXES.items() if Path(file).name.lower().startswith(words)), "train")
             by_split.setdefault(name, []).append(file)
-        return library.load_dataset("parquet", data_files=by_split)
+        split: Mapping[str, Any] = library.load_dataset("parquet", data_files=by_split)
+        return split
     found = library.load_from_disk(str(folder))
     return found if isinstance(found, Mapping) else {"train": found}
 
 
 def chosen(found: Mapping[str, Any], split: str) -> Any | None:
-    """The split whose name starts with the earliest possible prefix of SPLITS; None without one."""
-    names = [name for word in SPLITS[split] for name in found if name.lower().startswith(word)]
+    """The split whose name starts with the earliest possible of its PREFIXES; None without one."""
+    names = [name for word in PREFIXES[split] for name in found if name.lower().startswith(word)]
     return found[names[0]] if names else None
 
 

@@ -139,7 +139,7 @@ def decoded(path: Path, size: int, squeeze: bool = False) -> np.ndarray:
 
 def unpacked(opening: Callable[[], IO[bytes]], name: str, size: int, squeeze: bool) -> np.ndarray:
     """The same for whatever `opening` opens; `name` is its name in errors."""
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with opening() as file, Image.open(file) as image:
@@ -153,7 +153,7 @@ def unpacked(opening: Callable[[], IO[bytes]], name: str, size: int, squeeze: bo
             else:
                 fitted = ImageOps.fit(colours, (size, size), Image.Resampling.BILINEAR)
     except Exception as error:  # a decoder may raise anything on bytes from strangers
-        why = "it is not an image" if isinstance(error, Image.UnidentifiedImageError) else reason(error)
+        why = "it is not an image" if isinstance(error, UnidentifiedImageError) else reason(error)
         raise UserError(f"{name} can't be read as an image ({why}); repair or remove it.") from error
     return np.asarray(fitted)
 

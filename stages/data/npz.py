@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.artifacts.schemas import SPLITS
 from stages.data import archives
-from stages.data.folders import listed, source
+from stages.data.folders import ROLES, listed, source
 from stages.data.images import Dataset, Joined, Pixels, channels_first
 from stages.errors import UserError, printable
 from stages.settings import Prepare
 
 KINDS = {"x": "x", "images": "x", "y": "y", "labels": "y"}
-PARTS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 SLACK = 0.001  # of the range, by which resizing and rounding may overshoot it
 
 Role = tuple[str, str]  # x or y, and the part
@@ -29,7 +29,7 @@ def npz(settings: Prepare) -> Dataset:
     path = source(settings, "an .npz file with x_train, y_train, x_test and y_test")
     arrays, others = archives.plain(path, lambda name: role(name) is not None)
     names = named(arrays, path)
-    parts = [part for part in ("train", "validation", "test") if ("x", part) in names]
+    parts = [part for part in SPLITS if ("x", part) in names]
     if "train" not in parts:
         raise UserError(f"{path} has no x_train or train_images; it holds {inventory([*arrays, *others])}.")
     images, labels, notes = {}, [], []
@@ -67,7 +67,7 @@ def npz(settings: Prepare) -> Dataset:
 def role(name: str) -> Role | None:
     """What an array is by its name, with the part before or after; without a part it is training."""
     words = name.lower().split("_")
-    kinds, parts = [KINDS[word] for word in words if word in KINDS], [PARTS[word] for word in words if word in PARTS]
+    kinds, parts = [KINDS[word] for word in words if word in KINDS], [ROLES[word] for word in words if word in ROLES]
     if len(kinds) != 1 or len(parts) > 1 or len(kinds) + len(parts) != len(words):
         return None
     return kinds[0], (parts or ["train"])[0]

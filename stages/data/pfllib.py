@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def read(settings: Prepare) -> tuple[Dataset, Shares]:
     return dataset, list(zip(rows[:clients], rows[clients:], strict=True))
 
 
-def _count(config: dict, root: Path, name: str) -> int:
+def _count(config: dict[str, Any], root: Path, name: str) -> int:
     value = config.get(name)
     if type(value) is not int or not 1 <= value <= 100_000:
         raise UserError(

@@ -1,7 +1,7 @@
 """How a run is planned, executed and stored: everything between the settings of a training and its artifact.
 
 plan.py            what a run is: from settings and data, or from what an earlier run recorded
-preview.py         what a run would be: shapes and the size of its messages
+preview.py         what a run would be: shapes, message sizes; pricing.py what it would cost
 assembly.py        from a RunSpec to a federation ready for its first round
 federation.py      what stays the same from round to round, and what changes
 rounds.py          the round loop, written once for all engines

@@ -22,11 +22,12 @@ from stages.models import pretrained, split
 from stages.randomness import Rng
 
 
-def assemble(spec: RunSpec, images: bool = True) -> tuple[Federation, State]:
+def assemble(spec: RunSpec, images: bool = True, alike: bool = False) -> tuple[Federation, State]:
     """Build every client's model, read the artifacts, put everything on the device; images are read only with `images`.
 
-    If the clients are on other machines, their states are not kept here. Raises UserError for data that can't be trained
-    on, for a model that does not fit the data, and for a bank that is too small.
+    If `alike`, clients of one architecture share one state: enough to see what a run would be. If the clients are on other
+    machines, their states are not kept here. Raises UserError for data that can't be trained on, for a model that does not
+    fit the data, and for a bank that is too small.
     """
     settings, device, rng = spec.settings, placed(spec.settings.device), Rng(spec.seed)
     set_up(settings)
@@ -34,17 +35,18 @@ def assemble(spec: RunSpec, images: bool = True) -> tuple[Federation, State]:
     check_shares(data_spec, spec)
     pairs = pair_source(spec, data_spec, device)
     task = task_of(spec, data_spec, pairs.latent_dim if pairs else 0, device)
-    built = models(spec, data_spec)
+    built = models(spec, data_spec, alike)
     images_of = sum(sum(sizes) for sizes in data_spec.sizes.values())
     check_room(device, images_of * math.prod(data_spec.shape), built, settings)
     waiting = home(settings.offload, built, device)
-    states = [ClientState(model.to(waiting)) for model in built]
+    state_of = {id(model): ClientState(model.to(waiting)) for model in built}
+    states = [state_of[id(model)] for model in built]
     spec.algorithm.check(spec.hyper, task, [state.model for state in states])
     server, shared = spec.algorithm.init(spec.hyper, task, rng.at("init"))
     sizes = {name: torch.tensor(data_spec.sizes[name]) for name in schemas.SPLITS}
     shares: dict[str, list[ClientData]] = {}
     if images and isinstance(spec.data, Artifact):
-        data = schemas.read(spec.data)
+        data = schemas.read_data(spec.data)
         shares = {name: shares_of(getattr(data, name), data.clients, device) for name in schemas.SPLITS}
     memory.give_back()
     federation = Federation(
@@ -84,19 +86,19 @@ def check_shares(data_spec: schemas.DataSpec, spec: RunSpec) -> None:
         )
 
 
-def models(spec: RunSpec, data_spec: schemas.DataSpec) -> list[split.SplitModel]:
-    """Every client's freshly initialised model; each architecture is first tried on two images."""
-    built, tried = [], set()
+def models(spec: RunSpec, data_spec: schemas.DataSpec, alike: bool = False) -> list[split.SplitModel]:
+    """Every client's freshly initialised model, or one per architecture; each is first tried on two images."""
+    built, tried = [], dict[str, split.SplitModel]()
     names = split.architectures(spec.settings.models, data_spec.clients)
     weights = pretrained.read(spec.settings.pretrained, names)
     for client, name in enumerate(names):
         try:
-            model = model_of(spec, data_spec, client, weights)
+            model = tried[name] if alike and name in tried else model_of(spec, data_spec, client, weights)
             if name not in tried:
                 split.shapes(model, data_spec.shape)
                 if spec.settings.batch_size == 1:
                     split.check_single(model, data_spec.shape)
-                tried.add(name)
+                tried[name] = model
         except UserError as error:
             raise UserError(f"Client {client}'s model '{name}' does not fit: {error}") from error
         built.append(model)
@@ -119,7 +121,7 @@ def pair_source(spec: RunSpec, data_spec: schemas.DataSpec, device: torch.device
     """The server's pairs from the latents artifact, for an algorithm that uses them."""
     if spec.latents is None or not spec.hyper.needs_latents():
         return None
-    size, bank = data_spec.shape[-1], schemas.read(spec.latents)
+    size, bank = data_spec.shape[-1], schemas.read_latents(spec.latents)
     if spec.settings.pairs == "bank" and (spec.settings.generator or spec.settings.weights):
         raise UserError("`generator` and `weights` are for live pairs; add `pairs=live`, or leave them out.")
     if spec.settings.pairs == "live":

@@ -62,8 +62,12 @@ class Growing:
 
 def worthwhile(clients: int, threads: int) -> int:
     """As many processes as there are cores for their threads and memory for their work, but no more than clients."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(clients, cores // threads, free_memory() // WORKER_BYTES))
+    return max(1, min(clients, cores() // threads, free_memory() // WORKER_BYTES))
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_memory() -> int:

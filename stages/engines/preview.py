@@ -1,27 +1,52 @@
-"""What a run would be: shapes and message sizes, found by passing one batch through every architecture."""
+"""What a run would be: shapes, message sizes and its price, found by a few steps of every architecture."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from stages import memory
 from stages.algorithms.common.records import cost
-from stages.engines import clients, rounds
+from stages.clock import collecting
+from stages.engines import clients, pricing, rounds
 from stages.engines.assembly import assemble
 from stages.engines.checkpoint import predicting
 from stages.engines.federation import ClientData, Federation, State
 from stages.engines.local import in_process
 from stages.engines.plan import RunSpec, data_spec_of
 from stages.models import split
+from stages.observer import Observer
+
+
+def previews(specs: Sequence[RunSpec], observer: Observer) -> list[dict[str, Any]]:
+    """What each run would be, JSON-able. Runs that differ in their seed alone are found out once."""
+    alike: dict[str, dict[str, Any]] = {}
+    keys = [json.dumps([spec.algorithm.name, spec.hyper.as_dict()]) for spec in specs]
+    observer.start("trying", len(set(keys)))
+    for spec, key in zip(specs, keys, strict=True):
+        if key not in alike:
+            alike[key] = preview(spec)
+            observer.advance()
+    observer.finish()
+    return [alike[key] | spec.facts() for spec, key in zip(specs, keys, strict=True)]
 
 
 def preview(spec: RunSpec) -> dict[str, Any]:
-    """Shapes and parameters of every architecture, and the floats of a round with all clients."""
-    federation, state = assemble(spec)
+    """Shapes and parameters of every architecture, the floats of a round in which everyone takes part, and its price.
+
+    One model stands for all clients of its architecture; the server hears from all of them.
+    """
+    memory.watch()
+    federation, state = assemble(spec, alike=True)
     names = split.architectures(spec.settings.models, len(state.clients))
+    small, clock = one_image_per_class(federation), rounds.clock_of(federation.device)
+    with closing(in_process(small, state.clients)) as pool, collecting(clock), clock.phase("server"):
+        rounds.play_round(small, state, pool)
     shape = tuple(federation.shares["train"][0].images.shape[1:])
     rows = []
     for name in dict.fromkeys(names):
@@ -31,15 +56,12 @@ def preview(spec: RunSpec) -> dict[str, Any]:
             "model": name, "clients": names.count(name), "parameters": split.parameters(model),
             "features": list(features), "projections": list(projections),
         })  # fmt: skip
-    small = one_image_per_class(federation)
-    with closing(in_process(small, state.clients)) as pool:
-        rounds.play_round(small, state, pool)
     up = int(state.history.last("rounds/upload_floats").sum())
     down = cost(state.download)[0] * len(state.clients)
+    kept = kept_bytes(spec, state)
     return spec.facts() | {
-        "architectures": rows, "upload_floats_per_round": up, "download_floats_per_round": down,
-        "weights_bytes": kept_bytes(spec, state),
-    }  # fmt: skip
+        "architectures": rows, "upload_floats_per_round": up, "download_floats_per_round": down, "weights_bytes": kept,
+    } | pricing.price(federation, state, names, clock.seconds, kept)  # fmt: skip
 
 
 def kept_bytes(spec: RunSpec, state: State) -> dict[str, int]:
@@ -59,6 +81,7 @@ def one_image_per_class(federation: Federation) -> Federation:
         rows = first if len(first) > 1 else first.repeat(2)  # BatchNorm has no variance over one
         shares.append(ClientData(seen.images[rows], seen.labels[rows]))
     everyone = replace(
-        federation.settings, join_ratio=1.0, random_join=False, drop_rate=0.0, local_epochs=1, drop_last=False
-    )
+        federation.settings, join_ratio=1.0, random_join=False, drop_rate=0.0, local_epochs=1, drop_last=False,
+        in_flight=1,
+    )  # fmt: skip
     return replace(federation, settings=everyone, shares=federation.shares | {"train": shares})

@@ -16,6 +16,7 @@ from stages.clock import Clock, collecting, phase
 from stages.engines import recording, selection
 from stages.engines.clients import EVALUATED, Answer, check_finite, scalars
 from stages.engines.federation import Diverged, Federation, Missing, State
+from stages.engines.pace import Pace
 from stages.means import over_clients
 from stages.observer import Observer
 from stages.randomness import Rng
@@ -55,13 +56,18 @@ def run(
     Raises Diverged, without a checkpoint, if a loss is not finite.
     """
     settings, device = federation.settings, federation.device
-    clock = Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
-    with collecting(clock):
+    pace = Pace(settings.checkpoint_every)
+
+    def save() -> None:
+        with pace.saving():
+            pool.collect()
+            checkpoint(state)
+
+    with collecting(clock_of(device)) as clock:
         if "rounds/evaluated" not in state.history:
             evaluate(federation, state, pool)
             observer.end_round(recording.line(federation, state.history, 0))
-            pool.collect()
-            checkpoint(state)
+            save()
         clock.seconds = {}
         ended, stopping = finished(federation, state), observer.stop_requested()
         while not (ended or stopping):
@@ -80,10 +86,13 @@ def run(
             observer.end_round(recording.line(federation, state.history, state.rounds))
             observer.advance(1, **recording.highlights(federation, state))
             ended, stopping = finished(federation, state), observer.stop_requested()
-            if state.rounds % settings.checkpoint_every == 0 or ended or stopping:
+            if pace.due(state.rounds) or ended or stopping:
                 with phase("checkpoint"):
-                    pool.collect()
-                    checkpoint(state)
+                    save()
+
+
+def clock_of(device: torch.device) -> Clock:
+    return Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
 
 
 def finished(federation: Federation, state: State) -> bool:

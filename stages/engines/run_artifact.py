@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from stages.artifacts import schemas
 from stages.artifacts.partial import Partial
-from stages.artifacts.store import Artifact, Store, Writer
+from stages.artifacts.store import Artifact, Store
+from stages.artifacts.writer import Writer
 from stages.engines import checkpoint
 from stages.engines.federation import Federation, State
 from stages.engines.plan import RunSpec, data_spec_of
@@ -43,8 +45,7 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
             if predictor.tensors:
                 writer.array(f"predictors/{number:03d}", blob(checkpoint.packed(predictor.tensors)))
         write_weights(writer, spec.settings.keep, checkpoint.pack(state))
-    assert writer.ref is not None
-    return store.open(writer.ref)
+        return writer.publish()
 
 
 def write_history(writer: Writer, federation: Federation, state: State) -> None:
@@ -52,13 +53,16 @@ def write_history(writer: Writer, federation: Federation, state: State) -> None:
     series = state.history.tensors()
     for name in ("test", "validation"):
         series[f"rounds/{name}_samples"] = federation.sizes[name]
-    series.setdefault("pairs/rounds", torch.zeros(0, dtype=torch.int64))
-    series.setdefault("pairs/labels", torch.zeros(0, 0, dtype=torch.int64))
-    series.setdefault("pairs/images", torch.zeros(0, 0, 3, 1, 1, dtype=torch.uint8))
-    centroids = federation.algorithm.centroids
-    series["pairs/centroids"] = (torch.zeros(0, 0) if centroids is None else centroids(state.server)).detach().cpu()
-    for name, values in series.items():
-        writer.array(name, values.numpy())
+    if (centroids := federation.algorithm.centroids) is not None:
+        series["pairs/centroids"] = centroids(state.server).detach().cpu()
+    for part in schemas.RUN.values():
+        found = part.among(series)
+        for path in found:
+            writer.array(path, series.pop(path).numpy())
+        if not found and not part.optional:
+            writer.array(part.path, part.filled({}))
+    if series:
+        raise KeyError(f"The table of what a run holds lacks {', '.join(series)}.")
 
 
 def write_weights(writer: Writer, keep: str, packed: Mapping[str, Tensor]) -> None:
@@ -101,12 +105,9 @@ def packed_run(artifact: Artifact) -> dict[str, Tensor]:
     packed = read_state(artifact)
     if "selected/checkpoint" in artifact:
         packed |= {f"selected/{name}": value for name, value in read_state(artifact, "selected/").items()}
-    own = {"rounds/test_samples", "rounds/validation_samples", "pairs/centroids"}
-    for group in ("rounds", "seconds", "client_metrics", "server_metrics", "pairs", "faults"):
-        for name in artifact.names(group):
-            if f"{group}/{name}" not in own:
-                packed[f"history/{group}/{name}"] = torch.from_numpy(artifact.array(f"{group}/{name}"))
-    return packed
+    paths = list(artifact.arrays())
+    series = [path for part in schemas.RUN.values() if part.history for path in part.among(paths)]
+    return packed | {f"history/{path}": torch.from_numpy(artifact.array(path)) for path in series}
 
 
 def blob(content: bytes) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A user's own generator behind the protocol: what it says and gives is checked, what it raises becomes a sentence."""
+"""A user's own generator behind the protocol: its facts and outputs are checked, its exceptions become a UserError."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class BankPairs:
         """latents float32 [n, H], images uint8 [n, 3, s, s], brought to size x size."""
         if len(latents) < classes * per_class:
             raise UserError(
-                f"The bank holds {len(latents)} latents and {classes} classes want {per_class} each; generate a larger bank."
+                f"The bank holds {len(latents)} latents and {classes} classes need {per_class} each; generate a larger bank."
             )
         self._latents, self._images, self._per_class = latents, resized(images, size), per_class
         self.latent_dim = latents.shape[1]
@@ -35,11 +35,11 @@ class BankPairs:
 def match(distances: Tensor) -> Tensor:
     """Linear assignment: a column int64 [M] for each row of float32 [M, n], M <= n, no column twice.
 
-    Only each row's M nearest columns can be in a best assignment, so the solver sees no others. A distance that is no
-    number counts as the largest: whoever diverged is told so after the round, by a loss.
+    Only each row's M nearest columns can be in a best assignment, so the solver sees no others. NaN
+    counts as the largest distance: divergence is reported after the round, by the loss.
     """
     distances, count = distances.nan_to_num(nan=torch.finfo(distances.dtype).max), len(distances)
-    candidates = distances.topk(count, largest=False).indices.unique()
+    candidates: Tensor = torch.unique(distances.topk(count, largest=False).indices)
     _, chosen = linear_sum_assignment(distances[:, candidates].cpu().numpy())
     return candidates[torch.as_tensor(chosen, device=distances.device)]
 

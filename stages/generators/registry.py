@@ -25,7 +25,7 @@ SOURCE = ("family", "factory", "sha256", "training", "seed")  # what makes a gen
 def make(settings: Generate, device: torch.device, embeddings: Mapping[str, Tensor] | None = None) -> Generator:
     """The generator that the settings describe. `embeddings` are a prompt's, encoded before.
 
-    Raises UserError for a family that there is not, or weights that are missing, unreadable or of another family.
+    Raises UserError for an unknown family, or weights that are missing, unreadable or of another family.
     """
     name = settings.generator
     if plugins.is_path(name):
@@ -75,7 +75,7 @@ def from_weights(
             path, device=device, truncation=settings.truncation, class_id=settings.class_id,
             precision=settings.precision, image_range=settings.image_range,
         )  # fmt: skip
-        no_prompt(settings)  # last: of a file that is no StyleGAN the user hears what it is
+        no_prompt(settings)  # last, so that a file that is no StyleGAN is reported as such first
         return made
     if path.suffix in (".pkl", ".safetensors") or (weights.startswith((".", "/", "~")) and not path.is_dir()):
         raise UserError(f"There are no weights at {weights}.")

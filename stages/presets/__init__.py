@@ -52,7 +52,7 @@ class Preset:
         """The preset as a file that says the same without extending another."""
         content = self.as_dict()
         tables = {name: content[name] for name in STAGES if name in content}
-        tables |= {f"algorithms.{name}": values for name, values in content.get("algorithms", {}).items()}
+        tables |= {f"algorithms.{_key(name)}": values for name, values in content.get("algorithms", {}).items()}
         blocks = [_lines({name: content[name] for name in WORDS if name in content})]
         blocks += [f"[{name}]\n{_lines(values)}" for name, values in tables.items()]
         return "\n".join(blocks)
@@ -60,7 +60,12 @@ class Preset:
 
 def _lines(values: Mapping[str, Any]) -> str:
     """Texts, numbers, flags and lists of them are written in TOML as in JSON."""
-    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
+    return "".join(f"{_key(name)} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in values.items())
+
+
+def _key(name: str) -> str:
+    """A name in TOML, quoted if it must be: `mine:ALGORITHM`."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
 def names() -> list[str]:

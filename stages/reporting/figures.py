@@ -325,7 +325,7 @@ def _mean_known(values: np.ndarray) -> np.ndarray:
     """[R, K] -> [R]: the mean over the clients that hold a number; NaN where none does."""
     known = ~np.isnan(values)
     total, number = np.where(known, values, 0).sum(axis=1), known.sum(axis=1)
-    return np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0)
+    return np.asarray(np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0))
 
 
 def _panels(metrics: int) -> tuple[int, int]:

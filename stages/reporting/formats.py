@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from stages.reporting.numbers import count, memory, seconds, size
 from stages.reporting.rows import label
 
 Row = dict[str, Any]
@@ -19,35 +20,6 @@ def accuracy(score: Mapping[str, float | None] | None) -> str:
     if score is None:
         return "–"
     return f"{score['mean']:.2f}" + ("" if score["std"] is None else f" ± {score['std']:.2f}")
-
-
-def count(number: float) -> str:
-    """A number of floats: 912, 1.02k, 90.0k, 7.17M."""
-    return _scaled(number, 1000, ("", "k", "M", "G", "T"))
-
-
-def size(number: float) -> str:
-    """A number of bytes: 912 B, 1.02 kB, 90.0 MB (powers of 1000)."""
-    return _scaled(number, 1000, (" B", " kB", " MB", " GB", " TB"))
-
-
-def memory(number: float) -> str:
-    """A number of bytes of memory: 1.50 GiB (powers of 1024)."""
-    return _scaled(number, 1024, (" B", " KiB", " MiB", " GiB", " TiB"))
-
-
-def seconds(value: float) -> str:
-    return f"{value:.1f}" if value >= 10 else f"{value:.3f}"
-
-
-def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
-    """About three significant digits, in the first unit that makes the number smaller than `base`."""
-    power = 0
-    while round(number) >= base and power < len(units) - 1:
-        number, power = number / base, power + 1
-    exact = power == 0 and number == round(number)
-    digits = 0 if exact or number >= 100 else 1 if number >= 10 else 2
-    return f"{number:.{digits}f}{units[power]}"
 
 
 def _phases(row: Row) -> str:

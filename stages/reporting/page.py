@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts.store import Artifact
-from stages.reporting import formats, pairs
+from stages.reporting import formats, numbers, pairs
 from stages.reporting.figures import Labels, Picture, colour
 from stages.reporting.rows import Group, configuration
 
@@ -43,7 +43,7 @@ def render(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(seconds=formats.seconds, memory=formats.memory, accuracy=formats.accuracy)
+    environment.filters.update(seconds=numbers.seconds, memory=numbers.memory, accuracy=formats.accuracy)
     template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
     return template.render(
         name=name,
@@ -86,7 +86,7 @@ def _summary(groups: list[Group], rows: list[dict[str, Any]]) -> str:
         reached += f", {lead:.2f} points above {groups[rivals[0]].label}"
     clients = len(first.facts["architectures"])
     sent = row["upload_floats_per_round"]
-    upload = f"together upload {formats.count(sent)} floats a round" if sent else "upload nothing"
+    upload = f"together upload {numbers.count(sent)} floats a round" if sent else "upload nothing"
     return f"{first.label} {reached}; its {clients} clients {upload}."
 
 

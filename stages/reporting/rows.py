@@ -44,7 +44,7 @@ def configuration(run: Run) -> dict[str, Any]:
     """What decides a run's result but its seed: settings and hyperparameters, under the names a user writes."""
     facts = run.facts
     settings = {name: value for name, value in run.artifact.settings.items() if name not in (*OWN, *IDLE)}
-    return {name: facts[name] for name in ("algorithm", "data", "models", "latents")} | settings | facts["hyper"]
+    return {**{name: facts[name] for name in ("algorithm", "data", "models", "latents")}, **settings, **facts["hyper"]}
 
 
 def latest(runs: Iterable[Run]) -> list[Run]:
@@ -113,7 +113,8 @@ def row(group: Group) -> dict[str, Any]:
 
 def _sent(run: Run, name: str) -> np.ndarray:
     """int64 [R]: one kind of traffic, all clients together."""
-    return getattr(run, name).sum(axis=1)
+    values: np.ndarray = getattr(run, name)
+    return np.asarray(values.sum(axis=1))
 
 
 def over_seeds(values: list[Any]) -> dict[str, float | None]:

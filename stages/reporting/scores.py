@@ -68,4 +68,4 @@ def seconds_per_round(run: Run) -> dict[str, float]:
 
 def uploaded_floats(run: Run) -> np.ndarray:
     """int64 [E]: floats that all clients together had uploaded when each round was evaluated."""
-    return np.concatenate([[0], run.upload_floats.sum(axis=1).cumsum()])[run.evaluated]
+    return np.asarray(np.concatenate([[0], run.upload_floats.sum(axis=1).cumsum()])[run.evaluated])

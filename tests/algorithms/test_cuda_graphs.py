@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from stages.algorithms.common import cuda_graphs
 from stages.algorithms.common.batches import Steps
 from stages.algorithms.common.cuda_graphs import WARM_UP, Baton, Lane, Refused, Replayed
-from stages.algorithms.common.private import clip
 from stages.algorithms.common.sgd import SGD, Adam
 
 
@@ -110,14 +109,3 @@ def test_steps_are_those_of_torchs_optimizers(ours, theirs, lr, max_norm):
         assert norm > 100
         optimizer.step()
     torch.testing.assert_close(one.weight, other.weight, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [0.01, 1e4])
-def test_clipping_is_torchs_to_the_last_bit(size):
-    ours = [torch.randn(shape) * size for shape in ((40, 30), (40,), (3, 4, 5, 5))]
-    theirs = [nn.Parameter(torch.zeros_like(gradient)) for gradient in ours]
-    for parameter, gradient in zip(theirs, ours, strict=True):
-        parameter.grad = gradient.clone()
-    clip(ours, 100.0)
-    nn.utils.clip_grad_norm_(theirs, 100.0)
-    assert all(torch.equal(gradient, parameter.grad) for gradient, parameter in zip(ours, theirs, strict=True))

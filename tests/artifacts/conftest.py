@@ -22,3 +22,8 @@ def copied(tmp_path) -> Store:
     """A store of one's own with an artifact of each kind, each made from the ones before it."""
     shutil.copytree(ARCHIVE, tmp_path / "store")
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")

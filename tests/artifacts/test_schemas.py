@@ -1,5 +1,7 @@
 """The typed readers refuse what is not as the schema says, and name it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,25 @@ from stages.artifacts import schemas
 from stages.artifacts.store import SCHEMAS, Artifact
 from stages.errors import UserError
 from tests.helpers.archive import ramp
+
+
+def test_the_format_of_a_run_is_written_down_as_in_the_table():
+    rows = [
+        f"| `{part.path}` | {part.dtype} | [{', '.join(part.axes)}]"
+        + (f": {part.meaning}" if part.meaning else "")
+        + ("; MAY be absent |" if part.optional else " |")
+        for part in (*schemas.RUN.values(), *schemas.BLOBS)
+    ]
+    written = Path(schemas.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
+    (section,) = (part for part in written.split("\n## ") if part.startswith("run\n"))
+    assert [line for line in section.splitlines() if line.startswith("| `")] == rows
+
+
+def test_what_a_run_lacks_reads_as_nothing_measured(archived):
+    run = schemas.read_run(archived["run"])
+    assert np.isnan(run.test_auc).all() and run.test_auc.shape == run.test_accuracy.shape
+    assert run.simulated_seconds.shape == run.joined.shape and not run.simulated_seconds.any()
+    assert run.missing.shape == (0, 3) and run.missing.dtype == np.int64 and run.wire == {}
 
 
 def test_every_schema_has_its_reader():
@@ -61,6 +82,6 @@ def test_attributes_of_another_type_are_named(archived, kind, name):
 
 
 def test_a_run_without_a_group_of_metrics_has_none(archived, monkeypatch):
-    real = Artifact.names
-    monkeypatch.setattr(Artifact, "names", lambda self, group: [] if group == "server_metrics" else real(self, group))
+    arrays = {path: array for path, array in archived["run"].arrays().items() if not path.startswith("server_metrics/")}
+    monkeypatch.setattr(Artifact, "arrays", lambda self: arrays)
     assert schemas.read(archived["run"]).server_metrics == {}

@@ -74,7 +74,7 @@ def measure(store: Store, case: Case, repeats: int, settings: dict) -> dict:
             with phase("checkpoint"):
                 checkpoint.write(state, store.root / "checkpoint.safetensors")
         del clock.seconds["bare"]
-        clock.seconds["checkpoint"] /= Train().checkpoint_every
+        clock.seconds["checkpoint"] /= floors.CHECKPOINT_EVERY
         if number:
             ratios.append(clock.seconds["local training"] / bare["bare"])
             phases.append(clock.seconds)

@@ -2,10 +2,8 @@
 
 import importlib
 import json
-import os
 import re
 import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +16,6 @@ from typer.testing import CliRunner
 from fedktl_cli.main import app
 from stages.artifacts.store import Store
 from tests.helpers.cli import TINY, program, run
-from tests.helpers.toy_store import write_toy_data, write_toy_latents
 
 
 @pytest.mark.parametrize("command", [["train"], ["artifacts", "list"]])
@@ -76,9 +73,31 @@ def test_names_that_an_artifact_brings_are_not_obeyed_by_the_terminal(store):
     assert "\x1b" not in run(store, "artifacts", "show", evil, code=2).stderr
 
 
+def test_a_dry_run_says_once_what_is_the_same_and_counts_what_is_there(store):
+    study = [
+        "train",
+        *TINY[:4],
+        "--algorithm",
+        "local",
+        "--algorithm",
+        "fedproto",
+        "--set",
+        "fedproto.lambda=1,2",
+        "--rounds",
+        "1",
+    ]
+    run(store, *study[:5], "--algorithm", "local", "--rounds", "1")
+    text = run(store, *study, "--seeds", "0-2", "--dry-run").stdout
+    assert text.count("tests.helpers.toys:tiny") == 2  # the model, and the setting
+    assert [line.split()[:2] for line in text.splitlines() if re.match("local |fedproto ", line)] == [
+        ["local", "3"], ["fedproto", "lambda=1.0"], ["fedproto", "lambda=2.0"],
+    ]  # fmt: skip
+    assert "9 runs (1 there already)" in text
+
+
 def test_a_dry_run_prints_settings_shapes_and_floats_and_writes_nothing(store):
     text = run(store, "train", "--dry-run", *TINY).stdout
-    assert "tests.helpers.toys:tiny" in text and "Floats per round" in text and "server_epochs=2" in text
+    assert "tests.helpers.toys:tiny" in text and "s/round" in text and "server_epochs=2" in text
     preview = json.loads(run(store, "train", "--dry-run", *TINY, "--json").stdout)["previews"][0]
     assert preview["settings"]["rounds"] == 100 and preview["hyper"]["mu"] == 50
     assert not (store / "runs").exists()
@@ -218,50 +237,8 @@ def test_piped_output_is_plain_and_progress_stays_away(toy_store):
 
 
 def test_verbose_tells_every_round_on_standard_error(toy_store):
-    done = program("--store", str(toy_store.root), "-v", "train", "--rounds", "2", *TINY)
+    done = run(toy_store.root, "-v", "train", "--rounds", "2", *TINY)
     assert len(re.findall(r"accuracy \d", done.stderr)) == 2 and "mmd" in done.stderr and "floats" in done.stderr
-
-
-def test_interrupted_leaves_a_resumable_run_and_exit_code_130(tmp_path):
-    store = Store(tmp_path)
-    write_toy_data(store)
-    write_toy_latents(store)
-    command = [
-        sys.executable,
-        "-m",
-        "fedktl_cli",
-        "--store",
-        str(tmp_path),
-        "-v",
-        "train",
-        "--name",
-        "long",
-        "--rounds",
-        "100000",
-        "--workers",
-        "1",
-        *TINY,
-    ]
-    child = subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert child.stderr is not None
-    try:
-        assert "data toy@v1" in child.stderr.readline() and "1/100000" in child.stderr.readline()
-        child.send_signal(signal.SIGINT)
-        assert child.wait(timeout=30) == 130
-    finally:
-        child.kill()
-    assert "Stopped long@v1 after round" in child.stderr.read()
-    listed = run(tmp_path, "artifacts", "list").stdout
-    done = int(re.search(r"unfinished, (\d+) rounds", listed)[1])
-    resumed = ["train", "--resume", "long", "--models", "tests.helpers.toys:tiny", "--rounds", str(done + 2), "--json"]
-    finished = json.loads(run(tmp_path, *resumed).stdout)
-    assert len(finished["runs"][0]["accuracy"]) == done + 3
 
 
 def test_a_store_that_can_not_be_written(tmp_path):

@@ -233,7 +233,7 @@ def test_phases_add_up_to_the_round(toy_store):
         ({"device": "abacus"}, "not available here"),
         ({"pairs": "live"}, "`generator=tests.helpers.toys:linear`"),
         ({"pairs": "live", "pairs_per_class": 2}, "`pairs=bank`"),
-        ({"pairs_per_class": 1000}, "classes want 1000 each"),
+        ({"pairs_per_class": 1000}, "classes need 1000 each"),
     ],
 )
 def test_what_does_not_fit_is_named_before_the_first_round(toy_store, settings, sentence):

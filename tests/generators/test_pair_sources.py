@@ -49,7 +49,7 @@ def test_several_pairs_a_class_are_its_nearest_latents_and_none_twice():
     bank = BankPairs(latents, torch.zeros(6, 3, 4, 4, dtype=torch.uint8), 4, 2, per_class=2)
     found = bank.pairs(torch.tensor([[9.6], [0.4]]))[1].flatten().tolist()
     assert sorted(found[:2]) == [9.0, 10.0] and sorted(found[2:]) == [0.0, 1.0]
-    with pytest.raises(UserError, match="2 classes want 4 each"):
+    with pytest.raises(UserError, match="2 classes need 4 each"):
         BankPairs(latents, torch.zeros(6, 3, 4, 4, dtype=torch.uint8), 4, 2, per_class=4)
 
 

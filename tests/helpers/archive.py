@@ -106,6 +106,11 @@ def write(store: Store, name: str = "a", value: int = 0, kind: str = "report", *
     return writer.ref
 
 
+def everything(store: Store) -> list[str]:
+    """The paths in a store except its locks."""
+    return sorted(str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.name != ".lock")
+
+
 def blob(**tensors: np.ndarray) -> np.ndarray:
     return np.frombuffer(save(tensors), np.uint8)
 

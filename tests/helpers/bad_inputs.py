@@ -23,10 +23,10 @@ WORDS = [
 NUMBERS = ["", " ", "x", "nan", "inf", "-inf", "-1", "1e400", "1" + "0" * 30, "9" * 5000, "0x10", "1,2", "1\x1b[2J"]
 WHOLE = [*NUMBERS, "0.5", "1e3"]
 NAMES = ["", " ", "..", "../x", "a/b", ".x", "x" * 101, "\x1b[2J", "\udcff", "@", "a@v1", "[red]", "猫"]
-SEEDS = ["x", "1,x", "-1", "0.5", str(2**64), "9" * 5000, "1\x1b[2J", "nan"]
+SEEDS = ["x", "1,x", "-1", "0.5", str(2**64), "9" * 5000, "1\x1b[2J", "nan", "4-0", "0,,1", "0-99999", "0-"]
 ASSIGNED = [
     "", "mu", "=", "=1", "mu=", "mu=x", "mu=nan", "mu=1e400", "mu=-1", "mu=" + "9" * 5000, "no_such=1", "fedprox.mu=1",
-    "server_epochs=0", "server_epochs=1" + "0" * 30, "etf=perhaps", "centroids=x", "\x1b[2J=1", "\udcff=1",
+    "server_epochs=0", "server_epochs=1" + "0" * 30, "etf=perhaps", "mu=1,,2", "mu=1,x", "mu=,", "centroids=x", "\x1b[2J=1", "\udcff=1",
 ]  # fmt: skip
 DEVICES = ["", "abacus", "cuda:99", "cuda:x", "cpu:-5", "meta", "mps", "\x1b[2J", "x" * 100_000, "\udcff"]
 ADDRESSES = ["", "x", "host:", ":1", "host:x", "host:0", "host:65536", "a b:1", "host:1\x1b[2J", "host:" + "9" * 5000]

@@ -1,7 +1,7 @@
-"""Forks a stage again and again and kills it with -9 at a random moment: python -m tests.helpers.kill_driver STAGE STORE KILLS.
+"""Forks each stage again and again and kills it with -9 at a random moment: python -m tests.helpers.kill_driver STORE KILLS.
 
-Goes on until KILLS children were killed at work; those that had finished before do not count. Prints both numbers as
-one JSON line.
+Goes on until KILLS children of each were killed at work; those that had finished before do not count. Prints both numbers
+by stage as one JSON line. One process does it for all stages, because starting it takes longer than most of the kills.
 """
 
 import json
@@ -48,9 +48,8 @@ def child(stage: str, store: Store) -> int:
     return number
 
 
-def main() -> None:
-    stage, store, kills = sys.argv[1], Store(Path(sys.argv[2])), int(sys.argv[3])
-    torch.set_num_threads(1)
+def tortured(stage: str, store: Store, kills: int) -> dict[str, int]:
+    """How many children were killed at work, and how many had finished before."""
     rng = random.Random(stage)
     STAGES[stage](store)  # what is imported on first use is imported now, and not again by every child
     begun = time.monotonic()
@@ -66,7 +65,13 @@ def main() -> None:
         for ref in {ref for kind in ("data", "latents", "run", "report") for ref in store.refs(kind)} - checked:
             read(store.open(ref, thorough=True))  # whatever looks finished is whole
             checked.add(ref)
-    print(json.dumps(outcome))
+    return outcome
+
+
+def main() -> None:
+    store, kills = Store(Path(sys.argv[1])), int(sys.argv[2])
+    torch.set_num_threads(1)
+    print(json.dumps({stage: tortured(stage, store, kills) for stage in STAGES}))
 
 
 if __name__ == "__main__":

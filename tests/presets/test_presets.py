@@ -210,3 +210,9 @@ def test_the_command_line():
     assert shown["preset"] == "table2-htm10" and shown["train"]["models"] == "HtM10"
     refused = CliRunner().invoke(app, ["presets", "show", "table11"])
     assert refused.exit_code == 2 and "did you mean" in refused.stderr
+
+
+def test_a_preset_for_an_algorithm_of_the_user_is_valid_toml(tmp_path):
+    (tmp_path / "mine.toml").write_text('[algorithms."mine:ALGORITHM"]\nmu = 3\n')
+    found = presets.load(str(tmp_path / "mine.toml"))
+    assert tomllib.loads(found.as_toml())["algorithms"] == {"mine:ALGORITHM": {"mu": 3}}

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from stages.reporting import formats
+from fedktl_cli import report as report_command
+from stages.reporting import formats, numbers
 
 ROW = {
     "algorithm": "fedktl", "data": "digits_10@v1", "models": "small", "variant": "mu=10", "runs": ["a@v1", "b@v2"],
@@ -71,9 +72,13 @@ def test_latex_escapes_what_it_reserves():
     [(0, "0"), (912, "912"), (999.6, "1.00k"), (1.5, "1.50"), (1024, "1.02k"), (90_000, "90.0k"), (7_168_000, "7.17M")],
 )
 def test_count(number, text):
-    assert formats.count(number) == text
+    assert numbers.count(number) == text
 
 
 def test_sizes_and_seconds():
-    assert (formats.size(1500), formats.memory(1536), formats.memory(2**60)) == ("1.50 kB", "1.50 KiB", "1048576 TiB")
-    assert (formats.seconds(0.0421), formats.seconds(63.08)) == ("0.042", "63.1")
+    assert (numbers.size(1500), numbers.memory(1536), numbers.memory(2**60)) == ("1.50 kB", "1.50 KiB", "1048576 TiB")
+    assert (numbers.seconds(0.0421), numbers.seconds(63.08)) == ("0.042", "63.1")
+
+
+def test_the_command_offers_every_format():
+    assert ("table", *formats.FORMATS, "html") == report_command.FORMATS

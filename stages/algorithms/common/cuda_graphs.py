@@ -140,7 +140,7 @@ class CudaLane(Lane):
 
     def __init__(self, device: torch.device, baton: Baton):
         super().__init__(baton)
-        self._device, self._stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._device, self._stream = device, torch.cuda.Stream(device)
         self._default = torch.cuda.default_generators[self._stream.device_index]
         self._shared = self._default.graphsafe_get_state()
         self._own = torch.Generator(device)

@@ -105,7 +105,7 @@ def at_home(terms: Facts, home: ClientNode, fresh: bool) -> tuple[Federation, Cl
     own = schemas.census(home.data)
     data_spec = schemas.DataSpec(
         terms["classes"], tuple(terms["shape"]), dict.fromkeys(schemas.SPLITS, [0] * terms["clients"])
-    )  # type: ignore[arg-type]
+    )
     if (own.classes, own.shape) != (data_spec.classes, data_spec.shape):
         raise UserError(
             f"The run has {data_spec.classes} classes of {data_spec.shape} images, but {home.data.ref} has {own.classes} of "

@@ -13,7 +13,7 @@ WIDTHS = (160, 96, 64, 32)  # channels at 4, 8, 16 and 32 pixels
 
 
 class StyledBlock(nn.Module):
-    """Twice the size (but at 4 pixels), convolution, normalisation, then scale and shift per channel from w."""
+    """Twice the size (except at 4 pixels), convolution, normalisation, then scale and shift per channel from w."""
 
     def __init__(self, inputs: int, outputs: int, upsample: bool):
         super().__init__()
@@ -49,7 +49,8 @@ class Network(nn.Module):
         self.to_rgb.weight.data.mul_(0.25)  # and inside the range of the tanh
 
     def mapping(self, z: Tensor) -> Tensor:
-        return self.mapping_layers(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
+        w: Tensor = self.mapping_layers(z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt())
+        return w
 
     def synthesis(self, w: Tensor) -> Tensor:
         x = self.start.expand(len(w), -1, -1, -1)

@@ -1,6 +1,6 @@
 """Train the built-in generator on natural images, as a GAN with the hinge loss (Lim and Ye, 2017; Miyato et al., ICLR 2018).
 
-The folder of the work gets a checkpoint, from which the training goes on, a grid of samples now and then, and in the end
+The work folder gets a checkpoint, from which training continues, a grid of samples now and then, and finally
 `weights.safetensors`: the generator's moving average in half precision, its latents standardised.
 """
 
@@ -113,7 +113,7 @@ class Training:
     def descend(self, name: str, loss: Tensor) -> None:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizers[name].step()
 
 
@@ -162,7 +162,7 @@ def grid(network: Network, rng: Rng, side: int = 8) -> Image.Image:
 
 
 def rows_to_train_on(count: int, leave_out: Path | None) -> np.ndarray:
-    """All of `count` rows but those that the file lists as `source_index`."""
+    """All of `count` rows except those that the file lists as `source_index`."""
     if leave_out is None:
         return np.arange(count)
     with understood(str(leave_out)), np.load(leave_out, allow_pickle=False) as listed:
@@ -199,7 +199,7 @@ def train(images: np.ndarray, work: Path, settings: TrainGenerator, observer: Ob
         grid(training.average, rng).save(work / f"grid-{training.steps:06d}.png")
         observer.advance(discriminator=float(losses[0]), generator=float(losses[1]))
         if stopping and not ended:
-            raise Interrupted(f"Stopped after step {training.steps}; the same command goes on from {checkpoint}.")
+            raise Interrupted(f"Stopped after step {training.steps}; the same command continues from {checkpoint}.")
     observer.finish()
     facts = {
         "family": "builtin", "steps": training.steps, "batch": settings.batch_size, "seed": settings.seed,

@@ -117,13 +117,13 @@ class Folder:
         return value
 
     def vae_scale(self) -> int:
-        """Pixels per latent: each block of the autoencoder but the last halves the picture."""
+        """Pixels per latent: each block of the autoencoder except the last halves the picture."""
         blocks = self._config("vae").get("block_out_channels")
         if not isinstance(blocks, list) or not 0 < len(blocks) < 10:
             raise UserError(
                 f"vae/config.json in {self.path} has block_out_channels {printable(repr(blocks))}, not a list of blocks."
             )
-        return 2 ** (len(blocks) - 1)
+        return 1 << (len(blocks) - 1)
 
     def parameters(self, part: str) -> int:
         """How many numbers the weights of a part hold, from their headers."""
@@ -209,7 +209,7 @@ def _class(path: Path, part: str, value: list[Any]) -> str:
             f"{path / INDEX} takes its {printable(part)} from {printable(json.dumps(value))}; {known}. Code from a "
             "folder is not run."
         )
-    return value[1]
+    return str(value[1])
 
 
 def _check_numbers(path: Path) -> None:

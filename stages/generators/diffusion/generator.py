@@ -46,7 +46,7 @@ class Diffusion:
         if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
             raise UserError(f"Latents are {list(latents.shape)}, where this pipeline takes [n, {self.latent_dim}].")
         with library.calling(f"The pipeline in {self.descriptor['source']} can't draw"):
-            return torch.cat([self._render(some) for some in latents.float().split(self._at_once)])
+            return torch.cat([self._render(some) for some in torch.split(latents.float(), self._at_once)])
 
     def _render(self, latents: Tensor) -> Tensor:
         shape = (len(latents), self._geometry.channels, self._geometry.side, self._geometry.side)

@@ -27,7 +27,7 @@ SCHEDULERS = {
     "dpm++": "DPMSolverMultistepScheduler",
     "lcm": "LCMScheduler",
 }
-NOISE = (  # what the libraries warn of that is no concern of whoever draws
+NOISE = (  # warnings of the libraries that do not concern drawing
     "Token indices sequence length is longer than",  # the next warning says what is left out
     "LOAD REPORT",  # of weights: what is missing is an error of ours
     "Some weights of",
@@ -144,7 +144,7 @@ def with_scheduler(built: Any, kind: str, steps: int) -> Any:
 def calling(sentence: str) -> Iterator[None]:
     """Within, the libraries are called: what they raise becomes a UserError of this sentence and their reason.
 
-    They write nothing to the terminal. What they warn of, but for NOISE, is a warning of ours.
+    They write nothing to the terminal. Their warnings, except NOISE, become ours.
     """
     said = _Said()
     with warnings.catch_warnings(record=True) as warned, said.listening():

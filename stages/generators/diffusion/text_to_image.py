@@ -88,7 +88,7 @@ def load(
     placed = {name: value.to(device, dtype) for name, value in embeddings.items()}
 
     def draw(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
-        return pipeline(
+        images: Tensor = pipeline(
             **{name: value.repeat_interleave(len(noise), dim=0) for name, value in placed.items()},
             latents=noise.to(dtype),
             generator=generators,
@@ -98,6 +98,7 @@ def load(
             width=shape.resolution,
             output_type="pt",
         ).images
+        return images
 
     descriptor = {
         "family": FAMILY,

@@ -42,7 +42,7 @@ def load(folder: Folder, steps: int, scheduler: str | None, device: torch.device
     def draw(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
         more: dict[str, Any] = {"generator": generators} if takes_noise else {}
         schedule.set_timesteps(steps, device=device)
-        x = noise.to(dtype) * schedule.init_noise_sigma
+        x: Tensor = noise.to(dtype) * schedule.init_noise_sigma
         for time in schedule.timesteps:
             predicted = unet(schedule.scale_model_input(x, time), time).sample
             x = schedule.step(predicted, time, x, **more).prev_sample

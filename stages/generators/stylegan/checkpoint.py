@@ -151,7 +151,7 @@ def _header(text: str) -> Header:
 def _network(family: str, config: Any, tensors: dict[str, Tensor]) -> Network:
     """The network with these weights; UserError names those it lacks, has no use for, or can't use."""
     with torch.device("meta"):  # nothing is allocated for sizes that the tensors may not bear out
-        network = FAMILIES[family].network(config)
+        network: Network = FAMILIES[family].network(config)
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     unfit = {name for name, tensor in tensors.items() if name in wanted and tensor.shape != wanted[name]}
     broken = {name for name, tensor in tensors.items() if not tensor.isfinite().all()}

@@ -18,7 +18,8 @@ def decoded(kind: type[T], value: Any) -> T:
 
     Every field must be there, with a value of its type; a dataclass checks the rest when it is made.
     """
-    return _decoded(kind, value, kind.__name__)
+    made: T = _decoded(kind, value, kind.__name__)
+    return made
 
 
 def _decoded(kind: Any, value: Any, where: str) -> Any:

@@ -15,8 +15,8 @@ from stages.errors import UserError, unknown
 from stages.generators.precision import dtype, resolved
 from stages.generators.stylegan import checkpoint
 from stages.generators.stylegan.checkpoint import Checkpoint
+from stages.settings import IMAGE_RANGES
 
-IMAGE_RANGES = ("sound", "reference")
 AT_ONCE = 1 << 27  # numbers in the largest activation of a batch; 512 MB in float32
 
 
@@ -38,7 +38,7 @@ class StyleGAN:
             raise UserError(f"Truncation must be between 0 and 2, not {truncation}.")
         if class_id is not None and not 0 <= class_id < mapping.c_dim:
             known = f"class ids from 0 to {mapping.c_dim - 1}" if mapping.c_dim else "no classes"
-            raise UserError(f"{weights.header.source} has {known}, so class id {class_id} can't be had.")
+            raise UserError(f"{weights.header.source} has {known}, so there is no class id {class_id}.")
         if image_range not in IMAGE_RANGES:
             raise unknown("image range", image_range, IMAGE_RANGES)
         self.latent_dim, self.resolution = mapping.w_dim, synthesis.resolution
@@ -90,7 +90,7 @@ class StyleGAN:
         """Pixels float32 in 0..255, a few images at a time."""
         offset = 128 if self._reference and self._family != "stylegan-xl" else 127.5
         with _exact_float32(self._device):
-            for w in latents.to(self._device, torch.float32).split(self._images_at_once):
+            for w in torch.split(latents.to(self._device, torch.float32), self._images_at_once):
                 ws = w[:, None].expand(-1, self._network.synthesis.num_ws, -1)
                 yield self._network.synthesis(ws, self._precision).mul(127.5).add_(offset).clamp_(0, 255)
 

@@ -73,7 +73,8 @@ class Mapping(nn.Module):
 
     def embedded(self, c: Tensor) -> Tensor:
         """Classes as [n, embedding]."""
-        return self.embed(c)
+        embedding: Tensor = self.embed(c)
+        return embedding
 
     def mean(self, c: Tensor | None) -> Tensor:
         """Where truncation leads to: the mean w, [w_dim] or [n, w_dim]."""

@@ -79,7 +79,8 @@ class Synthesis(nn.Module):
     def forward(self, ws: Tensor, precision: torch.dtype | None = None) -> Tensor:
         """`precision` is that of the features of the finer blocks, as officially; all else keeps that of the weights."""
         x = self.b4.const.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        image, blocks = None, list(self.children())
+        blocks = list(self.children())
+        image: Tensor | None = None
         for i, block in enumerate(blocks):
             if precision and i > 0 and len(blocks) - i <= HALVED_BLOCKS:
                 x = x.to(precision)

@@ -137,7 +137,7 @@ class Synthesis(nn.Module):
     def forward(self, ws: Tensor, precision: torch.dtype | None = None) -> Tensor:
         """`precision` is that of the finer layers' pictures, as officially; all else keeps that of the weights."""
         first, *rest = ws.unbind(1)
-        x = self.input(first)
+        x: Tensor = self.input(first)
         for (name, halved), w in zip(self._halves.items(), rest, strict=True):
             x = self.get_submodule(name)(x.to(precision) if halved and precision else x, w)
         return x.to(ws.dtype) * self.output_scale
@@ -170,8 +170,10 @@ class SynthesisInput(nn.Module):
         along_y = centres[:, None, None] * freqs[:, None, None, :, 1]  # [n, size, 1, channels]
         waves = torch.sin(2 * math.pi * (along_x + along_y + phases[:, None, None]))
         mixed = (waves * amplitudes[:, None, None]) @ (self.weight.T / math.sqrt(len(self.weight)))
-        waves = mixed.permute(0, 3, 1, 2)
-        return waves.contiguous() if w.is_cuda else waves  # on a CPU channels last in memory, which filters fastest
+        features: Tensor = mixed.permute(0, 3, 1, 2)
+        return (
+            features.contiguous() if w.is_cuda else features
+        )  # on a CPU channels last in memory, which filters fastest
 
     def _transform(self, w: Tensor) -> Tensor:
         """[n, 3, 3]: rotation by (cos, sin) after translation by -(x, y), both as the affine layer reads them from w."""

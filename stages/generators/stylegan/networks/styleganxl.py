@@ -51,7 +51,8 @@ class ClassMapping(Mapping):
         self.register_buffer("w_avg", torch.empty(*([config.c_dim] if config.c_dim else []), config.w_dim))
 
     def embedded(self, c: Tensor) -> Tensor:
-        return self.embed_proj(self.embed(c.argmax(1)))
+        embedding: Tensor = self.embed_proj(self.embed(c.argmax(1)))
+        return embedding
 
     def mean(self, c: Tensor | None) -> Tensor:
         return self.w_avg if c is None else self.w_avg[c.argmax(1)]

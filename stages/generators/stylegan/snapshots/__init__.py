@@ -33,9 +33,9 @@ def read(path: Path) -> Module:
 
 
 def _generator(data: memoryview) -> object:
-    if data[:2] == b"PK":
+    if bytes(data[:2]) == b"PK":
         raise Refused("it is a zip file, as checkpoints of PyTorch are")
-    if data[:1] != b"\x80":
+    if bytes(data[:1]) != b"\x80":
         raise Refused("it is no pickle")
     content, _ = pickles.read(data)
     entries = [value for key, value in content if key == "G_ema"] if isinstance(content, UnhashedDict) else []

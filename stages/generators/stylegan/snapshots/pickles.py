@@ -50,7 +50,7 @@ def read(data: memoryview) -> tuple[Any, memoryview]:
     """What the pickle at the start of `data` describes, and the bytes after it; Refused says what is wrong.
 
     Values are None, bool, int, float, str, memoryview (bytes, not copied), list (also for sets), tuple, UnhashedDict, Name
-    and Call. They may contain themselves, or share a part a million times: whoever walks them sets a bound.
+    and Call. They may contain themselves, or share a part a million times: code that walks them must set a bound.
     """
     reader = _Reader(data)
     try:

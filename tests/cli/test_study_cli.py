@@ -1,0 +1,135 @@
+"""A study as a user runs it: stopped by a signal and repeated, some of it failing, as a grid, from a preset."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedktl_cli.terminal import Terminal
+from stages.artifacts.store import Store
+from tests.helpers.cli import TINY, run
+from tests.helpers.toy_store import write_toy_data
+
+LOCAL = ["train", "--algorithm", "local", *TINY[:4]]
+
+
+def told(result) -> list[dict]:
+    return json.loads(result.stdout)["runs"]
+
+
+@pytest.fixture
+def store(toy_store) -> Path:
+    return toy_store.root
+
+
+@pytest.mark.parametrize(
+    ("sent", "rounds"), [([signal.SIGTERM], "100000"), ([signal.SIGINT, signal.SIGTERM], "1000000")]
+)
+def test_a_signal_ends_the_round_and_the_same_command_continues(store, sent, rounds):
+    study = [*LOCAL, "--seeds", "0-1", "--workers", "1", "--models", "tests.helpers.toys:tiny"]
+    command = [sys.executable, "-m", "fedktl_cli", "--store", str(store), "-v", *study, "--rounds", rounds]
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert child.stderr is not None
+    try:
+        assert "data toy@v1" in child.stderr.readline() and f"1/{rounds}" in child.stderr.readline()
+        for number in sent:
+            child.send_signal(number)
+        out, err = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    assert child.returncode == 130
+    assert re.search(r"local-toy-s0 +stopped\s+local-toy-s1 +waiting", out)
+    assert "2 of 2 runs are left; the same command continues." in err
+    assert "Stopped at once" in err if len(sent) > 1 else "Stopped local-toy-s0@v1 after round" in err
+    done = int(re.search(r"unfinished, (\d+) rounds", run(store, "artifacts", "list").stdout)[1])
+    again = told(run(store, *study, "--rounds", str(done + 2), "--json"))
+    assert [(one["run"], one["state"], len(one["accuracy"])) for one in again] == [
+        ("local-toy-s0@v1", "done", done + 3), ("local-toy-s1@v1", "done", done + 3)
+    ]  # fmt: skip
+
+
+def test_every_signal_to_stop_is_answered_and_handed_back_and_nohup_is_respected(tmp_path):
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    terminal = Terminal(Store(tmp_path), quiet=True)
+    with terminal.observer() as observer:
+        assert not observer.stop_requested()
+        for number in before:
+            assert signal.getsignal(number) == observer.interrupt
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert observer.stop_requested()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 1)
+    assert before == {number: signal.getsignal(number) for number in before}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with terminal.observer() as observer:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not observer.stop_requested()
+    finally:
+        signal.signal(signal.SIGHUP, before[signal.SIGHUP])
+
+
+def test_a_run_that_fails_is_told_of_ends_no_other_and_gives_exit_code_3(store):
+    words = [
+        "train",
+        "--rounds",
+        "1",
+        *TINY[:4],
+        "--algorithm",
+        "tests.helpers.toys:OWN",
+        "--set",
+        "pace=0,1",
+        "--json",
+    ]
+    failed, done = told(result := run(store, *words, code=3))
+    assert (failed["run"], failed["state"], failed["accuracy"]) == (
+        "tests.helpers.toys.OWN-toy-pace0-s0@v1",
+        "failed",
+        None,
+    )
+    assert "ZeroDivisionError" in failed["reason"] and "The last good checkpoint is" in failed["reason"]
+    assert (
+        failed["reason"] in result.stderr and "1 of 2 runs failed; the same command tries them again." in result.stderr
+    )
+    assert done["state"] == "done" and len(done["accuracy"]) == 2
+    assert [one["state"] for one in told(run(store, *words, code=3))] == ["failed", "there already"]
+    strict = told(run(store, *words, "--again", "--stop-on-error", code=3))
+    assert [one["state"] for one in strict] == ["failed", "waiting"]
+    code = ["--algorithm", "tests.helpers.toys:OWN", *TINY[:2]]
+    assert "ZeroDivisionError" in run(store, "train", "--resume", failed["run"], *code, code=3).stderr
+
+
+def test_again_makes_new_versions(store):
+    assert [told(run(store, *LOCAL, "--rounds", "1", *extra, "--json"))[0]["run"] for extra in ([], [], ["--again"])] == [
+        "local-toy-s0@v1", "local-toy-s0@v1", "local-toy-s0@v2",
+    ]  # fmt: skip
+    assert "there already" in run(store, *LOCAL, "--rounds", "1").stdout
+
+
+def test_a_preset_may_hold_a_grid(store, tmp_path):
+    preset = tmp_path / "grid.toml"
+    preset.write_text(
+        '[train]\nalgorithm = "fedproto"\nrounds = 1\nseeds = "3-4"\n[algorithms.fedproto]\nlambda = [1, 0.5]\n'
+    )
+    made = told(run(store, "train", "--preset", str(preset), *TINY[:4], "--json"))
+    assert [one["run"] for one in made] == [
+        f"fedproto-toy-lambda{value}-s{seed}@v1" for value in ("1", "0.5") for seed in (3, 4)
+    ]
+    typed = ["train", "--algorithm", "fedproto", "--rounds", "1", "--set", "lambda=0.5,1", "--seeds", "3-4", *TINY[:4]]
+    assert run(store, *typed).stdout.count("there already") == 4
+
+
+def test_of_several_data_artifacts_one_must_be_chosen(toy_store):
+    write_toy_data(toy_store, "other")
+    refused = run(toy_store.root, *LOCAL, code=2).stderr
+    assert "several data artifacts" in refused and "other, toy; set --data to one of them" in " ".join(refused.split())
+    assert not toy_store.names("run")

@@ -1,0 +1,82 @@
+"""The price of a run, with a clock that counts what is asked of the clients."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from stages import memory
+from stages.engines import clients
+from stages.engines.assembly import assemble
+from stages.engines.preview import preview
+from tests.helpers.toy_runs import planned
+
+TURN, STEP, IMAGE = 0.03, 0.002, 0.0005
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Clients' turns and evaluations take the seconds above, and nothing else takes any."""
+    now = [0.0]
+    train, evaluated = clients.train, clients.evaluated
+
+    def timed_train(federation, client, state, share, *rest):
+        now[0] += TURN + STEP * len(clients.batches(federation, share))
+        return train(federation, client, state, share, *rest)
+
+    def timed_evaluation(federation, state, shares, download):
+        now[0] += IMAGE * sum(len(share.labels) for share in shares.values())
+        return evaluated(federation, state, shares, download)
+
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr(clients, "train", timed_train)
+    monkeypatch.setattr(clients, "evaluated", timed_evaluation)
+    for module in ("stages.engines.pricing.time", "stages.clock.time"):
+        monkeypatch.setattr(module, clock)
+
+
+@pytest.mark.parametrize(
+    ("settings", "joined", "evaluations", "epochs"),
+    [
+        ({}, 1, 1, 1),
+        ({"local_epochs": 3}, 1, 1, 3),
+        ({"join_ratio": 0.5, "eval_every": 4}, 0.5, 0.25, 1),
+        ({"join_ratio": 0.5, "random_join": True}, 0.75, 1, 1),
+    ],
+)
+def test_a_round_costs_its_turns_and_evaluations(toy_store, counted, settings, joined, evaluations, epochs):
+    found = preview(planned(toy_store, "local", rounds=10, workers=1, **settings))
+    turns = 4 * (TURN + epochs * 3 * STEP)  # 4 clients with 24 images, in batches of 8
+    images = 4 * (10 + 6)
+    assert found["seconds_per_round"] == pytest.approx(joined * turns + evaluations * images * IMAGE)
+    assert found["seconds"] == pytest.approx(10 * found["seconds_per_round"] + images * IMAGE)
+
+
+@pytest.mark.parametrize(("workers", "rounds", "expected"), [(3, 10, 3), (9, 10, 4), (None, 100_000, 2), (None, 2, 1)])
+def test_clients_are_divided_among_the_processes_that_the_run_would_have(
+    toy_store, counted, monkeypatch, workers, rounds, expected
+):
+    monkeypatch.setattr("stages.engines.growing.cores", lambda: 2)
+    alone = preview(planned(toy_store, "local", rounds=rounds, workers=1))
+    found = preview(planned(toy_store, "local", rounds=rounds, workers=workers))
+    assert found["workers"] == expected
+    assert found["seconds_per_round"] == pytest.approx(alone["seconds_per_round"] / expected)
+
+
+def test_memory_and_disk_count_every_client_and_hold_one_of_each_architecture(toy_store):
+    plan = planned(toy_store, "local", workers=1)
+    found, (_, state) = preview(plan), assemble(plan)
+    models = sum(tensor.nbytes for client in state.clients for tensor in client.model.state_dict().values())
+    assert models <= found["weights_bytes"]["last"] < 1.1 * models
+    assert found["disk"] == sum(found["weights_bytes"].values()) and found["most_disk"] > 3 * models
+    assert 50e6 < found["host_memory"] < 8e9 and found["device_memory"] == 0
+    alike = assemble(plan, alike=True)[1].clients
+    assert len(alike) == 4 and len({id(client) for client in alike}) == 2
+
+
+def test_peak_memory_is_that_since_the_watch_began():
+    memory.watch()
+    before = memory.peak()
+    block = bytearray(os.urandom(1 << 20) * 64)
+    assert memory.peak() >= before + len(block) // 2
+    del block
