@@ -26,9 +26,7 @@ def list_presets(context: typer.Context, json: Json = False) -> None:
         return
     from fedktl_cli import tables
 
-    table = tables.plain(["preset", "title"], [list(row.values()) for row in found])
-    table.columns[1].justify = "left"
-    here(context).show(table)
+    here(context).show(tables.plain(["preset", "title"], [list(row.values()) for row in found], left=2))
 
 
 @app.command("show")

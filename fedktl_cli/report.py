@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,10 @@ from fedktl_cli.terminal import Terminal, guarded, here
 from stages.errors import UserError, unknown
 from stages.settings import Report
 
+if TYPE_CHECKING:
+    from stages.artifacts.schemas import Report as StoredReport
+
+METRICS = ("selected", "last", "best")
 FORMATS = ("table", "json", "csv", "markdown", "latex", "html")
 PAPER = ("table1", "table2", "table5", "table6", "table8", "table9", "ablation")
 Paper = Annotated[
@@ -29,6 +34,18 @@ def report(
     runs: Annotated[list[str] | None, typer.Argument(help="Runs; default: all of the newest data artifact.")] = None,
     format: Annotated[str, typer.Option("--format", help=f"One of: {', '.join(FORMATS)}.", metavar="TEXT")] = "table",
     paper: Paper = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            metavar="TEXT",
+            help="Accuracy of --format latex: selected on validation (default where there is any), last, or best on test.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", metavar="A,B", help="Columns of the table, in any format: algorithm,last,up, ..."),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead.")] = None,
     name: Name = None,
     json: Json = False,
@@ -37,7 +54,9 @@ def report(
 
     [dim]fedktl report[/]
 
-    [dim]fedktl report fedktl-digits-s0 local-digits-s0 --format latex --output table.tex[/]
+    [dim]fedktl report fedktl-digits-s0 local-digits-s0 --format latex --metric best --output table.tex[/]
+
+    [dim]fedktl report --columns algorithm,selected,worst,up[/]
 
     [dim]fedktl report --paper table1[/]
     """
@@ -47,28 +66,42 @@ def report(
         raise unknown("format", format, FORMATS)
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise UserError(f"{output} can't be written; give a file in a folder that is there.")
+    if metric is not None and (metric not in METRICS or format != "latex"):
+        raise UserError("--metric chooses selected, last or best for --format latex; leave it out otherwise.")
     if paper is not None:
+        if metric or columns:
+            raise UserError("--paper compares what the paper prints; leave out --metric and --columns.")
         beside_paper(terminal, paper, runs or [], format, output, name)
         return
     from stages.artifacts.schemas import read_report
     from stages.report import page_path
     from stages.report import report as run
 
+    settings = Report.make({"runs": runs or [], "columns": (columns or "").replace(",", " ").split()})
     with terminal.observer() as observer:
-        artifact = run(terminal.store, "report" if name is None else name, Report.make({"runs": runs or []}), observer)
+        artifact = run(terminal.store, "report" if name is None else name, settings, observer)
     content = read_report(artifact)
     if format == "table" and output is None:
         from fedktl_cli import tables
 
-        terminal.show(tables.report(content.rows))
+        terminal.show(tables.report(content.rows, settings.columns))
         terminal.show(f"Page: {page_path(terminal.store, artifact.ref)}")
     elif format == "html" and output is None:
         terminal.show(str(page_path(terminal.store, artifact.ref)))
     else:
-        from stages.reporting.formats import FORMATS as WRITERS
+        deliver(terminal, written(content, format, metric, settings.columns), output)
 
-        text = content.page if format == "html" else WRITERS["markdown" if format == "table" else format](content.rows)
-        deliver(terminal, text, output)
+
+def written(content: StoredReport, format: str, metric: str | None, columns: Sequence[str]) -> str:
+    """A report in one of the formats for files."""
+    from stages.reporting import formats, latex
+
+    if format == "html":
+        return content.page
+    if format == "latex":
+        validated = all(row["validation_selected"] for row in content.rows)
+        return latex.of_rows(content.rows, metric or ("selected" if validated else "last"), columns)
+    return formats.FORMATS["markdown" if format == "table" else format](content.rows, columns)
 
 
 def beside_paper(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -21,18 +23,57 @@ if TYPE_CHECKING:
     from stages.train import Outcome
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
+GAP = 2  # blanks between columns
 
 
-def plain(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None, left: int = 1) -> Table:
-    """A table without ornament: the first columns to the left, numbers to the right."""
-    table = Table(
-        title=title and Text(safe(title)), box=None, pad_edge=False, title_justify="left", header_style="bold"
-    )
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(safe(str(cell))) for cell in row))
-    return table
+@dataclass
+class Fitted:
+    """A table without ornament that breaks no word or number: where a terminal is too narrow, its last columns go."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]  # texts, or Text with a style
+    title: str | None
+    left: Collection[int]  # columns of words, which stand to the left and may go on in a next line
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        cells = [
+            [as_text(name, "bold") for name in self.columns],
+            *([as_text(cell) for cell in row] for row in self.rows),
+        ]
+        wide = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
+        narrow = [
+            max(name.cell_len, *(cell_len(word) for cell in its for word in cell.plain.split())) if number in self.left else wide[number]
+            for number, (name, *its) in enumerate(zip(*cells, strict=True))
+        ]  # fmt: skip
+        shown = len(narrow)
+        while shown > 1 and sum(narrow[:shown]) + GAP * (shown - 1) > options.max_width:
+            shown -= 1
+        spare = options.max_width - sum(narrow[:shown]) - GAP * (shown - 1)
+        table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=False)
+        for number in range(shown):
+            more = min(max(0, spare), wide[number] - narrow[number])
+            spare -= more
+            justify = "left" if number in self.left else "right"
+            table.add_column(width=narrow[number] + more, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for row in cells:
+            table.add_row(*row[:shown])
+        if self.title:
+            yield Text(safe(self.title), style="italic")
+        yield table
+        if left_out := self.columns[shown:]:
+            yield Text(f"left out, for the terminal is narrow: {', '.join(left_out)}", style="dim")
+
+
+def as_text(cell: Any, style: str = "") -> Text:
+    return cell if isinstance(cell, Text) else Text(safe(str(cell)), style=style)
+
+
+def plain(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None, left: int | Collection[int] = 1
+) -> Fitted:
+    """The first `left` columns, or those of these numbers, to the left; numbers to the right; the least important last."""
+    padded = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
+    return Fitted(columns, padded, title, range(left) if isinstance(left, int) else left)
 
 
 def sample_counts(data: Data) -> dict[str, list[int]]:
@@ -40,7 +81,7 @@ def sample_counts(data: Data) -> dict[str, list[int]]:
     return {split: np.diff(getattr(data, split).offsets).tolist() for split in SPLITS}
 
 
-def label_heat_map(data: Data, width: int) -> Table:
+def label_heat_map(data: Data, width: int) -> Fitted:
     """Images per client, and as blocks how many of each class; the tallest block is the largest count of all."""
     room = max(10, width - 40)
     group = -(-data.classes // room)  # classes per block where they do not all fit
@@ -49,15 +90,18 @@ def label_heat_map(data: Data, width: int) -> Table:
     levels = np.ceil(8 * cells / max(1, cells.max())).astype(int)
     counts = sample_counts(data)
     heading = f"classes 0..{data.classes - 1}" + (f", {group} a block" if group > 1 else "")
-    table = plain(["client", "train", "valid.", "test"], [])
-    table.add_column(heading)
-    for client, row in enumerate(levels):
-        bar = Text("".join(BLOCKS[level] for level in row), style="cyan")
-        table.add_row(str(client), *(str(counts[split][client]) for split in SPLITS), bar)
-    return table
+    rows = [
+        [
+            client,
+            *(counts[split][client] for split in SPLITS),
+            Text("".join(BLOCKS[level] for level in row), style="cyan"),
+        ]
+        for client, row in enumerate(levels)
+    ]
+    return plain(["client", "train", "valid.", "test", heading], rows, left=(0, 4))
 
 
-def study(outcomes: Sequence[Outcome], found: Sequence[Run | None]) -> Table:
+def study(outcomes: Sequence[Outcome], found: Sequence[Run | None]) -> Fitted:
     """One line per run: where its accuracy went and what it sent; or, if not all were made now, what became of each."""
     mixed = any(outcome.state != "done" for outcome in outcomes)
     rows = []
@@ -75,35 +119,18 @@ def study(outcomes: Sequence[Outcome], found: Sequence[Run | None]) -> Table:
     return plain(columns, rows, left=1 + mixed)
 
 
-def report(rows: Sequence[dict[str, Any]]) -> Group:
-    """The table of a report as a terminal has room for it: scores and cost, then seconds by phase."""
+def report(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Group:
+    """The table of a report as a terminal has room for it: scores and cost, then seconds by phase; or the columns named."""
+    if columns:
+        headers, cells, words = formats.table(list(rows), columns)
+        return Group(plain(headers, cells, left=words))
     blocks: list[Any] = []
     for setting in dict.fromkeys((row["data"], row["models"]) for row in rows):
         own = [row for row in rows if (row["data"], row["models"]) == setting]
         names = [label(row["algorithm"], row["variant"]) for row in own]
         scores = [[name, *_scores(row)] for name, row in zip(names, own, strict=True)]
-        phases = [
-            phase
-            for phase in own[0]["seconds_per_round"]
-            if any(row["seconds_per_round"].get(phase, 0) >= 5e-4 for row in own)
-        ]
-        seconds = [
-            [name, *(f"{row['seconds_per_round'].get(phase, 0):.3f}" for phase in phases)]
-            for name, row in zip(names, own, strict=True)
-        ]
-        if any(row["simulated_seconds_per_round"] for row in own):
-            phases.append("simulated")
-            for line, row in zip(seconds, own, strict=True):
-                line.append(f"{row['simulated_seconds_per_round']:.3f}")
-        heading = f"{setting[0]}, models {setting[1]}"
-        blocks += [
-            plain(
-                ["accuracy, %", "seeds", "rounds", "last", "selected", "best", "worst", "up", "down"], scores, heading
-            ),
-            Text(),
-            plain(["seconds a round", *phases], seconds),
-            Text(),
-        ]
+        headers = ["accuracy, %", "last", "selected", "best", "worst", "up", "down", "rounds", "seeds"]
+        blocks += [plain(headers, scores, f"{setting[0]}, models {setting[1]}"), Text(), _seconds(names, own), Text()]
     note = "last round, selected on validation, best on test; worst client; floats up and down a round"
     return Group(*blocks, Text(note, style="dim"))
 
@@ -111,7 +138,17 @@ def report(rows: Sequence[dict[str, Any]]) -> Group:
 def _scores(row: dict[str, Any]) -> list[str]:
     accuracies = [formats.accuracy(row[name]) for name in ("last", "validation_selected", "best_on_test")]
     traffic = [count(row[f"{way}_floats_per_round"]) for way in ("upload", "download")]
-    return [str(len(row["runs"])), str(row["rounds"]), *accuracies, f"{row['worst_client']:.2f}", *traffic]
+    return [*accuracies, f"{row['worst_client']:.2f}", *traffic, str(row["rounds"]), str(len(row["runs"]))]
+
+
+def _seconds(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> Fitted:
+    """Seconds of the phases that took any, and by how much the slowest client would have been late."""
+    spent = [row["seconds_per_round"] for row in rows]
+    if any(row["simulated_seconds_per_round"] for row in rows):
+        spent = [{**its, "simulated": row["simulated_seconds_per_round"]} for its, row in zip(spent, rows, strict=True)]
+    phases = [phase for phase in spent[0] if any(its.get(phase, 0) >= 5e-4 for its in spent)]
+    lines = [[name, *(f"{its.get(phase, 0):.3f}" for phase in phases)] for name, its in zip(names, spent, strict=True)]
+    return plain(["seconds a round", *phases], lines)
 
 
 def beside_paper(comparison: dict[str, Any]) -> Group:
@@ -121,9 +158,8 @@ def beside_paper(comparison: dict[str, Any]) -> Group:
     names = max(len(name) for cell in comparison["cells"] for name in (cell["column"], cell["row"]))
     for column in columns:
         own = [cell for cell in comparison["cells"] if cell["column"] == column]
-        table = plain([column, *paper.HEADERS], [[cell["row"], *paper.texts(cell)] for cell in own])
-        table.columns[0].min_width = names
-        blocks += [table, Text()]
+        rows = [[cell["row"].ljust(names), *paper.texts(cell)] for cell in own]
+        blocks += [plain([column, *paper.HEADERS], rows), Text()]
     return Group(*blocks, Text("mean ± deviation over seeds; a dash: not published, or not run", style="dim"))
 
 
@@ -167,7 +203,7 @@ def previews(found: Sequence[dict[str, Any]]) -> Group:
     return Group(*blocks, Text(kept), Text(safe(said), style="dim"))
 
 
-def _architectures(facts: dict[str, Any]) -> Table:
+def _architectures(facts: dict[str, Any]) -> Fitted:
     rows = [
         [row["model"], row["clients"], f"{row['parameters']:,}", _shape(row["features"]), _shape(row["projections"])]
         for row in facts["architectures"]

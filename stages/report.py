@@ -12,10 +12,10 @@ import numpy as np
 from stages.artifacts import schemas, seal
 from stages.artifacts.refs import Ref
 from stages.artifacts.schemas import Run
-from stages.artifacts.store import Artifact, Store
+from stages.artifacts.store import Artifact, Store, software
 from stages.errors import UserError, printable
 from stages.observer import SILENT, Observer
-from stages.reporting import figures, page, paper
+from stages.reporting import figures, formats, page, paper
 from stages.reporting.figures import Labels
 from stages.reporting.rows import grouped, latest, row
 from stages.settings import Report
@@ -24,19 +24,24 @@ from stages.settings import Report
 def report(store: Store, name: str, settings: Report, observer: Observer = SILENT) -> Artifact:
     """Write the report artifact `name` of the chosen runs, and its page as a plain file beside it.
 
-    The artifact's `rows` attribute is the table as JSON. UserError if there are no runs, or if they contradict each other.
+    The artifact's `rows` attribute is the table as JSON. A report made before of the same runs is returned as it is.
+    UserError if there are no runs, or if they contradict each other.
     """
+    columns = formats.chosen_columns(settings.columns) if settings.columns else []
     runs = read(chosen(store, settings.runs), observer)
     if not settings.runs:
         runs = latest(runs)
+    chosen_so = {"runs": [str(run.artifact.ref) for run in runs], "columns": columns}
+    made_from = {f"run-{number}": run.artifact for number, run in enumerate(runs)}
+    sources = lineage(store, runs)
+    if made := _made_before(store, name, chosen_so, made_from):
+        return made
     groups = grouped(runs)
     rows = [row(group) for group in groups]
-    sources = lineage(store, runs)
     labels = [label_counts(data) for (kind, _), data in sources.items() if kind == "data" and data]
     pictures = figures.pictures(groups, labels)
-    made_from = {f"run-{number}": run.artifact for number, run in enumerate(runs)}
-    with store.write("report", name, {"runs": [str(run.artifact.ref) for run in runs]}, None, made_from) as writer:
-        html = page.render(name, writer.attributes["created"], groups, rows, pictures, labels, sources)
+    with store.write("report", name, chosen_so, None, made_from) as writer:
+        html = page.render(name, writer.attributes["created"], groups, rows, pictures, labels, sources, columns)
         writer.attributes["rows"] = rows
         writer.array("page", _bytes(html))
         for picture in pictures:
@@ -44,6 +49,19 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
         artifact = writer.publish()
     lay_beside(store, artifact.ref, html)
     return artifact
+
+
+def _made_before(store: Store, name: str, settings: dict[str, Any], made_from: dict[str, Artifact]) -> Artifact | None:
+    """The newest report of that name, its page beside it, if it is of the same runs and by the same program."""
+    if not store.versions("report", name):
+        return None
+    made = store.open(name, "report")
+    identities = {role: run.identity for role, run in made_from.items()}
+    if (made.settings, made.sources, made.attributes["software"]) != (settings, identities, software()):
+        return None
+    if not page_path(store, made.ref).exists():
+        lay_beside(store, made.ref, schemas.read(made).page)
+    return made
 
 
 def beside_paper(store: Store, table: str, runs: Iterable[str] = (), observer: Observer = SILENT) -> dict[str, Any]:

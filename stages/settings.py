@@ -285,3 +285,6 @@ class Report(Settings):
     """Settings of `fedktl report`."""
 
     runs: tuple[str, ...] = setting((), "Runs to report; default: all of the newest data artifact.")
+    columns: tuple[str, ...] = setting(
+        (), "Columns of the table of results, on the page as well; default: all that fit."
+    )

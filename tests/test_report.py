@@ -27,13 +27,16 @@ class Page(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.sources: list[str] = []
+        self.told: list[str] = []
         self.ids: list[str] = []
         self.words: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.ids += [value for name, value in attributes if name == "id"]
+        if tag == "section":
+            self.ids += [value for name, value in attributes if name == "id"]
+        self.told += [value for name, value in attributes if name == "aria-label"]
         self.sources += [value for name, value in attributes if name in ("src", "href")]
 
     def handle_data(self, data):
@@ -71,14 +74,44 @@ def test_report_of_all_runs(store):
     assert page_path(store, found.ref).read_text(encoding="utf-8") == html
     assert not list(store.root.glob("reports/first/*.draft"))
     page = Page(html)
-    assert page.ids == ["results", "figures", "pairs", "time", "settings", "lineage"]
+    assert page.ids == ["diagnosis", "results", "figures", "pairs", "time", "settings", "lineage"]
     assert all(source.startswith("data:image/") for source in page.sources)  # nothing from outside
-    assert page.tags.count("img") == 6 + 2  # figures, and the pairs of fedktl and local
-    assert "script" not in page.tags and "link" not in page.tags
+    assert (page.tags.count("svg"), page.tags.count("img")) == (6, 2)  # figures, and the pairs of fedktl and local
+    assert page.tags.count("script") == 1 and "link" not in page.tags
+    assert "fedktl goes from 25.0 % to 62.5 % in 2 rounds, 100.0 % at its best" in page.told[0]
     assert "<script>alert(1)</script>" in page.text  # the name of a class, as text
     for words in ("62.50 ± 0.00", "data/digits@v1", "latents/builtin@v1", "run/fedktl-s1@v1", "2.00 KiB", "50.0"):
         assert words in page.text
     assert "Accuracy of each client" in page.text and "Learning on the server" in page.text
+
+
+def test_a_report_of_the_same_runs_is_not_written_again(store):
+    data = made_data(store)
+    made_run(store, "a", data)
+    first = report(store, "first", Report())
+    page_path(store, first.ref).unlink()  # as a killed process leaves it out
+    assert report(store, "first", Report()).ref == first.ref and page_path(store, first.ref).exists()
+    assert report(store, "first", Report(columns=("algorithm", "last"))).ref.version == 2
+    made_run(store, "a", data)  # another run under the same name
+    assert report(store, "first", Report()).settings["runs"] == ["a@v2"]
+    assert store.versions("report", "first") == [1, 2, 3]
+
+
+def test_only_settings_that_apply_are_on_the_page(store):
+    settings = {"pairs": "bank", "pair_pixels": "bytes", "pairs_per_class": 3, "slow_rate": 0.0, "slow_seconds": 0.0}
+    made_run(store, "a", made_data(store), made_latents(store), settings=settings)
+    text = Page(schemas.read(report(store, "first", Report())).page).text
+    assert "pairs_per_class" in text and "pair_pixels" not in text and "slow_rate" not in text
+
+
+def test_several_data_sets_make_a_matrix(store):
+    for name in ("one", "two"):
+        data = made_data(store, name)
+        for algorithm in ("fedktl", "local"):
+            made_run(store, f"{algorithm}-{name}", data, algorithm=algorithm)
+    refs = [f"{algorithm}-{name}" for name in ("one", "two") for algorithm in ("fedktl", "local")]
+    text = Page(schemas.read(report(store, "first", Report(runs=refs))).page).text
+    assert "Last accuracy (%) by data Algorithm one@v1 two@v1 fedktl 62.50 62.50 local 62.50 62.50" in text
 
 
 def test_runs_of_other_data_and_repeats_are_left_out(store):
@@ -124,7 +157,7 @@ def test_class_names_that_are_no_text_are_shown_all_the_same(store):
     """As data has them that was prepared before such names were refused."""
     made_run(store, "a", made_data(store, class_names=["\udcb9\udcb7", "\x1b[31mred", "x" * 500]))
     page = Page(schemas.read(report(store, "first", Report())).page)
-    assert page.tags.count("img") and "\x1b" not in page.text
+    assert page.tags.count("svg") and "\x1b" not in page.text
 
 
 def test_data_that_was_replaced_is_refused(store):

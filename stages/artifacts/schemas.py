@@ -129,6 +129,10 @@ class Run:
         "rounds/test_auc", "float64", "E K", "micro-averaged area under the ROC curve, in 0..1; NaN as for the accuracy",
         optional=True, absent=np.nan,
     ))  # fmt: skip
+    test_confusion: np.ndarray = field(metadata=array(
+        "rounds/test_confusion", "int64", "1 L L",
+        "at the last evaluation, test images of all clients by class and by the label they got", optional=True,
+    ))  # fmt: skip
     joined: np.ndarray = field(metadata=array("rounds/joined", "bool", "R K", "the client was asked to train"))
     uploaded: np.ndarray = field(metadata=array("rounds/uploaded", "bool", "R K", "it joined, and its upload arrived"))
     upload_floats: np.ndarray = field(metadata=array("rounds/upload_floats", "int64", "R K"))
@@ -288,7 +292,7 @@ def read_facts(artifact: Artifact) -> dict[str, Any]:
 
 
 def read_run(artifact: Artifact) -> Run:
-    paths, sizes = list(artifact.arrays()), {"3": 3}
+    paths, sizes = list(artifact.arrays()), {"1": 1, "3": 3}
     values: dict[str, Any] = {}
     for name, part in RUN.items():
         found = {path: _typed(artifact, path, part.dtype, part.axes, sizes) for path in part.among(paths)}

@@ -51,13 +51,15 @@ def batches(federation: Federation, share: ClientData) -> Batches:
 def evaluated(
     federation: Federation, state: ClientState, shares: Mapping[str, ClientData], download: Any
 ) -> dict[str, Tensor]:
-    """By split, how many images the client classifies correctly, int64 []; `test_auc`, float64 []. On the device."""
+    """By split, how many images the client classifies correctly, int64 []; of test also `test_auc`, float64 [], and
+    `test_confusion`, int64 [C, C]: its images by class and by the label they get. On the device."""
     measured = {}
     for split in EVALUATED:
         scores, labels = scored(federation, state, shares[split], download), shares[split].labels
         measured[split] = (scores.argmax(1) == labels).sum()
         if split == "test":
             measured["test_auc"] = micro_auc(scores, labels)
+            measured["test_confusion"] = confusion(scores.argmax(1), labels, federation.classes)
     return measured
 
 
@@ -82,6 +84,11 @@ def micro_auc(scores: Tensor, labels: Tensor) -> Tensor:
     positives, others = scores.gather(1, own), scores.scatter(1, own, torch.inf).flatten().sort().values
     lower = torch.searchsorted(others, positives) + torch.searchsorted(others, positives, right=True)
     return lower.double().mean() / (2 * (scores.numel() - len(scores)))
+
+
+def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """int64 [C, C]: how many images of each class (row) get each label (column)."""
+    return torch.bincount(labels * classes + predicted, minlength=classes**2).view(classes, classes)
 
 
 def scalars(metrics: Mapping[str, Tensor]) -> dict[str, float]:

@@ -30,6 +30,12 @@ class History:
         rows = self._rows[name]
         rows[-1:-1] = [torch.full_like(rows[-1], torch.nan)] * (place + 1 - len(rows))
 
+    def replace(self, name: str, row: Tensor | None) -> None:
+        """Have this row alone, or with None no such series."""
+        self._rows.pop(name, None)
+        if row is not None:
+            self.add(name, row)
+
     def __getitem__(self, name: str) -> Tensor:
         return torch.stack(self._rows[name])
 

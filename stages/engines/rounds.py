@@ -35,7 +35,8 @@ class ClientPool(Protocol):
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
         """By split (test, validation), how many images each client classifies correctly after `rounds`, and `test_auc`.
 
-        int64 [clients] with -1 for a missing client; float64 [clients] with NaN for one.
+        int64 [clients] with -1 for a missing client; float64 [clients] with NaN for one. `test_confusion`, int64
+        [clients, C, C], is left out where the clients are elsewhere.
         """
 
     def traffic(self) -> Mapping[str, list[int]]:
@@ -180,6 +181,8 @@ def evaluate(federation: Federation, state: State, pool: ClientPool) -> None:
             state.history.add(f"rounds/{split}_accuracy", correct / federation.sizes[split])  # no images: NaN
         place = len(state.history["rounds/evaluated"]) - 1  # a resumed run of an earlier version has no AUC so far
         state.history.add_at(place, "rounds/test_auc", measured["test_auc"])
+        confusion = measured.get("test_confusion")
+        state.history.replace("rounds/test_confusion", None if confusion is None else confusion.sum(0))
         if selection.is_selected(federation, state):
             state.selected = {}
         memory.give_back()

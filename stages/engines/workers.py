@@ -176,7 +176,7 @@ def do(federation: Federation, state: ClientState, job: Job) -> Done:
         if job.evaluate:
             shares = {split: federation.shares[split][job.client] for split in clients.EVALUATED}
             measured = clients.evaluated(federation, state, shares, download)
-            result: Any = {name: value.item() for name, value in measured.items()}
+            result: Any = arrays_of(measured)
         else:
             share = federation.shares["train"][job.client]
             answer = clients.train(federation, job.client, state, share, job.rounds, download)

@@ -10,27 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages.artifacts.schemas import Run
-from stages.reporting import scores
+from stages.reporting import charts, scores, words
+from stages.reporting.charts import HALF, WIDE
 from stages.reporting.rows import Group
+from stages.reporting.theme import STYLE, Value, colour, inlined
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart with any colour vision; the light yellow is left out, it fades on white.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", ":", "-.")
-INK, MUTED, RULE = "#24292f", "#57606a", "#e4e8ec"
-STYLE: dict[str, Any] = {
-    "svg.fonttype": "none", "text.parse_math": False, "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.5, "text.color": INK, "axes.labelcolor": MUTED, "xtick.color": MUTED, "ytick.color": MUTED,
-    "xtick.major.size": 0, "ytick.major.size": 0, "xtick.minor.size": 0, "axes.edgecolor": "#aab2bb",
-    "axes.linewidth": 0.8, "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
-    "axes.grid": True, "grid.color": RULE, "grid.linewidth": 0.8, "axes.axisbelow": True,
-    "axes.titlelocation": "left", "axes.titlesize": 10.5, "legend.frameon": False, "lines.linewidth": 1.9,
-    "lines.solid_capstyle": "round", "axes.xmargin": 0.02,
-}  # fmt: skip
-WIDE, HALF = 9.8, 4.8  # inches
 CAPTIONS = {
     "accuracy-rounds": (
         "Accuracy over rounds",
@@ -48,6 +35,16 @@ CAPTIONS = {
         "the mean of that architecture. A grey line joins the dots of one client: its length is what the choice of "
         "algorithm means to that client.",
     ),
+    "classes": (
+        "Accuracy of each class",
+        "Each dot is the part of a class's test images, of all clients and seeds together, that is labelled rightly at the "
+        "last evaluation. A class that all algorithms miss is hard; one that a single algorithm misses was forgotten.",
+    ),
+    "confusion": (
+        "Confusion",
+        "Of the test images of each class (row), the percentage that gets each label (column) at the last evaluation, all "
+        "clients and seeds together. Off the diagonal are the mistakes.",
+    ),
     "labels": (
         "Label distribution",
         "Images of each class that each client holds, all splits together. Empty cells are classes a client has never "
@@ -64,6 +61,7 @@ CAPTIONS = {
         "compare the shapes, not the heights.",
     ),
 }
+MATRICES = 30  # classes up to which a confusion matrix can be read at all
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,9 @@ class Picture:
     name: str
     title: str
     caption: str
-    svg: str
+    told: str  # what it shows, in words
+    svg: str  # a picture of its own
+    inline: str  # the same as an element of the page
     wide: bool  # takes the whole width of the page
 
 
@@ -84,39 +84,41 @@ class Labels:
     counts: np.ndarray  # int64 [clients, classes]
 
 
-def colour(index: int) -> str:
-    """The colour of the group at `index`, the same in every figure and on the page."""
-    return PALETTE[index % len(PALETTE)]
-
-
 def pictures(groups: list[Group], labels: Sequence[Labels]) -> list[Picture]:
     """Every figure there are numbers for, in the order of the page."""
+    curves = words.curves(groups)
     found = [
-        _picture("accuracy-rounds", HALF, 3.5, _drawing(_accuracy_over_rounds, groups)),
-        _picture("accuracy-floats", HALF, 3.5, _drawing(_accuracy_over_floats, groups)),
+        _picture("accuracy-rounds", HALF, 3.5, _drawing(_accuracy_over_rounds, groups), curves),
+        _picture("accuracy-floats", HALF, 3.5, _drawing(_accuracy_over_floats, groups), words.floats(groups)),
     ]
     federations = _by_federation(groups)
     for number, (data, members) in enumerate(federations, start=1):
         of = f"{data}, {groups[members[0]].facts['models']}" if len(federations) > 1 else ""
-        draw = _drawing(_accuracy_of_clients, groups, members)
-        found.append(_picture("clients", WIDE, 3.9, draw, number, of))
+        accuracies = {index: np.mean([scores.clients(run) for run in groups[index].runs], axis=0) for index in members}
+        draw = _drawing(_accuracy_of_clients, groups, accuracies)
+        told = words.columns(groups, accuracies, "client", [str(k) for k in range(len(accuracies[members[0]]))])
+        found.append(_picture("clients", WIDE, 3.9, draw, told, number, of))
+    found += _of_classes(groups, labels)
     for number, one in enumerate(labels, start=1):
         height = min(1.2 + 0.27 * len(one.class_names), 12.0)
         of = one.data if len(labels) > 1 else ""
-        found.append(_picture("labels", WIDE, height, _drawing(_label_distribution, one), number, of))
-    for name, curves in (("server-losses", _server_curves(groups)), ("client-losses", _client_curves(groups))):
-        if curves:
-            found.append(_picture(name, WIDE, 3.1 * _panels(len(curves))[0], _drawing(_metrics, curves, groups)))
+        draw = _drawing(_label_distribution, one)
+        found.append(_picture("labels", WIDE, height, draw, words.labels(one.counts), number, of))
+    for name, metrics in (("server-losses", _server_curves(groups)), ("client-losses", _client_curves(groups))):
+        if metrics:
+            height = 3.1 * _panels(len(metrics))[0]
+            told = words.metrics(groups, metrics)
+            found.append(_picture(name, WIDE, height, _drawing(_metrics, metrics, groups), told))
     return found
 
 
-def _drawing(draw: Callable[..., None], *facts: Any) -> Callable[[Figure], None]:
+def _drawing(draw: Callable[..., list[Value]], *facts: Any) -> Callable[[Figure], list[Value]]:
     return lambda figure: draw(figure, *facts)
 
 
 def _picture(
-    name: str, width: float, height: float, draw: Callable[[Figure], None], number: int = 1, of: str = ""
-) -> Picture:
+    name: str, width: float, height: float, draw: Callable[[Figure], list[Value]], told: str, number: int = 1, of: str = ""
+) -> Picture:  # fmt: skip
     """Draw on a new figure. `number` and `of` tell apart several pictures of one kind."""
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -125,10 +127,12 @@ def _picture(
     own = name if number == 1 else f"{name}-{number}"
     with style.context({**STYLE, "svg.hashsalt": own}, after_reset=True):  # whatever style the user has set
         figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure)
+        values = draw(figure)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
-    return Picture(own, f"{title}: {of}" if of else title, caption, text.getvalue(), wide=width == WIDE)
+        svg = text.getvalue()
+        inline = inlined(svg, figure, values)
+    return Picture(own, f"{title}: {of}" if of else title, caption, told, svg, inline, wide=width == WIDE)
 
 
 def _by_federation(groups: list[Group]) -> list[tuple[str, list[int]]]:
@@ -139,33 +143,32 @@ def _by_federation(groups: list[Group]) -> list[tuple[str, list[int]]]:
     return [(key[0], members) for key, members in shared.items()]
 
 
-def _accuracy_over_rounds(figure: Figure, groups: list[Group]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes = figure.subplots()
+def _accuracy_over_rounds(figure: Figure, groups: list[Group]) -> list[Value]:
+    axes, values = figure.subplots(), []
     for index, group in enumerate(groups):
-        rounds, values = _shared_rounds(group.runs, scores.accuracy)
-        _curve(axes, index, rounds, values, group.label)
+        rounds, accuracies = _shared_rounds(group.runs, scores.accuracy)
+        values += charts.curve(axes, index, rounds, accuracies, group.label, " %")
     axes.set(xlabel="round", ylabel="test accuracy (%)")
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
-    _legend(figure)
+    charts.rounds_below(axes)
+    charts.legend(figure)
+    return values
 
 
-def _accuracy_over_floats(figure: Figure, groups: list[Group]) -> None:
+def _accuracy_over_floats(figure: Figure, groups: list[Group]) -> list[Value]:
     """Linear, or logarithmic where the algorithms' totals lie further apart than a factor of ten."""
     from matplotlib.ticker import EngFormatter
 
-    axes = figure.subplots()
+    axes, values = figure.subplots(), []
     totals = [total for group in groups if (total := np.mean([run.upload_floats.sum() for run in group.runs]))]
     logarithmic = len(totals) > 1 and max(totals) > 10 * min(totals)
     for index, group in enumerate(groups):
-        _, values = _shared_rounds(group.runs, scores.accuracy)
+        _, accuracies = _shared_rounds(group.runs, scores.accuracy)
         floats = _shared_rounds(group.runs, scores.uploaded_floats)[1].mean(axis=0)
         sent = floats > 0 if logarithmic else floats >= 0
         if floats[-1]:
-            _curve(axes, index, floats[sent], values[:, sent], group.label)
+            values += charts.curve(axes, index, floats[sent], accuracies[:, sent], group.label, " %")
         else:
-            last = values[:, -1].mean()
+            last = accuracies[:, -1].mean()
             axes.axhline(last, color=colour(index), linestyle=(0, (4, 3)), linewidth=1.5, label=group.label)
     if logarithmic:
         axes.set_xscale("log")
@@ -174,7 +177,8 @@ def _accuracy_over_floats(figure: Figure, groups: list[Group]) -> None:
         axes.set_xlim(0, 1)
     scale = ", log scale" if logarithmic else ""
     axes.set(xlabel=f"floats uploaded by all clients{scale}", ylabel="test accuracy (%)")
-    _legend(figure)
+    charts.legend(figure)
+    return values
 
 
 def _shared_rounds(runs: list[Run], measure: Callable[[Run], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -185,113 +189,82 @@ def _shared_rounds(runs: list[Run], measure: Callable[[Run], np.ndarray]) -> tup
     return rounds, np.stack([measure(run)[np.isin(run.evaluated, rounds)] for run in runs])
 
 
-def _curve(axes: Axes, index: int, x: np.ndarray, values: np.ndarray, label: str) -> None:
-    """The mean over seeds as a line, and a band of one sample standard deviation around it; values [seeds, E]."""
-    mean, dash = values.mean(axis=0), DASHES[index // len(PALETTE) % len(DASHES)]
-    axes.plot(x, mean, dash, color=colour(index), label=label, marker="o" if len(x) == 1 else None, zorder=3)
-    if len(values) > 1:
-        deviation = values.std(axis=0, ddof=1)
-        axes.fill_between(x, mean - deviation, mean + deviation, color=colour(index), alpha=0.15, linewidth=0)
-
-
-def _legend(figure: Figure, handlelength: float = 1.4) -> None:
-    """One legend above all panels, in as many columns as its labels leave room for."""
-    handles = {}
-    for axes in figure.axes:
-        handles.update({text: line for line, text in zip(*axes.get_legend_handles_labels(), strict=True)})
-    columns = int(figure.get_figwidth() / (0.55 + 0.075 * max(map(len, handles))))
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside upper left", ncols=max(1, min(columns, len(handles))),
-        handlelength=handlelength, columnspacing=1.4, handletextpad=0.5,
-    )  # fmt: skip
-
-
-def _accuracy_of_clients(figure: Figure, groups: list[Group], members: list[int]) -> None:
-    axes = figure.subplots()
-    names = groups[members[0]].facts["architectures"]
-    order = sorted(range(len(names)), key=lambda client: (names.index(names[client]), client))
-    position, place = np.zeros(len(names)), 0.0
+def _accuracy_of_clients(figure: Figure, groups: list[Group], accuracies: dict[int, np.ndarray]) -> list[Value]:
+    architectures = groups[next(iter(accuracies))].facts["architectures"]
     blocks: dict[str, list[int]] = {}
-    for client in order:
-        if names[client] not in blocks:
-            place += 0.8 * bool(blocks)  # a gap before the next architecture
-            blocks[names[client]] = []
-        position[client] = place
-        blocks[names[client]].append(client)
-        place += 1
-    accuracies = np.stack([np.mean([scores.clients(run) for run in groups[index].runs], axis=0) for index in members])
-    axes.vlines(position, accuracies.min(axis=0), accuracies.max(axis=0), color="#c8ced5", linewidth=1.6, zorder=1)
-    for index, values in zip(members, accuracies, strict=True):
-        for clients in blocks.values():
-            ends = position[clients[0]] - 0.4, position[clients[-1]] + 0.4
-            axes.hlines(
-                _mean_known(values[None, clients]), *ends, color=colour(index), linewidth=1.3, alpha=0.55, zorder=2
-            )
-        axes.plot(
-            position, values, "o", label=groups[index].label, color=colour(index), markersize=6.5,
-            markeredgecolor="white", markeredgewidth=0.8, zorder=3,
-        )  # fmt: skip
-    shown = order[:: _step(len(order), 40)]
-    axes.set_xticks(position[shown], [str(client) for client in shown])
-    axes.grid(axis="x", visible=False)
-    axes.set(xlabel="client", ylabel="test accuracy (%)", xlim=(-0.8, place - 0.2))
-    _name_blocks(axes, blocks, position, place)
-    _legend(figure, handlelength=0.8)
+    for client, name in enumerate(architectures):
+        blocks.setdefault(name, []).append(client)
+    labels = {index: groups[index].label for index in accuracies}
+    return charts.dots(figure, [str(k) for k in range(len(architectures))], blocks, accuracies, labels, "client")
 
 
-def _name_blocks(axes: Axes, blocks: dict[str, list[int]], position: np.ndarray, width: float) -> None:
-    """Write each architecture above its clients, slanted where the names would touch."""
-    crowded = any(len(name) * 0.075 > WIDE * len(clients) / width for name, clients in blocks.items())
-    for name, clients in blocks.items():
-        middle = (position[clients[0]] + position[clients[-1]]) / 2
-        axes.annotate(
-            name, (middle, 1.0), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points", va="bottom",
-            ha="left" if crowded else "center", rotation=25 if crowded else 0, color=INK, fontsize=9,
-        )  # fmt: skip
+def _of_classes(groups: list[Group], labels: Sequence[Labels]) -> list[Picture]:
+    """Accuracy and confusion by class, for each data whose groups have recorded them."""
+    found = []
+    names = {one.data: one.class_names for one in labels}
+    confused = {index: counts for index, group in enumerate(groups) if (counts := _confusion(group)) is not None}
+    by_data: dict[str, list[int]] = {}
+    for index in confused:
+        by_data.setdefault(groups[index].facts["data"], []).append(index)
+    for number, (data, members) in enumerate(by_data.items(), start=1):
+        of = data if len(by_data) > 1 else ""
+        parts = {index: scores.percentages(confused[index]) for index in members}
+        classes = names.get(data) or [f"class {label}" for label in range(len(parts[members[0]]))]
+        right = {index: part.diagonal() for index, part in parts.items()}
+        told = words.columns(groups, right, "class", classes)
+        found.append(
+            _picture("classes", WIDE, 3.9, _drawing(_accuracy_of_classes, groups, right, classes), told, number, of)
+        )
+        if len(classes) <= MATRICES:
+            height = (1.1 + 0.2 * len(classes)) * _panels(len(members))[0]
+            draw, told = _drawing(_confusions, groups, parts, classes), words.confusions(groups, parts, classes)
+            found.append(_picture("confusion", WIDE, height, draw, told, number, of))
+    return found
 
 
-def _label_distribution(figure: Figure, labels: Labels) -> None:
-    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+def _confusion(group: Group) -> np.ndarray | None:
+    """int64 [C, C], all seeds together; None unless every run has recorded it."""
+    counts = [run.test_confusion[0] for run in group.runs if run.test_confusion.size]
+    return np.asarray(np.sum(counts, axis=0)) if len(counts) == len(group.runs) else None
 
-    axes = figure.subplots()
-    counts = labels.counts.T  # one row a class
-    shades = LinearSegmentedColormap.from_list("counts", ["#f4f7fa", "#9ecae1", "#2f7fbc", "#0b3c6f"])
-    shading = PowerNorm(0.5, vmin=0, vmax=max(1, counts.max()))  # the square root keeps small counts visible
-    image = axes.imshow(counts, cmap=shades, norm=shading, aspect="auto", interpolation="none")
-    classes, clients = counts.shape
-    if clients <= 25 and classes <= 30:
-        for (row, column), number in np.ndenumerate(counts):
-            ink = "white" if shading(number) > 0.55 else INK
-            if number:
-                axes.text(column, row, str(number), ha="center", va="center", fontsize=8, color=ink)
-    rows, columns = np.arange(0, classes, _step(classes, 50)), np.arange(0, clients, _step(clients, 40))
-    axes.set_xticks(columns, [str(client) for client in columns])
-    axes.set_yticks(rows, [_short(labels.class_names[row]) for row in rows])
-    axes.set_xticks(np.arange(clients - 1) + 0.5, minor=True)
-    axes.set_yticks(np.arange(classes - 1) + 0.5, minor=True)
-    axes.grid(which="major", visible=False)
-    axes.grid(which="minor", color="white", linewidth=1.2)
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
+
+def _accuracy_of_classes(
+    figure: Figure, groups: list[Group], right: dict[int, np.ndarray], classes: list[str]
+) -> list[Value]:
+    labels = {index: groups[index].label for index in right}
+    return charts.dots(figure, classes, {"": range(len(classes))}, right, labels, "class")
+
+
+def _confusions(figure: Figure, groups: list[Group], parts: dict[int, np.ndarray], classes: list[str]) -> list[Value]:
+    panels, values = figure.subplots(*_panels(len(parts)), squeeze=False).ravel(), []
+    labels = [charts.short(name) for name in classes]
+    for axes, (index, part) in zip(panels, parts.items(), strict=False):
+        texts = np.array([["–" if np.isnan(p) else f"{p:.0f}" for p in row] for row in part])
+
+        def tell(row: int, column: int, texts: np.ndarray = texts, who: str = groups[index].label) -> str:
+            return f"{who} labels {texts[row, column]} % of {classes[row]} as {classes[column]}"
+
+        values += charts.cells(axes, part / 100, labels, labels, texts, tell)
+        axes.set_xticks(range(len(labels)), labels, rotation=90 if max(map(len, labels)) > 2 else 0)
+        axes.set(title=groups[index].label, xlabel="label it gets", ylabel="class")
+    for axes in panels[len(parts) :]:
+        axes.set_visible(False)
+    return values
+
+
+def _label_distribution(figure: Figure, labels: Labels) -> list[Value]:
+    axes, counts = figure.subplots(), labels.counts.T  # one row a class
+    parts = np.sqrt(counts / max(1, counts.max()))  # the square root keeps small counts visible
+    clients = [str(client) for client in range(counts.shape[1])]
     axes.set(xlabel="client", ylabel="class")
-    bar = figure.colorbar(image, ax=axes, pad=0.012, fraction=0.025, aspect=8 * figure.get_figheight())
-    bar.outline.set_visible(False)
-    bar.set_label("images")
+
+    def tell(row: int, column: int) -> str:
+        return f"client {column}, {labels.class_names[row]}: {counts[row, column]:,} images"
+
+    return charts.cells(axes, parts, labels.class_names, clients, counts.astype(str), tell)
 
 
-def _step(entries: int, room: int) -> int:
-    """Label every n-th entry of an axis that has room for so many labels."""
-    return -(-entries // room)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"
-
-
-Curves = dict[str, dict[int, np.ndarray]]  # metric -> index of the group -> float64 [seeds, rounds]
-
-
-def _server_curves(groups: list[Group]) -> Curves:
+def _server_curves(groups: list[Group]) -> words.Curves:
     runs = [run for group in groups for run in group.runs]
     titles = {name: str(title) for run in runs for name, title in dict(run.facts.get("server_metrics", {})).items()}
     names = sorted({name for run in runs for name in run.server_metrics})
@@ -301,9 +274,9 @@ def _server_curves(groups: list[Group]) -> Curves:
     return {title: curves for title, curves in found.items() if curves}
 
 
-def _client_curves(groups: list[Group]) -> Curves:
+def _client_curves(groups: list[Group]) -> words.Curves:
     def mean(run: Run, name: str) -> np.ndarray | None:
-        return _mean_known(run.client_metrics[name]) if name in run.client_metrics else None
+        return charts.mean_known(run.client_metrics[name]) if name in run.client_metrics else None
 
     names = sorted({name for group in groups for run in group.runs for name in run.client_metrics})
     found = {name: _metric(groups, lambda run, name=name: mean(run, name)) for name in names}
@@ -321,29 +294,22 @@ def _metric(groups: list[Group], measure: Callable[..., np.ndarray | None]) -> d
     return curves
 
 
-def _mean_known(values: np.ndarray) -> np.ndarray:
-    """[R, K] -> [R]: the mean over the clients that hold a number; NaN where none does."""
-    known = ~np.isnan(values)
-    total, number = np.where(known, values, 0).sum(axis=1), known.sum(axis=1)
-    return np.asarray(np.divide(total, number, out=np.full(len(values), np.nan), where=number > 0))
-
-
-def _panels(metrics: int) -> tuple[int, int]:
+def _panels(number: int) -> tuple[int, int]:
     """Rows and columns of panels: three in a row where there are more than two."""
-    columns = 3 if metrics > 2 else 2
-    return -(-metrics // columns), columns
+    columns = 3 if number > 2 else 2
+    return -(-number // columns), columns
 
 
-def _metrics(figure: Figure, curves: Curves, groups: list[Group]) -> None:
+def _metrics(figure: Figure, curves: words.Curves, groups: list[Group]) -> list[Value]:
     """A panel a metric."""
-    from matplotlib.ticker import MaxNLocator
-
-    panels = figure.subplots(*_panels(len(curves)), squeeze=False).ravel()
+    panels, shown = figure.subplots(*_panels(len(curves)), squeeze=False).ravel(), []
     for axes, (title, members) in zip(panels, curves.items(), strict=False):
         for index, values in members.items():
-            _curve(axes, index, np.arange(1, values.shape[1] + 1), values, groups[index].label)
+            rounds = np.arange(1, values.shape[1] + 1)
+            shown += charts.curve(axes, index, rounds, values, groups[index].label)
         axes.set(title=title, xlabel="round")
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True, steps=[1, 2, 5, 10]))
+        charts.rounds_below(axes)
     for axes in panels[len(curves) :]:
         axes.set_visible(False)
-    _legend(figure)
+    charts.legend(figure)
+    return shown

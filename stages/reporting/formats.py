@@ -1,14 +1,15 @@
-"""Rows as text: JSON, CSV, Markdown and LaTeX, and the cells of a table for whoever draws one."""
+"""Rows as text: JSON, CSV and Markdown, and the cells of a table for whoever draws one."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from stages.errors import unknown
 from stages.reporting.numbers import count, memory, seconds, size
 from stages.reporting.rows import label
 
@@ -27,29 +28,58 @@ def _phases(row: Row) -> str:
     return f"{seconds(sum(phases.values()))} ({', '.join(f'{name} {seconds(s)}' for name, s in phases.items())})"
 
 
-COLUMNS: dict[str, Callable[[Row], str]] = {
-    "Algorithm": lambda row: label(row["algorithm"], row["variant"]),
-    "Data": lambda row: row["data"],
-    "Models": lambda row: row["models"],
-    "Seeds": lambda row: str(len(row["runs"])),
-    "Rounds": lambda row: str(row["rounds"]),
-    "Last (%)": lambda row: accuracy(row["last"]),
-    "Validation-selected (%)": lambda row: accuracy(row["validation_selected"]),
-    "Best on test (%)": lambda row: accuracy(row["best_on_test"]),
-    "Worst client (%)": lambda row: f"{row['worst_client']:.2f}",
-    "AUC (%)": lambda row: accuracy(row["auc"]),
-    "Floats up/round": lambda row: count(row["upload_floats_per_round"]),
-    "Floats down/round": lambda row: count(row["download_floats_per_round"]),
-    "Up in all": lambda row: size(row["upload_bytes_total"]),
-    "Down in all": lambda row: size(row["download_bytes_total"]),
-    "Seconds/round": _phases,
-    "Peak memory": lambda row: memory(row["peak_memory_bytes"]),
+@dataclass(frozen=True)
+class Column:
+    header: str
+    text: Callable[[Row], str]
+    fields: tuple[str, ...]  # of the row; the first one sorts
+
+
+COLUMNS = {
+    "algorithm": Column("Algorithm", lambda row: label(row["algorithm"], row["variant"]), ("algorithm", "variant")),
+    "data": Column("Data", lambda row: row["data"], ("data",)),
+    "models": Column("Models", lambda row: row["models"], ("models",)),
+    "seeds": Column("Seeds", lambda row: str(len(row["runs"])), ("seeds", "runs")),
+    "rounds": Column("Rounds", lambda row: str(row["rounds"]), ("rounds",)),
+    "last": Column("Last (%)", lambda row: accuracy(row["last"]), ("last",)),
+    "selected": Column("Selected (%)", lambda row: accuracy(row["validation_selected"]), ("validation_selected",)),
+    "best": Column("Best on test (%)", lambda row: accuracy(row["best_on_test"]), ("best_on_test",)),
+    "worst": Column("Worst client (%)", lambda row: f"{row['worst_client']:.2f}", ("worst_client", "spread")),
+    "auc": Column("AUC (%)", lambda row: accuracy(row["auc"]), ("auc", "auc_spread")),
+    "up": Column("Floats up/round", lambda row: count(row["upload_floats_per_round"]), ("upload_floats_per_round",)),
+    "down": Column(
+        "Floats down/round", lambda row: count(row["download_floats_per_round"]), ("download_floats_per_round",)
+    ),
+    "up-total": Column("Up in all", lambda row: size(row["upload_bytes_total"]), ("upload_bytes_total",)),
+    "down-total": Column("Down in all", lambda row: size(row["download_bytes_total"]), ("download_bytes_total",)),
+    "seconds": Column("Seconds/round", _phases, ("seconds_per_round",)),
+    "memory": Column("Peak memory", lambda row: memory(row["peak_memory_bytes"]), ("peak_memory_bytes",)),
 }
+WORDS = ("algorithm", "data", "models")  # columns that stand to the left, the numbers to the right
 
 
-def columns(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    """Headers, and the cells of each row, as they are shown to people."""
-    return list(COLUMNS), [[cell(row) for cell in COLUMNS.values()] for row in rows]
+def chosen_columns(names: Sequence[str]) -> list[str]:
+    """The columns named, or all of them; UserError for one that there is not."""
+    for name in names:
+        if name not in COLUMNS:
+            raise unknown("column", name, COLUMNS)
+    return list(dict.fromkeys(names)) or list(COLUMNS)
+
+
+def table(rows: list[Row], names: Sequence[str] = ()) -> tuple[list[str], list[list[str]], int]:
+    """Headers, the cells of each row as they are shown to people, and how many columns of words come first."""
+    columns = [COLUMNS[name] for name in chosen_columns(names)]
+    cells = [[column.text(row) for column in columns] for row in rows]
+    words = next((place for place, name in enumerate(chosen_columns(names)) if name not in WORDS), len(columns))
+    return [column.header for column in columns], cells, words
+
+
+def order(row: Row, column: str) -> float | str | None:
+    """What a column sorts a row by."""
+    value = row[COLUMNS[column].fields[0]]
+    if isinstance(value, dict):
+        return value["mean"] if "mean" in value else sum(value.values())
+    return len(value) if isinstance(value, list) else value
 
 
 # An artifact keeps its attributes sorted by name; people read what was run first, then how good it is, then its cost.
@@ -59,20 +89,22 @@ FIRST = (
 )  # fmt: skip
 
 
-def _ordered(row: Row) -> Row:
-    return {name: row[name] for name in (*FIRST, *row)}
+def _ordered(row: Row, names: Sequence[str] = ()) -> Row:
+    """The row's fields in the order of reading, or those of the columns named."""
+    fields = [field for name in chosen_columns(names) for field in COLUMNS[name].fields] if names else (*FIRST, *row)
+    return {field: row[field] for field in fields}
 
 
-def as_json(rows: list[Row]) -> str:
-    return json_of({"rows": [_ordered(row) for row in rows]})
+def as_json(rows: list[Row], names: Sequence[str] = ()) -> str:
+    return json_of({"rows": [_ordered(row, names) for row in rows]})
 
 
 def json_of(value: Any) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
-def as_csv(rows: list[Row]) -> str:
-    return csv_of([_ordered(row) for row in rows])
+def as_csv(rows: list[Row], names: Sequence[str] = ()) -> str:
+    return csv_of([_ordered(row, names) for row in rows])
 
 
 def csv_of(rows: list[Row]) -> str:
@@ -97,8 +129,8 @@ def _flat(row: Row) -> Row:
     return record
 
 
-def as_markdown(rows: list[Row]) -> str:
-    return markdown(*columns(rows), 3)
+def as_markdown(rows: list[Row], names: Sequence[str] = ()) -> str:
+    return markdown(*table(rows, names))
 
 
 def markdown(headers: list[str], cells: list[list[str]], words: int) -> str:
@@ -108,30 +140,6 @@ def markdown(headers: list[str], cells: list[list[str]], words: int) -> str:
     return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
 
 
-LATEX = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}  # fmt: skip
-
-
-def latex_escaped(text: str) -> str:
-    """`text` as LaTeX prints it; `84.41 ± 0.13` becomes `$84.41 \\pm 0.13$`."""
-    escaped = "".join(LATEX.get(character, character) for character in text)
-    return re.sub(r"([\d.]+) ± ([\d.]+)", r"$\1 \\pm \2$", escaped)
-
-
-def as_latex(rows: list[Row]) -> str:
-    return latex(*columns(rows), 3)
-
-
-def latex(headers: list[str], cells: list[list[str]], words: int) -> str:
-    """A tabular for the booktabs package; the first `words` columns stand to the left."""
-    lines = [" & ".join(map(latex_escaped, line)) + r" \\" for line in [headers, *cells]]
-    body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
-    layout = "l" * words + "r" * (len(headers) - words)
-    return "\n".join([rf"\begin{{tabular}}{{{layout}}}", *body, r"\end{tabular}", ""])
-
-
-FORMATS: dict[str, Callable[[list[Row]], str]] = {
-    "json": as_json, "csv": as_csv, "markdown": as_markdown, "latex": as_latex,
+FORMATS: dict[str, Callable[[list[Row], Sequence[str]], str]] = {
+    "json": as_json, "csv": as_csv, "markdown": as_markdown,
 }  # fmt: skip

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.artifacts.store import Artifact
 from stages.reporting import formats, numbers, pairs
-from stages.reporting.figures import Labels, Picture, colour
+from stages.reporting.diagnosis import diagnose
+from stages.reporting.figures import Labels, Picture
+from stages.reporting.matrix import matrix
 from stages.reporting.rows import Group, configuration
+from stages.reporting.theme import variable
 
-TIMES = ("Seconds/round", "Peak memory")  # columns of the table that have a section of their own
+TIMES = ("seconds", "memory")  # columns of the table that have a section of their own
+SCORES = ("last", "selected", "best", "worst")
+NEEDS: dict[str, Callable[[dict[str, Any]], Any]] = {  # settings that mean something only beside others
+    "pairs": lambda chosen: chosen["latents"],
+    "pairs_per_class": lambda chosen: chosen["latents"] and chosen.get("pairs") == "bank",
+    "pair_pixels": lambda chosen: chosen["latents"] and chosen.get("pairs") == "live",
+    "pair_resizing": lambda chosen: chosen["latents"] and chosen.get("pairs") == "live",
+    "slow_rate": lambda chosen: chosen.get("slow_seconds"),
+    "slow_seconds": lambda chosen: chosen.get("slow_rate"),
+}
+PARTS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -36,26 +50,40 @@ def render(
     pictures: Sequence[Picture],
     labels: Sequence[Labels],
     sources: Mapping[tuple[str, str], Artifact | None],
+    columns: Sequence[str] = (),
 ) -> str:
-    """The page as HTML. `sources` are the data and latents by kind and reference, None for one that is gone."""
+    """The page as HTML. `sources` are the data and latents by kind and reference, None for one that is gone.
+
+    `columns` are those of the table of results; default: what the page does not say elsewhere.
+    """
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(seconds=numbers.seconds, memory=numbers.memory, accuracy=formats.accuracy)
-    template = environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
-    return template.render(
+    environment.filters.update(
+        seconds=numbers.seconds, memory=numbers.memory, accuracy=formats.accuracy,
+        sorted_by=lambda order: "" if order is None else order,
+    )  # fmt: skip
+    script = _part("page.js")
+    script_hash = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    across, findings = matrix(rows), diagnose(groups, {one.data: one.class_names for one in labels})
+    return environment.from_string(_part("page.html")).render(
         name=name,
         created=created,
         title=_title(rows),
         summary=_summary(groups, rows),
+        css=Markup(_part("page.css")),
+        script=Markup(script),
+        script_hash=Markup(script_hash),
         entries=[
-            {"label": group.label, "colour": colour(index), "row": row}
-            for index, (group, row) in enumerate(zip(groups, rows, strict=True))
+            {"label": group.label, "colour": variable(index), "row": row, "findings": found}
+            for index, (group, row, found) in enumerate(zip(groups, rows, findings, strict=True))
         ],
-        table=_table(rows),
-        sections=_sections(pictures),
+        matrix=across if len(across.columns) > 1 else None,
+        table=_table(rows, columns),
+        sections=[{**vars(picture), "svg": Markup(picture.inline)} for picture in pictures],  # what Matplotlib escaped
         galleries=_galleries(groups, labels),
         late=any(row["simulated_seconds_per_round"] for row in rows),
         phases=list({phase: None for row in rows for phase in row["seconds_per_round"]}),
@@ -63,6 +91,10 @@ def render(
         sources=_lineage(groups, sources),
         software=_software(groups),
     )
+
+
+def _part(name: str) -> str:
+    return (PARTS / name).read_text(encoding="utf-8")
 
 
 def _title(rows: list[dict[str, Any]]) -> str:
@@ -90,55 +122,39 @@ def _summary(groups: list[Group], rows: list[dict[str, Any]]) -> str:
     return f"{first.label} {reached}; its {clients} clients {upload}."
 
 
-def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Headers and cells without the times, and the (row, header) of the best of each accuracy.
+def _table(rows: list[dict[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
+    """Columns and cells, without the times unless they are asked for; the best of each accuracy is marked.
 
     Data and models have columns only where they differ; the title and the settings say them anyhow.
     """
-    headers, cells = formats.columns(rows)
-    alike = [name for name in ("Data", "Models") if len({line[headers.index(name)] for line in cells}) == 1]
-    shown = [column for column, header in enumerate(headers) if header not in (*TIMES, *alike)]
-    scores = {
-        "Last (%)": "last",
-        "Validation-selected (%)": "validation_selected",
-        "Best on test (%)": "best_on_test",
-        "Worst client (%)": "worst_client",
-    }
-    best = set()
+    alike = [name for name in ("data", "models") if len({row[name] for row in rows}) == 1]
+    names = list(columns) or [name for name in formats.COLUMNS if name not in (*TIMES, *alike)]
     comparable = len(rows) > 1 and len({row["data"] for row in rows}) == 1
-    for header, score in scores.items():
-        values = [value["mean"] if isinstance(value := row[score], dict) else value for row in rows]
-        if comparable and None not in values:
-            best |= {(index, header) for index, value in enumerate(values) if value == max(values)}
-    return {
-        "headers": [headers[column] for column in shown],
-        "texts": ("Algorithm", "Data", "Models"),
-        "rows": [[(headers[column], line[column]) for column in shown] for line in cells],
-        "best": best,
-    }
+    best = {}
+    for name in SCORES if comparable else ():
+        orders = [formats.order(row, name) for row in rows]
+        best[name] = None if None in orders else max(orders)  # type: ignore[type-var]
 
+    def cell(row: dict[str, Any], name: str) -> dict[str, Any]:
+        order = formats.order(row, name)
+        return {
+            "text": formats.COLUMNS[name].text(row), "order": order, "words": name in formats.WORDS,
+            "best": order is not None and best.get(name) == order,
+        }  # fmt: skip
 
-def _sections(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
-    """Figures as images: what is inside an image can't reach the page, whatever the names in it are."""
-    return [
-        {
-            "title": picture.title,
-            "caption": picture.caption,
-            "wide": picture.wide,
-            "image": "data:image/svg+xml;base64," + base64.b64encode(picture.svg.encode()).decode(),
-        }
-        for picture in pictures
-    ]
+    headers = [{"header": formats.COLUMNS[name].header, "words": name in formats.WORDS} for name in names]
+    return {"columns": headers, "rows": [[cell(row, name) for name in names] for row in rows]}
 
 
 def _galleries(groups: list[Group], labels: Sequence[Labels]) -> list[dict[str, Any]]:
     """The generated pairs of the first seed of each group that has any."""
     names = {one.data: one.class_names for one in labels}
+    with_pairs = sum(len(group.runs[0].pair_rounds) > 0 for group in groups)
     galleries = [
         {
             "label": group.label,
             "run": str(group.runs[0].artifact.ref),
-            "sheets": pairs.sheets(group.runs[0], names.get(group.facts["data"], [])),
+            "sheets": pairs.sheets(group.runs[0], names.get(group.facts["data"], []), with_pairs or 1),
         }
         for group in groups
     ]
@@ -146,15 +162,22 @@ def _galleries(groups: list[Group], labels: Sequence[Labels]) -> list[dict[str, 
 
 
 def _settings(groups: list[Group]) -> list[dict[str, Any]]:
-    """Device and settings but the algorithm with their values in each group; `shared` where that is one and the same."""
+    """Device and settings that apply with their values in each group; `shared` where that is one and the same."""
     devices = [sorted({run.facts["device"] for run in group.runs}) for group in groups]
-    chosen = [{**configuration(group.runs[0]), "device": device} for group, device in zip(groups, devices, strict=True)]
+    chosen = [{**_applying(group), "device": device} for group, device in zip(groups, devices, strict=True)]
     names = dict.fromkeys(name for configured in chosen for name in configured if name != "algorithm")
     table = []
     for name in names:
-        values = [_value(configured.get(name, "–")) for configured in chosen]
-        table.append({"name": name, "values": values, "shared": len(set(values)) == 1})
+        values = [_value(configured.get(name)) for configured in chosen]
+        if set(values) != {"–"}:
+            table.append({"name": name, "values": values, "shared": len(set(values)) == 1})
     return table
+
+
+def _applying(group: Group) -> dict[str, Any]:
+    """What was chosen, without the settings that others leave without a meaning."""
+    chosen = configuration(group.runs[0])
+    return {name: value for name, value in chosen.items() if name not in NEEDS or NEEDS[name](chosen)}
 
 
 def _value(value: Any) -> str:

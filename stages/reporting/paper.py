@@ -14,7 +14,7 @@ import numpy as np
 from stages.artifacts.schemas import Run, descriptor, read_facts
 from stages.artifacts.store import Artifact
 from stages.errors import unknown
-from stages.reporting import formats, scores
+from stages.reporting import formats, latex, scores
 from stages.reporting.rows import grouped, latest, over_seeds
 
 Recorded = Mapping[str, Any]  # what a run and its sources say of themselves, by name
@@ -110,7 +110,8 @@ def compared(table: str, runs: Sequence[tuple[Run, Recorded]]) -> dict[str, Any]
             "seeds": [run.artifact.attributes["seed"] for run in measuring],
             "runs": [str(run.artifact.ref) for run in measuring],
         })  # fmt: skip
-    return {"table": table, "title": tables()[table]["title"], "cells": entries}
+    accuracies = all(cell.measure == "accuracy" for cell in cells(table))
+    return {"table": table, "title": tables()[table]["title"], "higher_is_better": accuracies, "cells": entries}
 
 
 def _newest(runs: list[Run]) -> list[Run]:
@@ -149,9 +150,10 @@ def as_text(comparison: Mapping[str, Any], format: str) -> str:
         return formats.json_of(comparison)
     if format == "csv":
         return formats.csv_of([_record(cell) for cell in entries])
+    if format == "latex":
+        return latex.of_paper(comparison)
     lines = [[cell["column"], cell["row"], *texts(cell)] for cell in entries]
-    draw = {"markdown": formats.markdown, "latex": formats.latex}[format]
-    return draw(["Setting", comparison["title"], *HEADERS], lines, 2)
+    return formats.markdown(["Setting", comparison["title"], *HEADERS], lines, 2)
 
 
 def _record(cell: Mapping[str, Any]) -> dict[str, Any]:

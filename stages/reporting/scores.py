@@ -69,3 +69,9 @@ def seconds_per_round(run: Run) -> dict[str, float]:
 def uploaded_floats(run: Run) -> np.ndarray:
     """int64 [E]: floats that all clients together had uploaded when each round was evaluated."""
     return np.asarray(np.concatenate([[0], run.upload_floats.sum(axis=1).cumsum()])[run.evaluated])
+
+
+def percentages(confusion: np.ndarray) -> np.ndarray:
+    """float64 [C, C] of int64 [C, C]: the percentage of each class (row) that gets each label; NaN of a class without images."""
+    images = confusion.sum(axis=1, keepdims=True)
+    return np.asarray(100 * np.divide(confusion, images, out=np.full(confusion.shape, np.nan), where=images > 0))

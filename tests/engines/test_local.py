@@ -170,6 +170,15 @@ def test_auc_is_scikit_learns_over_all_scores(toy_store):
     assert aucs.shape == (3, CLIENTS) and ((aucs >= 0) & (aucs <= 1)).all() and aucs.dtype == torch.float64
 
 
+def test_confusion_is_that_of_the_last_evaluation(toy_store):
+    federation, state = played(planned(toy_store, rounds=2))
+    (confusion,) = state.history["rounds/test_confusion"]
+    labels = torch.cat([share.labels for share in federation.shares["test"]])
+    assert confusion.sum(1).tolist() == labels.bincount(minlength=5).tolist()  # rows are the classes
+    right = state.history["rounds/test_accuracy"][-1] * federation.sizes["test"]
+    assert int(confusion.trace()) == round(float(right.sum()))
+
+
 def test_evaluation_every_few_rounds_and_after_the_last(toy_store):
     _, state = played(planned(toy_store, "local", rounds=5, eval_every=2))
     assert state.history["rounds/evaluated"].tolist() == [0, 2, 4, 5]

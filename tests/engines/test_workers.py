@@ -35,7 +35,13 @@ def test_two_workers_compute_what_one_does(toy_store):
     """Four clients of two architectures, one with dropout; state kept between rounds travels with its client."""
     one, two = (played(planned(toy_store, "fedmrl", join_ratio=0.75, workers=count))[1] for count in (1, 2))
     assert same(weights(one), weights(two))
-    for name in ("rounds/test_accuracy", "rounds/test_auc", "client_metrics/loss", "rounds/upload_bytes"):
+    for name in (
+        "rounds/test_accuracy",
+        "rounds/test_auc",
+        "rounds/test_confusion",
+        "client_metrics/loss",
+        "rounds/upload_bytes",
+    ):
         assert torch.equal(one.history[name].nan_to_num(), two.history[name].nan_to_num())
     assert not multiprocessing.active_children()
     assert (two.history["seconds/local training"] > 0).all()

@@ -11,6 +11,16 @@ from stages.artifacts.store import Artifact, Store
 CLASSES = ["zero", "one", "<script>alert(1)</script>"]
 ARCHITECTURES = ["CNN", "ResNet-4"]
 SETTINGS = {"models": "small", "rounds": 2, "lr": 0.01, "device": "auto", "data": None, "algorithm": ["fedktl"]}
+ROW = {
+    "algorithm": "fedktl", "data": "digits_10@v1", "models": "small", "variant": "mu=10", "runs": ["a@v1", "b@v2"],
+    "seeds": [0, 1], "rounds": 30, "last": {"mean": 84.414, "std": 0.126}, "validation_selected": None,
+    "best_on_test": {"mean": 85.0, "std": None}, "worst_client": 61.239, "spread": 7.5,
+    "auc": {"mean": 97.126, "std": None}, "auc_spread": 1.5,
+    "upload_floats_per_round": 90000.0, "download_floats_per_round": 7168000.0, "upload_bytes_per_round": 360000.0,
+    "download_bytes_per_round": 1.2e7, "upload_floats_total": 2.7e6, "download_floats_total": 2.15e8,
+    "upload_bytes_total": 10800000.0, "download_bytes_total": 3.6e8,
+    "seconds_per_round": {"train": 1.25, "align": 0.5}, "peak_memory_bytes": 3 * 2**29,
+}  # fmt: skip
 
 
 def made_data(

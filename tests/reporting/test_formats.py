@@ -6,18 +6,10 @@ import re
 import pytest
 
 from fedktl_cli import report as report_command
+from stages.errors import UserError
 from stages.reporting import formats, numbers
+from tests.helpers.made_runs import ROW
 
-ROW = {
-    "algorithm": "fedktl", "data": "digits_10@v1", "models": "small", "variant": "mu=10", "runs": ["a@v1", "b@v2"],
-    "seeds": [0, 1], "rounds": 30, "last": {"mean": 84.414, "std": 0.126}, "validation_selected": None,
-    "best_on_test": {"mean": 85.0, "std": None}, "worst_client": 61.239, "spread": 7.5,
-    "auc": {"mean": 97.126, "std": None}, "auc_spread": 1.5,
-    "upload_floats_per_round": 90000.0, "download_floats_per_round": 7168000.0, "upload_bytes_per_round": 360000.0,
-    "download_bytes_per_round": 1.2e7, "upload_floats_total": 2.7e6, "download_floats_total": 2.15e8,
-    "upload_bytes_total": 10800000.0, "download_bytes_total": 3.6e8,
-    "seconds_per_round": {"train": 1.25, "align": 0.5}, "peak_memory_bytes": 3 * 2**29,
-}  # fmt: skip
 OTHER = ROW | {"algorithm": "local", "variant": "", "validation_selected": {"mean": 80.5, "std": 1.0}}
 CELLS = [
     "fedktl (mu=10)", "digits_10@v1", "small", "2", "30", "84.41 ± 0.13", "–", "85.00", "61.24", "97.13", "90.0k",
@@ -26,9 +18,27 @@ CELLS = [
 
 
 def test_columns():
-    headers, cells = formats.columns([ROW])
-    assert cells == [CELLS]
-    assert headers[5:8] == ["Last (%)", "Validation-selected (%)", "Best on test (%)"]
+    headers, cells, words = formats.table([ROW])
+    assert cells == [CELLS] and words == 3
+    assert headers[5:8] == ["Last (%)", "Selected (%)", "Best on test (%)"]
+
+
+def test_columns_are_chosen_in_every_format():
+    chosen = ["algorithm", "up", "last"]
+    assert formats.table([ROW], chosen) == (["Algorithm", "Floats up/round", "Last (%)"], [["fedktl (mu=10)", "90.0k", "84.41 ± 0.13"]], 1)  # fmt: skip
+    fields = {"algorithm": "fedktl", "variant": "mu=10", "upload_floats_per_round": 90000.0, "last": ROW["last"]}
+    assert json.loads(formats.as_json([ROW], chosen)) == {"rows": [fields]}
+    assert (
+        formats.as_csv([ROW], chosen).splitlines()[0] == "algorithm,variant,upload_floats_per_round,last.mean,last.std"
+    )
+    assert formats.as_markdown([ROW], chosen).splitlines()[1] == "| --- | ---: | ---: |"
+    with pytest.raises(UserError, match="no column named 'lats'; did you mean last"):
+        formats.table([ROW], ["lats"])
+
+
+def test_rows_are_sorted_by_numbers_and_words():
+    orders = [formats.order(ROW, name) for name in ("algorithm", "seeds", "last", "selected", "seconds")]
+    assert orders == ["fedktl", 2, 84.414, None, 1.75]
 
 
 def test_json_gives_the_rows_back():
@@ -52,21 +62,6 @@ def test_markdown():
     assert parsed == ["fedktl (a|b)", *CELLS[1:]]
 
 
-def test_latex():
-    lines = formats.as_latex([ROW]).splitlines()
-    assert lines[0] == r"\begin{tabular}{lll" + "r" * 13 + "}"
-    assert (lines[1], lines[3], lines[5], lines[6]) == (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}")
-    cells = lines[4].removesuffix(r" \\").split(" & ")
-    assert cells[1] == r"digits\_10@v1"
-    assert cells[5:8] == [r"$84.41 \pm 0.13$", "--", "85.00"]
-
-
-def test_latex_escapes_what_it_reserves():
-    assert formats.latex_escaped(r"50% & a_b {x} #1 $ ~ ^ \end") == (
-        r"50\% \& a\_b \{x\} \#1 \$ \textasciitilde{} \textasciicircum{} \textbackslash{}end"
-    )
-
-
 @pytest.mark.parametrize(
     ("number", "text"),
     [(0, "0"), (912, "912"), (999.6, "1.00k"), (1.5, "1.50"), (1024, "1.02k"), (90_000, "90.0k"), (7_168_000, "7.17M")],
@@ -81,4 +76,4 @@ def test_sizes_and_seconds():
 
 
 def test_the_command_offers_every_format():
-    assert ("table", *formats.FORMATS, "html") == report_command.FORMATS
+    assert ("table", *formats.FORMATS, "latex", "html") == report_command.FORMATS

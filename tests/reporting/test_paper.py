@@ -185,7 +185,10 @@ def test_formats(store):
     assert rows["Cifar10, practical", "FedKTL"]["measured.mean"] == ""
     line = "| Cifar10, practical | LG-FedAvg | 84.55 ± 0.51 | 100.00 | +15.45 | 2 | 1 |"
     assert line in paper.as_text(comparison, "markdown").splitlines()
-    assert r"LG-FedAvg & $84.55 \pm 0.51$ & 100.00 & +15.45 & 2 & 1 \\" in paper.as_text(comparison, "latex")
+    latex = paper.as_text(comparison, "latex")
+    assert r"\begin{table*}" in latex and r"\label{tab:table1}" in latex
+    assert latex.count(r"\quad measured") == 2 and "100.00" in latex  # LG-FedAvg's alone, in both halves of the table
+    assert r"$\mathbf{88.43 \pm 0.13}$" in latex and r"\underline{$87.32 \pm 0.31$}" in latex
 
 
 def test_a_table_that_there_is_not(store):
