@@ -88,7 +88,7 @@ def _extra(name: str, module: str, purpose: str) -> Finding:
 def _torch() -> Iterator[Finding]:
     try:
         import torch
-        import torchvision  # type: ignore[import-untyped]
+        import torchvision
 
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # its compiled part is of one torch only
     except Exception as error:
