@@ -20,6 +20,7 @@ from fedktl_cli import (
     prepare,
     presets,
     report,
+    status,
     streams,
     train,
 )
@@ -83,7 +84,7 @@ def main(
     context.obj = Terminal(Store(store), quiet, verbose)
 
 
-for module in (prepare, generate, train, report, demo, doctor):
+for module in (prepare, generate, train, report, demo, doctor, status):
     module.register(app)
 app.add_typer(federation.app, name="federation", rich_help_panel="Stages")
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel="Look around")
