@@ -18,6 +18,7 @@ from fedktl_cli import (
     prepare,
     presets,
     report,
+    status,
     streams,
     train,
 )
@@ -62,7 +63,7 @@ def main(
     context.obj = Terminal(Store(store), quiet, verbose)
 
 
-for module in (prepare, generate, train, report, demo):
+for module in (prepare, generate, train, report, demo, status):
     module.register(app)
 app.add_typer(federation.app, name="federation", rich_help_panel="Stages")
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel="Look around")

@@ -14,6 +14,7 @@ from stages.artifacts.partial import Busy, Taken, find_unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.schemas import read_facts
 from stages.artifacts.store import Artifact, Store
+from stages.artifacts.studies import announced
 from stages.engines import playing
 from stages.engines.engine import Engine, Local, open_engine
 from stages.engines.plan import NAMING, planned, planned_again
@@ -74,10 +75,13 @@ def study(
     with open_engine(settings, observer) as engine:
         whole = Study(store, planned(store, settings, hyper, engine.data), name)
         tell_sources(whole, settings, observer)
+        names = [point.name for point in whole.points]
         outcomes: list[Outcome] = []
-        for point in whole.points:
-            over = any(one.state == STOPPED or (stop_on_error and one.state == FAILED) for one in outcomes)
-            outcomes.append(Outcome(point.name, WAITING) if over else tried(whole, point, engine, observer, again))
+        with announced(store) as tell_waiting:
+            for number, point in enumerate(whole.points, 1):
+                tell_waiting(names[number:])
+                over = any(one.state == STOPPED or (stop_on_error and one.state == FAILED) for one in outcomes)
+                outcomes.append(Outcome(point.name, WAITING) if over else tried(whole, point, engine, observer, again))
     if all(one.state == FAILED and not one.ref and one.error for one in outcomes):
         raise next(one.error for one in outcomes if one.error)
     return outcomes

@@ -14,7 +14,7 @@ from stages.artifacts import schemas
 from stages.artifacts.partial import Partial
 from stages.artifacts.store import Artifact, Store
 from stages.artifacts.writer import Writer
-from stages.engines import checkpoint
+from stages.engines import checkpoint, recording
 from stages.engines.federation import Federation, State
 from stages.engines.plan import RunSpec, data_spec_of
 from stages.errors import UserError
@@ -36,7 +36,7 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
         writer.attributes["facts"] = spec.facts() | {
             "rounds": state.rounds, "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
             "models": spec.settings.models, "architectures": names, "device": str(federation.device),
-            "parameters": [size[name] for name in names], "server_metrics": dict(spec.algorithm.server_metrics),
+            "parameters": [size[name] for name in names], "summary": recording.summary(federation, state), "server_metrics": dict(spec.algorithm.server_metrics),
         }  # fmt: skip
         write_history(writer, federation, state)
         for number, client in enumerate(state.clients):
