@@ -13,9 +13,11 @@ from fedktl_cli import (
     artifacts,
     catalogue,
     demo,
+    export,
     federation,
     generate,
     generator,
+    predict,
     prepare,
     presets,
     report,
@@ -83,7 +85,7 @@ def main(
     context.obj = Terminal(Store(store), quiet, verbose)
 
 
-for module in (prepare, generate, train, report, demo, status):
+for module in (prepare, generate, train, report, demo, status, export, predict):
     module.register(app)
 app.add_typer(federation.app, name="federation", rich_help_panel="Stages")
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel="Look around")
