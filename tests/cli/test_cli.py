@@ -57,7 +57,7 @@ def test_what_people_see(store):
     (store / "runs" / "fedktl-toy-s0" / f".writing-{'0' * 32}").mkdir()  # as a killed writer leaves it
     assert "Removed 1 left-over folders" in run(store, "artifacts", "gc").stdout
     assert "local-toy-s0" in run(store, "artifacts", "list").stdout
-    run(store, "artifacts", "remove", "local-toy-s0@v1")
+    run(store, "artifacts", "remove", "local-toy-s0@v1", "--yes")
     assert "local-toy-s0" not in run(store, "artifacts", "list").stdout
 
 
