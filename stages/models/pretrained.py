@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from stages.errors import UserError, unknown
 from stages.foreign import reason
 
+CLIENT = {"base", "head", "shared", "private", "download"}  # what an exported client's tensors begin with
 AUXILIARY = ("aux1", "aux2", "AuxLogits")  # heads of GoogLeNet and Inception that a client model lacks
 
 
@@ -119,7 +120,7 @@ def unwrapped(tensors: dict[str, Tensor], own: Iterable[str]) -> dict[str, Tenso
     ours = {name.partition(".")[0] for name in own}
     while True:
         first = {name.partition(".")[0] for name in tensors}
-        prefix = "base" if first == {"base", "head"} else first.pop() if len(first) == 1 else None
+        prefix = "base" if "base" in first and first <= CLIENT else first.pop() if len(first) == 1 else None
         if prefix is None or prefix in ours:
             return tensors
         inside = f"{prefix}."
