@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from fedktl_cli import completion
+from fedktl_cli.commands import Group
 from fedktl_cli.options import Json
 from fedktl_cli.terminal import Terminal, guarded, here, safe
-from stages.artifacts.partial import progress, unfinished
+from stages.artifacts.listing import Entry, find, listed, outdated, picked
+from stages.artifacts.partial import facts, progress
 from stages.artifacts.refs import FOLDERS
-from stages.errors import UserError
+from stages.errors import Interrupted, UserError
 from stages.settings import MOST
 
-app = typer.Typer(help="List, check, export and remove artifacts.", no_args_is_help=True)
-Reference = Annotated[str, typer.Argument(help="NAME, NAME@v3 or KIND/NAME@v3.", metavar="REF")]
+app = typer.Typer(help="List, check, export and remove artifacts.", cls=Group)
+Reference = Annotated[
+    str,
+    typer.Argument(help="NAME, NAME@v3 or KIND/NAME@v3.", metavar="REF", autocompletion=completion.artifacts()),
+]
 
 
+def _made(terminal: Terminal, entry: Entry) -> str:
+    """When it was made; what was done of it, or that it is damaged."""
+    if not entry.finished:
+        return f"unfinished, {progress(entry.path)} {'rounds' if entry.ref.kind == 'run' else 'latents'} done"
+    try:
+        return str(terminal.store.open(entry.ref).attributes.get("created"))
+    except UserError:
+        return "damaged"
+
+
+@app.command("ls", hidden=True)
 @app.command("list")
 @guarded
 def list_artifacts(context: typer.Context, json: Json = False) -> None:
@@ -27,17 +45,10 @@ def list_artifacts(context: typer.Context, json: Json = False) -> None:
     [dim]fedktl artifacts list[/]
     """
     terminal = here(context)
-    rows = []
-    for kind in FOLDERS:
-        for ref in terminal.store.refs(kind):
-            try:
-                made = str(terminal.store.open(ref).attributes.get("created"))
-            except UserError:
-                made = "damaged"
-            rows.append({"kind": kind, "ref": str(ref), "created": made})
-        for path in unfinished(terminal.store, kind):
-            done = f"unfinished, {progress(path)} {'rounds' if kind == 'run' else 'latents'} done"
-            rows.append({"kind": kind, "ref": f"{path.parent.name}@{path.stem}", "created": done})
+    rows = [
+        {"kind": entry.ref.kind, "ref": str(entry.ref), "created": _made(terminal, entry)}
+        for entry in listed(terminal.store)
+    ]
     if json:
         terminal.json({"artifacts": rows})
         return
@@ -57,23 +68,30 @@ def show(context: typer.Context, ref: Reference, json: Json = False) -> None:
     [dim]fedktl artifacts show digits@v1[/]
     """
     terminal = here(context)
-    artifact = terminal.store.open(ref)
-    facts = {name: value for name, value in artifact.attributes.items() if name not in ("manifest", "rows")}
+    entry = find(terminal.store, ref)
+    told = _published(terminal, entry) if entry.finished else _going(entry)
+    if json:
+        terminal.json(told)
+        return
+    from fedktl_cli import tables
+
+    terminal.show(tables.artifact(str(entry), told))
+
+
+def _published(terminal: Terminal, entry: Entry) -> dict[str, Any]:
+    artifact = terminal.store.open(entry.ref)
+    size = sum(file[0] for file in artifact.attributes["manifest"].values())
+    attributes = {name: value for name, value in artifact.attributes.items() if name not in ("manifest", "rows")}
     arrays = {
         name: {"shape": list(array.shape), "dtype": str(array.dtype)} for name, array in artifact.arrays().items()
     }
-    size = sum(entry[0] for entry in artifact.attributes["manifest"].values())
-    if json:
-        terminal.json({"ref": str(artifact.ref), "path": str(artifact.path), "bytes": size, **facts, "arrays": arrays})
-        return
-    from rich.pretty import Pretty
+    return {"ref": str(entry.ref), "path": str(entry.path), "bytes": size, **attributes, "arrays": arrays}
 
-    from fedktl_cli import tables
 
-    terminal.show(f"{artifact.kind}/{artifact.ref}  {artifact.path}  {size:,} bytes")
-    terminal.show(Pretty(facts, expand_all=False))
-    rows = [[name, "x".join(map(str, a["shape"])) or "-", a["dtype"]] for name, a in sorted(arrays.items())]
-    terminal.show(tables.plain(["array", "shape", "dtype"], rows))
+def _going(entry: Entry) -> dict[str, Any]:
+    unit = "rounds" if entry.ref.kind == "run" else "latents"
+    state = {"kind": entry.ref.kind, "state": "unfinished", f"{unit}_done": progress(entry.path)}
+    return {"ref": str(entry.ref), "path": str(entry.path), "bytes": entry.bytes, **state, **facts(entry.path)}
 
 
 @app.command("verify")
@@ -141,58 +159,80 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.", metavar="DIR")],
     format: Annotated[
         str | None,
-        typer.Option(
-            "--format", help="npz (default), pfllib, safetensors, or share: data of --client.", metavar="TEXT"
-        ),
+        typer.Option("--format", help="npz (default), pfllib, or share: data of --client.", metavar="TEXT"),
     ] = None,
     client: Annotated[
         int | None,
-        typer.Option(
-            "--client", help="This client only: its model, or its data as a store of its own.", min=0, max=MOST
-        ),
+        typer.Option("--client", help="This client's data only, as a store of its own.", min=0, max=MOST),
     ] = None,
 ) -> None:
-    """Write an artifact for other programs: data as PFLlib folders or npz, client models as safetensors.
+    """Write an artifact for other programs: data as PFLlib folders or npz, the metrics of a run as npz.
 
     [dim]fedktl artifacts export digits --format pfllib digits-pfllib[/]
 
     [dim]fedktl artifacts export digits --client 3 share-of-3[/]
     """
     from stages.export import export as write
-    from stages.export import predicts
 
     terminal = here(context)
-    artifact = terminal.store.open(ref)
-    paths = write(artifact, format, folder, client)
-    for path in paths:
+    for path in write(terminal.store.open(ref), format, folder, client):
         terminal.show(str(path))
-    if any(path.suffix == ".safetensors" for path in paths):
-        terminal.say(predicts(artifact))
+
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without a question.")]
+Patterns = typer.Argument(
+    help="References, or patterns such as 'local-*' or 'report/*'.",
+    metavar="REF",
+    autocompletion=completion.artifacts(),
+)
 
 
 @app.command("remove")
 @guarded
-def remove(context: typer.Context, ref: Reference) -> None:
-    """Remove one version of an artifact (NAME alone means the newest), or an unfinished run.
+def remove(context: typer.Context, refs: Annotated[list[str], Patterns], yes: Yes = False) -> None:
+    """Remove versions of artifacts (NAME alone means the newest) and unfinished work, after a question.
 
-    [dim]fedktl artifacts remove digits@v1[/]
+    [dim]fedktl artifacts remove digits@v1 'local-*' --yes[/]
     """
     terminal = here(context)
-    for kind in FOLDERS:
-        for path in unfinished(terminal.store, kind):
-            if ref.removeprefix(f"{kind}/") == f"{path.parent.name}@{path.stem}":
-                _discard(terminal, path)
-                return
-    full = terminal.store.resolve(ref)
-    terminal.store.remove(full)
-    terminal.say(f"Removed {full.kind}/{full}")
+    _remove(terminal, picked(terminal.store, refs), yes)
 
 
-def _discard(terminal: Terminal, path: Path) -> None:
-    from stages.artifacts.partial import Partial
+@app.command("prune")
+@guarded
+def prune(
+    context: typer.Context,
+    refs: Annotated[list[str] | None, Patterns] = None,
+    keep: Annotated[int, typer.Option("--keep", help="Versions of each name that stay.", min=1, max=MOST)] = 1,
+    yes: Yes = False,
+) -> None:
+    """Remove all but the newest versions of each name, after a question. Unfinished work stays.
 
-    Partial.reopen(path).discard()
-    terminal.say(f"Removed the unfinished {path}")
+    [dim]fedktl artifacts prune --keep 2 'fedktl-*'[/]
+    """
+    terminal = here(context)
+    found = outdated(terminal.store, keep, refs or [])
+    if not found:
+        terminal.say(f"Nothing has more than {keep} version{'s' * (keep > 1)}.")
+        return
+    _remove(terminal, found, yes)
+
+
+def _remove(terminal: Terminal, entries: list[Entry], yes: bool) -> None:
+    """List what is to go, ask, and remove it."""
+    from fedktl_cli import tables
+    from stages.reporting.numbers import size
+
+    if not yes:
+        rows = [[str(entry), "" if entry.finished else "unfinished", size(entry.bytes)] for entry in entries]
+        terminal.show(tables.plain(["to be removed", "", "size"], rows, left=2))
+        if not sys.stdin.isatty():
+            raise UserError("Nothing was removed, for nobody can be asked here; add --yes.")
+        if not typer.confirm("Remove this for good?", err=True):
+            raise Interrupted("Nothing was removed.")
+    for entry in entries:
+        entry.remove(terminal.store)
+        terminal.say(f"Removed {entry}")
 
 
 @app.command("gc")

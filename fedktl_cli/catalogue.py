@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from fedktl_cli import completion
+from fedktl_cli.commands import Group
 from fedktl_cli.options import Json, shown
 from fedktl_cli.terminal import guarded, here
 from stages.settings import key
 
-algorithms = typer.Typer(help="The algorithms and their hyperparameters.", no_args_is_help=True)
-models = typer.Typer(help="The client architectures and groups.", no_args_is_help=True)
+algorithms = typer.Typer(help="The algorithms and their hyperparameters.", cls=Group)
+models = typer.Typer(help="The client architectures and groups.", cls=Group)
 
 
 @algorithms.command("list")
@@ -23,9 +25,9 @@ def list_algorithms(context: typer.Context, json: Json = False) -> None:
     [dim]fedktl algorithms list[/]
     """
     from fedktl_cli import tables
-    from stages.algorithms import NAMES, get
+    from stages.algorithms import SOURCES
 
-    found = [{"algorithm": name, "source": get(name).source} for name in NAMES]
+    found = [{"algorithm": name, "source": source} for name, source in SOURCES.items()]
     if json:
         here(context).json({"algorithms": found})
     else:
@@ -36,7 +38,14 @@ def list_algorithms(context: typer.Context, json: Json = False) -> None:
 @guarded
 def show_algorithm(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="An algorithm's name, or package.module:ALGORITHM.", metavar="NAME")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="An algorithm's name, or package.module:ALGORITHM.",
+            metavar="NAME",
+            autocompletion=completion.algorithms,
+        ),
+    ],
     json: Json = False,
 ) -> None:
     """Explain each hyperparameter of an algorithm, with its default and source.
@@ -75,14 +84,14 @@ def list_models(context: typer.Context, json: Json = False) -> None:
     [dim]fedktl models list[/]
     """
     from fedktl_cli import tables
-    from stages.models.zoo import ARCHITECTURES, GROUPS
+    from stages.models.groups import GROUPS, NAMES
 
     if json:
-        here(context).json({"architectures": list(ARCHITECTURES), "groups": GROUPS})
+        here(context).json({"architectures": list(NAMES), "groups": GROUPS})
         return
     rows = [[name, ", ".join(parts)] for name, parts in GROUPS.items()]
     here(context).show(tables.plain(["group", "client i takes part i mod n of"], rows, left=2))
-    here(context).show(f"\narchitectures: {', '.join(ARCHITECTURES)};")
+    here(context).show(f"\narchitectures: {', '.join(NAMES)};")
     here(context).show("any other torchvision classifier by its torchvision name, timm:NAME, or module:factory.")
     here(context).show("NAME+256 has a head with a hidden layer of 256 units; every further +WIDTH adds one.")
 
@@ -91,7 +100,12 @@ def list_models(context: typer.Context, json: Json = False) -> None:
 @guarded
 def show_model(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A group, or architectures separated by commas.", metavar="NAME")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A group, or architectures separated by commas.", metavar="NAME", autocompletion=completion.models
+        ),
+    ],
     image_size: Annotated[
         int, typer.Option("--image-size", help="Side of the images, in pixels.", min=8, max=1024)
     ] = 32,

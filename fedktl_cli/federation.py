@@ -16,13 +16,12 @@ from typing import Annotated
 
 import typer
 
+from fedktl_cli.commands import Group
 from fedktl_cli.terminal import Terminal, guarded, here
 from stages.errors import UserError, printable
 from stages.settings import MOST
 
-app = typer.Typer(
-    help="Start the server and the clients of a real federation (needs fedktl[flower]).", no_args_is_help=True
-)
+app = typer.Typer(help=r"Start the server and the clients of a real federation (needs fedktl\[flower]).", cls=Group)
 
 
 @app.command("up")

@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from fedktl_cli.commands import Group
 from fedktl_cli.options import Json, with_settings
 from fedktl_cli.terminal import guarded, here
 from stages.settings import Prepare, TrainGenerator
 
-app = typer.Typer(
-    help="Look at generator weights, convert them to safetensors, or train your own.", no_args_is_help=True
-)
+app = typer.Typer(help="Look at generator weights, convert them to safetensors, or train your own.", cls=Group)
 
 
 @app.command("show")

@@ -4,50 +4,34 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from fedktl_cli import (
     artifacts,
     catalogue,
     demo,
+    doctor,
+    export,
     federation,
     generate,
     generator,
+    predict,
     prepare,
     presets,
     report,
+    status,
     streams,
     train,
 )
-from fedktl_cli.terminal import Terminal, safe
+from fedktl_cli.commands import Program
+from fedktl_cli.terminal import Terminal
 from stages.artifacts.store import Store
-
-
-class Commands(TyperGroup):
-    """Tells where a global option belongs that stands behind a command, and repeats no more of what was typed than fits."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except Exception as error:  # NoSuchOption, of click or of the click that Typer brings, by its version
-            refused: Any = error
-            option = getattr(refused, "option_name", "")
-            if isinstance(getattr(refused, "message", None), str):
-                refused.message = safe(refused.message)
-            if option in (name for parameter in self.params for name in parameter.opts):
-                refused.message = f"{option} goes before the command: fedktl {option} ... {ctx.invoked_subcommand} ..."
-                refused.possibilities = None
-            raise
-
 
 app = typer.Typer(
     name="fedktl",
-    cls=Commands,
-    no_args_is_help=True,
-    add_completion=False,
+    cls=Program,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -82,7 +66,7 @@ def main(
     context.obj = Terminal(Store(store), quiet, verbose)
 
 
-for module in (prepare, generate, train, report, demo):
+for module in (prepare, generate, train, report, demo, doctor, status, export, predict):
     module.register(app)
 app.add_typer(federation.app, name="federation", rich_help_panel="Stages")
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel="Look around")

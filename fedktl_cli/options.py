@@ -15,6 +15,7 @@ import typer
 import typer.main
 from typer.core import TyperArgument
 
+from fedktl_cli import completion
 from stages.errors import UserError
 from stages.settings import Generate, Prepare, Settings, Train, TrainGenerator, key
 
@@ -98,13 +99,15 @@ def parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
     elif typing.get_origin(plain) is tuple:
         kind = list[str] if typing.get_args(plain)[0] is str else str
     meaning = as_options(field.metadata["help"])
-    if field.metadata["choices"]:
-        meaning += f" One of: {', '.join(field.metadata['choices'])}."
+    choices = field.metadata["choices"]
+    if choices:
+        meaning += f" One of: {', '.join(choices)}."
     if default := shown(field.default):
         meaning += rf" [dim]\[default: {default}][/]"
     option = typer.Option(
         *spellings, help=meaning, show_default=False, rich_help_panel=field.metadata["panel"],
         metavar={int: "N", float: "X", bool: None}.get(plain, "TEXT"),
+        autocompletion=completion.choices(choices) if choices else completion.SETTINGS.get(key(field)),
     )  # fmt: skip
     annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
@@ -123,5 +126,10 @@ Name = Annotated[str | None, typer.Option("--name", help="Name of the artifact t
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 Preset = Annotated[
     str | None,
-    typer.Option("--preset", help="A preset's name, or a TOML file with the same names.", metavar="NAME|FILE"),
+    typer.Option(
+        "--preset",
+        autocompletion=completion.presets,
+        help="A preset's name, or a TOML file with the same names.",
+        metavar="NAME|FILE",
+    ),
 ]

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from fedktl_cli import completion
+from fedktl_cli.commands import Group
 from fedktl_cli.options import Json
 from fedktl_cli.terminal import guarded, here
 from stages import presets
 
-app = typer.Typer(help="The published experiments as presets.", no_args_is_help=True)
+app = typer.Typer(help="The published experiments as presets.", cls=Group)
 
 
 @app.command("list")
@@ -33,7 +35,10 @@ def list_presets(context: typer.Context, json: Json = False) -> None:
 @guarded
 def show_preset(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="A preset's name, or a TOML file.", metavar="NAME|FILE")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A preset's name, or a TOML file.", metavar="NAME|FILE", autocompletion=completion.presets),
+    ],
     json: Json = False,
 ) -> None:
     """Show what a preset sets, with all that it extends, as a TOML file to start your own from.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedktl_cli import completion
 from fedktl_cli.options import Json, Name
 from fedktl_cli.terminal import Terminal, guarded, here
 from stages.errors import UserError, unknown
@@ -31,8 +32,21 @@ Paper = Annotated[
 @guarded
 def report(
     context: typer.Context,
-    runs: Annotated[list[str] | None, typer.Argument(help="Runs; default: all of the newest data artifact.")] = None,
-    format: Annotated[str, typer.Option("--format", help=f"One of: {', '.join(FORMATS)}.", metavar="TEXT")] = "table",
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Runs; default: all of the newest data artifact.", autocompletion=completion.artifacts("run")
+        ),
+    ] = None,
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help=f"One of: {', '.join(FORMATS)}.",
+            metavar="TEXT",
+            autocompletion=completion.choices(FORMATS),
+        ),
+    ] = "table",
     paper: Paper = None,
     metric: Annotated[
         str | None,

@@ -42,7 +42,7 @@ class Fitted:
         ]
         wide = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
         narrow = [
-            max(name.cell_len, *(cell_len(word) for cell in its for word in cell.plain.split())) if number in self.left else wide[number]
+            max([name.cell_len, *(cell_len(word) for cell in its for word in cell.plain.split())]) if number in self.left else wide[number]
             for number, (name, *its) in enumerate(zip(*cells, strict=True))
         ]  # fmt: skip
         shown = len(narrow)
@@ -244,3 +244,44 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+SHOWN = ("ref", "path", "bytes", "kind", "schema", "created", "arrays")  # what the heading and tables of their own say
+
+
+def artifact(name: str, told: dict[str, Any]) -> Group:
+    """What an artifact says of itself, a table for each thing that has parts."""
+    head = [
+        name,
+        numbers.size(told["bytes"]),
+        told.get("created") or f"unfinished, {told.get('rounds_done', 0)} rounds done",
+    ]
+    blocks: list[Any] = [
+        Text(safe("   ".join(map(str, head))), style="bold"),
+        Text(safe(told["path"]), style="dim"),
+        Text(),
+    ]
+    parts = {title: value for title, value in told.items() if title not in SHOWN}
+    single = {title: value for title, value in parts.items() if not isinstance(value, dict)}
+    if single:
+        blocks += [plain(["attribute", "value"], _lines(single), left=2), Text()]
+    for title, value in parts.items():
+        if isinstance(value, dict) and value:
+            blocks += [plain([title.replace("_", " "), ""], _lines(value), left=2), Text()]
+    if arrays := told.get("arrays"):
+        rows = [[array, _shape(its["shape"]) or "-", its["dtype"]] for array, its in sorted(arrays.items())]
+        blocks.append(plain(["array", "shape", "dtype"], rows))
+    return Group(*blocks)
+
+
+def _lines(value: dict[str, Any], prefix: str = "") -> list[list[str]]:
+    """Names and values; parts of a part as `part.name`, an identity as its reference."""
+    lines: list[list[str]] = []
+    for name, part in value.items():
+        if isinstance(part, dict) and set(part) == {"kind", "ref", "seal"}:
+            lines.append([f"{prefix}{name}", f"{part['kind']}/{part['ref']}"])
+        elif isinstance(part, dict):
+            lines += _lines(part, f"{prefix}{name}.")
+        else:
+            lines.append([f"{prefix}{name}", _value(part) if part not in (None, "", []) else "–"])
+    return lines

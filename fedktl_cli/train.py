@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedktl_cli import completion
 from fedktl_cli.options import Json, Name, Preset, with_settings
 from fedktl_cli.terminal import INCOMPLETE, INTERRUPTED, Terminal, guarded, here
 from stages import plugins, presets
@@ -24,7 +25,10 @@ Assignments = Annotated[
         help="A hyperparameter of the algorithm, as in mu=50, or mu=1,10,50 for a run each; repeatable. `fedktl algorithms show NAME` lists them.",
     ),
 ]  # fmt: skip
-Resume = Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Continue this run.")]
+Resume = Annotated[
+    str | None,
+    typer.Option("--resume", metavar="RUN", help="Continue this run.", autocompletion=completion.artifacts("run")),
+]
 Again = Annotated[bool, typer.Option("--again", help="Make new versions of runs that are there already.")]
 StopOnError = Annotated[bool, typer.Option("--stop-on-error", help="Begin no further run once one has failed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, tell time, memory and disk, write nothing.")]

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from stages.settings import Report as Report
     from stages.settings import Train as Train
     from stages.train import resume as resume
+    from stages.train import study as study
     from stages.train import train as train
 
 _HOMES = {
     "Algorithm": "algorithms.contract", "Generate": "settings", "Prepare": "settings", "Report": "settings",
     "Store": "artifacts.store", "Train": "settings", "UserError": "errors", "check_algorithm": "checking",
     "generate": "generate", "prepare": "prepare", "read": "artifacts.schemas", "report": "report", "resume": "train",
-    "train": "train",
+    "study": "train", "train": "train",
 }  # fmt: skip
 __all__ = list(_HOMES)
 

@@ -21,6 +21,9 @@ def device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
+    except RuntimeError:  # whose message lists every device that PyTorch was ever built for
+        raise UserError(f"Device '{name}' is not available here (there is no such kind); use cpu or auto.") from None
+    try:
         if found.type not in ("cpu", "cuda"):
             raise RuntimeError("only cpu and cuda are supported")
         torch.empty(0, device=found)

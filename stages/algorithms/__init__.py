@@ -14,10 +14,23 @@ from stages.settings import key
 if TYPE_CHECKING:
     from stages.algorithms.contract import AnyAlgorithm
 
-NAMES = (
-    "fedktl", "ktl", "fedproto", "fedtgp", "fd", "fml", "fedkd", "fedmrl", "fedavg", "lg-fedavg", "fedgen", "fedgh",
-    "fedl2g", "local",
-)  # fmt: skip
+SOURCES = {  # the algorithms' own, told without importing them
+    "fedktl": "Zhang et al., CVPR 2024, arXiv 2403.15760",
+    "ktl": "Zhang et al., CVPR 2024, arXiv 2403.15760",
+    "fedproto": "Tan et al., AAAI 2022, arXiv 2105.00243",
+    "fedtgp": "Zhang et al., AAAI 2024, arXiv 2401.03230",
+    "fd": "Jeong et al., 2018, arXiv 1811.11479",
+    "fml": "Shen et al., 2020, arXiv 2006.16765",
+    "fedkd": "Wu et al., Nature Communications 2022, arXiv 2108.13323",
+    "fedmrl": "Yi et al., NeurIPS 2024, arXiv 2406.00488",
+    "fedavg": "McMahan et al., AISTATS 2017, arXiv 1602.05629",
+    "lg-fedavg": "Liang et al., 2020, arXiv 2001.01523",
+    "fedgen": "Zhu et al., ICML 2021, arXiv 2105.10056",
+    "fedgh": "Yi et al., ACM MM 2023, arXiv 2303.13137",
+    "fedl2g": "Zhang et al., 2024, arXiv 2410.06490",
+    "local": "no federation",
+}
+NAMES = tuple(SOURCES)
 MODULES = {"fedktl": "fedktl_reference", "lg-fedavg": "lg_fedavg"}  # of algorithms whose file has another name
 
 

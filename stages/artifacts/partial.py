@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,11 +23,13 @@ from safetensors import SafetensorError
 from stages import foreign
 from stages.artifacts import seal
 from stages.artifacts.folders import entries, erase, name_lock, next_version, resumable
+from stages.artifacts.presence import Presence, present
 from stages.artifacts.refs import FOLDERS, Ref
 from stages.artifacts.store import Store
-from stages.errors import UserError
+from stages.errors import UserError, printable
 
 FAILURE = "failure.json"
+HOLDER = "holder.json"
 LOOK = 0.2  # seconds that somebody may hold a lock who only looks whether it is free
 CHECKPOINT = re.compile(r"checkpoint-([0-9]{6,})-([0-9a-f]{16})\.safetensors")
 
@@ -46,7 +49,7 @@ class Partial:
     ref: Ref
     path: Path
     facts: dict[str, Any]  # run.json: settings, seed, identities of what the artifact is made from
-    _lock: FileLock
+    _hold: Hold
 
     @classmethod
     def begin(
@@ -60,21 +63,21 @@ class Partial:
             version = next_version(folder)
             path = folder / f"v{version}.partial"
             path.mkdir()
-            begun = cls(Ref(name, version, kind), path, {}, _locked(path))
+            begun = cls(Ref(name, version, kind), path, {}, Hold(path))
             begun.record(facts)
         return begun
 
     @classmethod
     def reopen(cls, path: Path) -> Partial:
         """Resume unfinished work. Raises Busy if another process is working on it, UserError if its facts can't be read."""
-        lock = _locked(path)
+        hold = Hold(path)
         try:
             found = facts(path)
         except UserError:
-            lock.release()
+            hold.release()
             raise
         kind = next(kind for kind, folder in FOLDERS.items() if folder == path.parent.parent.name)
-        return cls(Ref(path.parent.name, int(path.stem[1:]), kind), path, found, lock)
+        return cls(Ref(path.parent.name, int(path.stem[1:]), kind), path, found, hold)
 
     def record(self, facts: Mapping[str, Any]) -> None:
         """Write down what this is, as it goes on from here: an earlier failure is forgotten."""
@@ -96,6 +99,8 @@ class Partial:
 
         `number` orders the checkpoints: rounds done, or the first row of a piece.
         """
+        if not self._hold.stands():
+            raise Busy(f"Another machine has taken over {self.path}, because it did not hear of this process for long.")
         draft = self.path / "checkpoint.draft"
         try:
             write(draft)
@@ -122,7 +127,7 @@ class Partial:
         return whole[max(whole)] if whole else None
 
     def close(self) -> None:
-        self._lock.release()
+        self._hold.release()
 
     def discard(self) -> None:
         """Remove the folder: the work is published, or nothing in it is worth keeping."""
@@ -178,18 +183,36 @@ def _saved(path: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), file) for match, file in matches if match and file.is_file())
 
 
-def _locked(path: Path) -> FileLock:
-    lock = FileLock(path / "lock")
-    try:
-        path.stat()  # FileLock would create the folder
-        lock.acquire(timeout=LOOK)
-    except Timeout:
-        raise Busy(f"Another process is working on {path}; wait for it, or stop it.") from None
-    except OSError as error:
-        raise UserError(
-            f"{path} can't be locked ({error.strerror}); resuming needs permission to write there."
-        ) from error
-    return lock
+class Hold:
+    """This process's hold on a folder: its lock, and a sign of life for machines that the lock may not reach."""
+
+    def __init__(self, path: Path):
+        """Raises Busy if another process has it."""
+        self._lock = FileLock(path / "lock")
+        try:
+            path.stat()  # FileLock would create the folder
+            self._lock.acquire(timeout=LOOK)
+            if (other := present(path / HOLDER)) and other["host"] != socket.gethostname():
+                raise Busy(f"Process {other['process']} on {printable(other['host'], 60)} is working on {path}.")
+            self._sign = Presence(path / HOLDER)
+        except Timeout:
+            raise Busy(f"Another process is working on {path}; wait for it, or stop it.") from None
+        except OSError as error:
+            self._lock.release()
+            raise UserError(
+                f"{path} can't be locked ({error.strerror}); resuming needs permission to write there."
+            ) from error
+        except Busy:
+            self._lock.release()
+            raise
+
+    def stands(self) -> bool:
+        """False if this process was not heard of for so long that another machine took over."""
+        return self._sign.stands()
+
+    def release(self) -> None:
+        self._sign.close()
+        self._lock.release()
 
 
 def _sealed(facts: Any) -> str:

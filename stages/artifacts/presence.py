@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,19 @@ STALE = 120.0  # seconds without a sign after which a process of another machine
 class Presence:
     """A file with this process, its machine and `facts`, touched every few seconds until `close`, which removes it."""
 
-    def __init__(self, path: Path, facts: Mapping[str, Any] | None = None):
+    def __init__(self, path: Path, **facts: Any):
         self.path = path
-        self._me = {"host": socket.gethostname(), "process": os.getpid(), "since": int(time.time()), **(facts or {})}
-        draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps(self._me))
-        os.replace(draft, path)
+        self._me: dict[str, Any] = {"host": socket.gethostname(), "process": os.getpid(), "since": int(time.time())}
+        self.tell(**facts)
         self._closed = threading.Event()
         threading.Thread(target=self._beat, name="presence", daemon=True).start()
+
+    def tell(self, **facts: Any) -> None:
+        """Change the facts."""
+        self._me |= facts
+        draft = self.path.with_suffix(".draft")
+        draft.write_text(json.dumps(self._me))
+        os.replace(draft, self.path)
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT):
@@ -72,10 +76,12 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _alive(process: int) -> bool:
+    if process <= 0:  # to the system these are groups
+        return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # somebody else's
-        return True
-    return process > 0
+    except PermissionError:  # it is somebody else's
+        pass
+    return True

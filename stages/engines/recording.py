@@ -120,6 +120,14 @@ def line(federation: Federation, history: History, number: int) -> dict[str, Any
     return {"round": number} | {name: value for name, value in found.items() if math.isfinite(value)}
 
 
+def summary(federation: Federation, state: State) -> dict[str, float]:
+    """Of a run that ends: the test accuracy after the last round in percent, if it is a number, and mean seconds a round."""
+    phases = [series for name, series in state.history.tensors().items() if name.startswith("seconds/")]
+    last = line(federation, state.history, state.rounds)
+    found = {"accuracy": last.get("accuracy/test"), "seconds": float(sum(series.mean() for series in phases))}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def peak_memory(device: torch.device) -> int:
     """Peak memory in bytes, of the device, or on a CPU of this process."""
     if device.type == "cuda":

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from stages.errors import UserError, printable
 from stages.foreign import reason
 from stages.models import zoo
+from stages.models.groups import VITS
 from stages.models.pretrained import Weights, load
 from stages.randomness import seeded
 
@@ -141,7 +142,7 @@ def made_head(name: str, feature_dim: int, hidden: list[int], classes: int) -> n
     HtFLlib also puts a ReLU behind the last layer of the former; no logit could be negative, so there is none here.
     """
     activation: type[nn.Module] = nn.ReLU
-    if name in zoo.VITS and not hidden:
+    if name in VITS and not hidden:
         hidden, activation = [768], nn.Tanh
     first, *others = (nn.Linear(*widths) for widths in pairwise([feature_dim, *hidden, classes]))
     if not others:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from stages.artifacts.runs import SOURCES
 from stages.artifacts.schemas import Run
 from stages.errors import UserError
 from stages.reporting import scores
 from stages.settings import Train, names
 
 TRAFFIC = ("upload_floats", "download_floats", "upload_bytes", "download_bytes")
-OWN = ("algorithm", "data", "latents", "models", "seeds")  # settings that the run's facts or seed say better
+OWN = (*SOURCES, "models")  # settings that the run's facts or seed say better
 IDLE = names(Train, affects=False)
+HOW_LONG = names(Train, affects=True, resumable=True)  # a run goes: more of it is the same run
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,16 @@ class Group:
     """Runs that differ in nothing but their seed, by seed."""
 
     runs: list[Run]
-    variant: str  # what sets it apart from groups of the same algorithm, data and models: "mu=10", or ""
+    choices: dict[str, Any]  # what sets it apart from groups of the same algorithm, data and models: mu is 10
 
     @property
     def facts(self) -> dict[str, Any]:
         return self.runs[0].facts
+
+    @property
+    def variant(self) -> str:
+        """Its choices in words: `mu=10, lr=0.1`, or nothing."""
+        return ", ".join(f"{name}={value}" for name, value in self.choices.items())
 
     @property
     def label(self) -> str:
@@ -48,12 +55,13 @@ def configuration(run: Run) -> dict[str, Any]:
 
 
 def latest(runs: Iterable[Run]) -> list[Run]:
-    """Without the runs that a later one repeats with the same choices and seed; `runs` come oldest first."""
-    return list({(_key(run), run.artifact.attributes["seed"]): run for run in runs}.values())
+    """Without the runs that a later one repeats or extends: the same choices and seed; `runs` come oldest first."""
+    return list({(_key(run, HOW_LONG), run.artifact.attributes["seed"]): run for run in runs}.values())
 
 
-def _key(run: Run) -> str:
-    return json.dumps(configuration(run), sort_keys=True)
+def _key(run: Run, without: Collection[str] = ()) -> str:
+    chosen = configuration(run).items()
+    return json.dumps({name: value for name, value in chosen if name not in without}, sort_keys=True)
 
 
 def grouped(runs: Iterable[Run]) -> list[Group]:
@@ -70,15 +78,15 @@ def grouped(runs: Iterable[Run]) -> list[Group]:
             )
         groups.setdefault(_key(run), []).append(run)
     members = [sorted(group, key=lambda run: run.artifact.attributes["seed"]) for group in groups.values()]
-    return [Group(group, _variant(group[0], [other[0] for other in members])) for group in members]
+    return [Group(group, _choices(group[0], [other[0] for other in members])) for group in members]
 
 
-def _variant(run: Run, all_runs: list[Run]) -> str:
+def _choices(run: Run, all_runs: list[Run]) -> dict[str, Any]:
     """The values of the choices that are not the same in every run of this algorithm, data and models."""
     own = configuration(run)
     alike = [configuration(other) for other in all_runs]
     alike = [other for other in alike if all(other[name] == own[name] for name in ("algorithm", "data", "models"))]
-    return ", ".join(f"{name}={own[name]}" for name in own if any(other.get(name) != own[name] for other in alike))
+    return {name: own[name] for name in own if any(other.get(name) != own[name] for other in alike)}
 
 
 def row(group: Group) -> dict[str, Any]:
@@ -93,6 +101,7 @@ def row(group: Group) -> dict[str, Any]:
     return {
         **{name: facts[name] for name in ("algorithm", "data", "models")},
         "variant": group.variant,
+        "choices": group.choices,
         "runs": [str(run.artifact.ref) for run in runs],
         "seeds": [run.artifact.attributes["seed"] for run in runs],
         "rounds": max(len(run.joined) for run in runs),

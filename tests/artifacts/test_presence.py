@@ -17,7 +17,8 @@ from stages.artifacts.presence import Presence, present
 def test_a_process_is_seen_until_it_closes(tmp_path):
     path = tmp_path / "holder.json"
     assert present(path) is None
-    sign = Presence(path, {"runs": ["a"]})
+    sign = Presence(path, runs=["b"])
+    sign.tell(runs=["a"])
     found = present(path)
     assert (found["host"], found["process"], found["runs"]) == (socket.gethostname(), os.getpid(), ["a"])
     assert abs(found["since"] - time.time()) < 5 and sign.stands()

@@ -129,6 +129,7 @@ def test_groups_differ_in_anything_but_the_seed(store):
     assert [group.label for group in groups] == [
         "fedktl (lr=0.01, mu=1)", "local", "fedktl (lr=0.01, mu=10)", "fedktl (lr=0.1, mu=1)", "fedktl",
     ]  # fmt: skip
+    assert row(groups[2])["choices"] == {"lr": 0.01, "mu": 10} and row(groups[1])["choices"] == {}
 
 
 def test_what_changes_no_result_sets_no_runs_apart(store):
@@ -149,6 +150,13 @@ def test_latest_keeps_one_run_of_each_seed(store):
         schemas.read(made_run(store, name, data, seed=seed)) for name, seed in (("a", 0), ("a", 0), ("a", 1), ("b", 1))
     ]
     assert [str(run.artifact.ref) for run in latest(runs)] == ["a@v2", "b@v1"]
+
+
+def test_latest_takes_a_run_and_the_one_that_extends_it_for_one(store):
+    lengths = [{"rounds": 2, "patience": 0}, {"rounds": 9, "patience": 3}, {"rounds": 9, "lr": 0.5}]
+    data = made_data(store)
+    runs = [schemas.read(made_run(store, "a", data, settings=settings)) for settings in lengths]
+    assert [str(run.artifact.ref) for run in latest(runs)] == ["a@v2", "a@v3"]
 
 
 def test_one_reference_with_two_contents_is_refused(store, tmp_path):
