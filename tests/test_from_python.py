@@ -12,19 +12,27 @@ import pytest
 import stages
 from tests.helpers.toy_store import write_toy_data
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "numpy", "zarr", "scipy", "matplotlib", "sklearn", "typer")
 
 
 def test_what_the_readme_shows_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    section = README.read_text().partition("\n## From Python\n")[2].partition("\n## ")[0]
-    first, own = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    names: dict = {}
-    exec(compile(first, str(README), "exec"), names)
+    names = run_python_of(ROOT / "README.md")
     assert re.fullmatch(r"<run mine@v1 in '.*v1\.zarr'>", repr(names["run"])) and str(names["longer"].ref) == "mine@v2"
     assert names["accuracy"].shape == (4, 4) and "table@v1" in repr(names["page"])
-    exec(compile(own, str(README), "exec"), {})
+
+
+def test_what_the_page_of_the_algorithms_shows_runs():
+    assert run_python_of(ROOT / "stages/algorithms/README.md")["ALGORITHM"].name == "alike"
+
+
+def run_python_of(page: Path) -> dict:
+    """The names that the page's one example in Python leaves."""
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    names: dict = {}
+    exec(compile(code, str(page), "exec"), names)
+    return names
 
 
 def test_importing_the_package_imports_nothing_heavy_and_every_name_can_be_had():
@@ -34,13 +42,13 @@ def test_importing_the_package_imports_nothing_heavy_and_every_name_can_be_had()
         "from stages import *\n"
         "print([name for name in stages.__all__ if name not in globals()])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines() == ["[]", "[]"], done.stderr
 
 
 def test_a_stage_is_a_function_though_its_module_was_imported_before():
     code = "import stages.train, stages.report\nprint(stages.train.__qualname__, stages.report.__module__)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.split() == ["train", "stages.report"], done.stderr
 
 
