@@ -11,17 +11,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, ParamSpec
 
 import typer
 
 from fedktl_cli.options import as_options
+from fedktl_cli.progress import LiveProgress, Progress
 from fedktl_cli.streams import Forgiving, console, give_up
 from stages.artifacts.store import Store
 from stages.errors import Failed, Interrupted, UserError, printable, sentence
 from stages.observer import Observer
-from stages.reporting.numbers import count
 
 BAD_INPUT, OUR_FAULT, INCOMPLETE, INTERRUPTED = 2, 1, 3, 130
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -87,7 +86,7 @@ class Terminal:
 
     @contextmanager
     def observer(self) -> Iterator[Observer]:
-        """Live progress on a terminal; on a pipe nothing, or a line per step under --verbose.
+        """Live progress on a terminal, lines on a pipe.
 
         The first Ctrl-C, SIGTERM or SIGHUP asks the stage to stop at its next safe point, the second stops at once.
         """
@@ -102,88 +101,6 @@ class Terminal:
             progress.finish()
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-class Progress(Observer):
-    """Progress without a screen."""
-
-    def __init__(self, terminal: Terminal):
-        self.terminal, self._stop, self._stoppable = terminal, False, False
-        self._done = self._total = 0
-
-    def interrupt(self, signum: int, frame: FrameType | None) -> None:
-        if self._stop or not self._stoppable:
-            raise KeyboardInterrupt
-        self._stop = True
-        self.note("Stopping at the next safe point; press Ctrl-C again to stop at once.")
-
-    def stop_requested(self) -> bool:
-        self._stoppable = True  # a stage that asks can end well
-        return self._stop
-
-    def start(self, task: str, total: int, done: int = 0) -> None:
-        self._task, self._total, self._done = task, total, done
-
-    def advance(self, steps: int = 1, **facts: object) -> None:
-        self._done += steps
-        if self.terminal.verbose:
-            self.note(f"{self._task} {self._done}/{self._total} {in_words(facts)}".rstrip())
-
-    def note(self, message: str) -> None:
-        self.terminal.say(message)
-
-
-class LiveProgress(Progress):
-    """A bar with time left, and the facts of the last step below it."""
-
-    def __init__(self, terminal: Terminal):
-        super().__init__(terminal)
-        self._live: Any = None
-        self._drawn = 0.0
-
-    def start(self, task: str, total: int, done: int = 0) -> None:
-        from rich.live import Live
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        self.finish()
-        super().start(task, total, done)
-        columns = (
-            TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(),
-        )  # fmt: skip
-        self._bar = Bar(*columns, console=self.terminal.err)
-        self._id = self._bar.add_task(task, total=total, completed=done)
-        self._live = Live(self._bar, console=self.terminal.err, refresh_per_second=8)
-        self._live.start()
-
-    def advance(self, steps: int = 1, **facts: object) -> None:
-        from rich.console import Group
-        from rich.text import Text
-
-        self._done += steps
-        if self._live:
-            self._bar.advance(self._id, steps)
-            if facts:
-                self._live.update(Group(self._bar, Text(in_words(facts), style="dim")))
-
-    def finish(self) -> None:
-        if self._live:
-            self._live.stop()
-            self._live = None
-
-
-def in_words(facts: dict[str, Any]) -> str:
-    """`accuracy 81.2%  loss 3.10  up 100  down 62.7k floats`."""
-    words = []
-    for name, value in facts.items():
-        if name == "accuracy":
-            words.append(f"accuracy {value:.2f}%")
-        elif name.startswith("floats"):
-            words.append(f"{name.removeprefix('floats_')} {count(value)} floats")
-        else:
-            words.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
-    return "   ".join(words)
 
 
 def guarded(function: Callable[P, None]) -> Callable[P, None]:

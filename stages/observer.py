@@ -25,6 +25,9 @@ class Observer:
         """True once the user has asked to stop; a long stage then ends at its next safe point."""
         return False
 
+    def next_run(self, number: int, total: int, waiting: int) -> None:
+        """Of the `total` runs of a study the one of this `number`, from 1, is made next; `waiting` ones come after it."""
+
     def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:
         """A run, by its reference, begins, or goes on after `rounds`; `facts` are its settings, hyperparameters, sources."""
 
@@ -62,6 +65,10 @@ class Several(Observer):
 
     def stop_requested(self) -> bool:
         return any(observer.stop_requested() for observer in self._observers)
+
+    def next_run(self, number: int, total: int, waiting: int) -> None:
+        for observer in self._observers:
+            observer.next_run(number, total, waiting)
 
     def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:
         for observer in self._observers:

@@ -75,16 +75,24 @@ def study(
     with open_engine(settings, observer) as engine:
         whole = Study(store, planned(store, settings, hyper, engine.data), name)
         tell_sources(whole, settings, observer)
-        names = [point.name for point in whole.points]
+        missing = [point.name for point in whole.points if again or not there(whole, point)]
         outcomes: list[Outcome] = []
         with announced(store) as tell_waiting:
             for number, point in enumerate(whole.points, 1):
-                tell_waiting(names[number:])
+                missing = [name for name in missing if name != point.name]
+                tell_waiting(missing)
+                observer.next_run(number, len(whole.points), len(missing))
                 over = any(one.state == STOPPED or (stop_on_error and one.state == FAILED) for one in outcomes)
                 outcomes.append(Outcome(point.name, WAITING) if over else tried(whole, point, engine, observer, again))
     if all(one.state == FAILED and not one.ref and one.error for one in outcomes):
         raise next(one.error for one in outcomes if one.error)
     return outcomes
+
+
+def there(whole: Study, point: Point) -> bool:
+    """Whether the store has all of this run."""
+    found = whole.best(point)
+    return found is not None and found.covers(point.spec.settings)
 
 
 def tell_sources(whole: Study, settings: Train, observer: Observer) -> None:
@@ -166,8 +174,7 @@ def dry_run(
         )
     whole = Study(store, planned(store, settings, hyper, Local().data), name)
     found = previews([point.spec for point in whole.points], observer)
-    kept = [whole.best(point) for point in whole.points]
     return [
-        {"run": point.name, "there": one is not None and one.covers(settings), **facts}
-        for point, one, facts in zip(whole.points, kept, found, strict=True)
+        {"run": point.name, "there": there(whole, point), **facts}
+        for point, facts in zip(whole.points, found, strict=True)
     ]

@@ -233,12 +233,19 @@ def test_help_imports_nothing_heavy():
 def test_piped_output_is_plain_and_progress_stays_away(toy_store):
     done = program("--store", str(toy_store.root), "train", "--rounds", "1", *TINY, FORCE_COLOR="")
     assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
-    assert done.stderr == "Training on data toy@v1 and latents bank@v1, the newest.\n"
+    told, begun, ended = done.stderr.splitlines()
+    assert told == "Training on data toy@v1 and latents bank@v1, the newest."
+    assert begun == "fedktl-toy-s0@v1 begins, 1 rounds"
+    assert re.fullmatch(r"fedktl-toy-s0@v1 is done after \d+ s, accuracy [\d.]+%", ended)
 
 
 def test_verbose_tells_every_round_on_standard_error(toy_store):
     done = run(toy_store.root, "-v", "train", "--rounds", "2", *TINY)
-    assert len(re.findall(r"accuracy \d", done.stderr)) == 2 and "mmd" in done.stderr and "floats" in done.stderr
+    assert (
+        len(re.findall(r"(?m)^fedktl-toy-s0@v1 \d/2 .*accuracy \d", done.stderr)) == 2
+        and "mmd" in done.stderr
+        and "floats" in done.stderr
+    )
 
 
 def test_a_store_that_can_not_be_written(tmp_path):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fedktl_cli import streams
-from fedktl_cli.terminal import LiveProgress, Terminal
+from fedktl_cli.progress import LiveProgress
+from fedktl_cli.terminal import Terminal
 from stages.artifacts.store import Store
 from stages.errors import UserError
 

@@ -1,0 +1,169 @@
+"""How far a stage is: a bar for each run on a terminal, lines through a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from stages.observer import Observer
+from stages.reporting.numbers import count, duration
+
+if TYPE_CHECKING:
+    from fedktl_cli.terminal import Terminal
+
+MINUTE = 60.0  # seconds between two lines of one task
+WIDE = 80  # columns that have room for a long bar
+
+
+class Study:
+    """How long the runs of a command will take, from the rounds that were played so far."""
+
+    def __init__(self) -> None:
+        self.place = ""  # run 3 of 9
+        self.waiting = 0  # runs still to begin
+        self.going: dict[int, tuple[int, int]] = {}  # rounds left and in all of the runs that go on, by observer
+        self._rounds, self._seconds = 0, 0.0
+
+    def played(self, rounds: int, seconds: float) -> None:
+        self._rounds, self._seconds = self._rounds + rounds, self._seconds + seconds
+
+    def left(self) -> float | None:
+        """Seconds; None before the first round, or where no further run waits."""
+        if not (self._rounds and self.going and self.waiting):
+            return None
+        begun = sum(left for left, _ in self.going.values())
+        planned = max(planned for _, planned in self.going.values())
+        return (begun + self.waiting * planned) * self._seconds / self._rounds / len(self.going)
+
+
+class Progress(Observer):
+    """Progress without a screen: a line at a run's beginning and end and one a minute, or one a step under --verbose."""
+
+    def __init__(self, terminal: Terminal):
+        self.terminal, self.study = terminal, Study()
+        self._stop = self._stoppable = False
+        self._task, self._run = "", ""
+        self._done = self._total = 0
+        self._began = self._marked = self._told = 0.0
+
+    def interrupt(self, signum: int, frame: FrameType | None) -> None:
+        if self._stop or not self._stoppable:
+            raise KeyboardInterrupt
+        self._stop = True
+        self.note("Stopping at the next safe point; press Ctrl-C again to stop at once.")
+
+    def stop_requested(self) -> bool:
+        self._stoppable = True  # a stage that asks can end well
+        return self._stop
+
+    def next_run(self, number: int, total: int, waiting: int) -> None:
+        self.study.place, self.study.waiting = f"run {number} of {total}" if total > 1 else "", waiting
+
+    def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:
+        self._run, self._began, self._reached = run, time.monotonic(), ""
+        planned = facts["settings"]["rounds"]
+        begins = f"goes on after round {rounds} of {planned}" if rounds else f"begins, {planned} rounds"
+        self.line(": ".join(filter(None, [self.study.place, f"{run} {begins}"])))
+
+    def end_round(self, line: Mapping[str, Any]) -> None:
+        if "accuracy/test" in line:
+            self._reached = f", accuracy {line['accuracy/test']:.2f}%"
+
+    def end_run(self, state: str) -> None:
+        self.study.going.pop(id(self), None)
+        self.line(f"{self._run} is {state} after {duration(time.monotonic() - self._began)}{self._reached}")
+        self._run = ""
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        self._task, self._total, self._done = task, total, done
+        self._marked = self._told = time.monotonic()
+        if self._run:
+            self.study.going[id(self)] = total - done, total
+
+    def advance(self, steps: int = 1, **facts: object) -> None:
+        self._done += steps
+        now = time.monotonic()
+        if self._run:
+            self.study.going[id(self)] = self._total - self._done, self._total
+            self.study.played(steps, now - self._marked)
+        self._marked = now
+        words = f"{self._run or self._task} {self._done}/{self._total}   {in_words(facts)}".rstrip()
+        if self.terminal.verbose:
+            self.note(words)
+        elif now - self._told >= MINUTE:
+            self._told = now
+            self.line("   ".join(filter(None, [words, self.study_left()])))
+
+    def study_left(self) -> str:
+        left = self.study.left()
+        return "" if left is None else f"study {duration(left)} left"
+
+    def line(self, text: str) -> None:
+        """What only those are told who see no bar."""
+        self.note(text)
+
+    def note(self, message: str) -> None:
+        self.terminal.say(message)
+
+
+class LiveProgress(Progress):
+    """A bar with time left, and the facts of the last step below it."""
+
+    def __init__(self, terminal: Terminal):
+        super().__init__(terminal)
+        self._live: Any = None
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.finish()
+        super().start(task, total, done)
+        wide = self.terminal.err.width >= WIDE
+        columns = (
+            TextColumn("{task.description}", markup=False), BarColumn(24 if wide else 8), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        )  # fmt: skip
+        self._bar = Bar(*columns, console=self.terminal.err)
+        self._id = self._bar.add_task(task, total=total, completed=done)
+        self._live = Live(self._bar, console=self.terminal.err, refresh_per_second=8)
+        self._live.start()
+        self._draw({})
+
+    def advance(self, steps: int = 1, **facts: object) -> None:
+        super().advance(steps, **facts)
+        if self._live:
+            self._bar.advance(self._id, steps)
+            self._draw(facts)
+
+    def _draw(self, facts: dict[str, Any]) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
+        words = "   ".join(filter(None, [self.study.place, self.study_left(), in_words(facts)]))
+        if words:
+            self._live.update(Group(self._bar, Text(words, style="dim")))
+
+    def finish(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def line(self, text: str) -> None:
+        """The bar tells it."""
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """`accuracy 81.2%  loss 3.10  up 100  down 62.7k floats`."""
+    words = []
+    for name, value in facts.items():
+        if name == "accuracy":
+            words.append(f"accuracy {value:.2f}%")
+        elif name.startswith("floats"):
+            words.append(f"{name.removeprefix('floats_')} {count(value)} floats")
+        else:
+            words.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
+    return "   ".join(words)
