@@ -57,7 +57,9 @@ def list_artifacts(context: typer.Context, json: Json = False) -> None:
         return
     from fedktl_cli import tables
 
-    terminal.show(tables.plain(["artifact", "kind", "created"], [[r["ref"], r["kind"], r["created"]] for r in rows]))
+    terminal.show(
+        tables.plain(["artifact", "kind", "created"], [[r["ref"], r["kind"], r["created"]] for r in rows], left=3)
+    )
 
 
 @app.command("show")
@@ -159,33 +161,24 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.", metavar="DIR")],
     format: Annotated[
         str | None,
-        typer.Option(
-            "--format", help="npz (default), pfllib, safetensors, or share: data of --client.", metavar="TEXT"
-        ),
+        typer.Option("--format", help="npz (default), pfllib, or share: data of --client.", metavar="TEXT"),
     ] = None,
     client: Annotated[
         int | None,
-        typer.Option(
-            "--client", help="This client only: its model, or its data as a store of its own.", min=0, max=MOST
-        ),
+        typer.Option("--client", help="This client's data only, as a store of its own.", min=0, max=MOST),
     ] = None,
 ) -> None:
-    """Write an artifact for other programs: data as PFLlib folders or npz, client models as safetensors.
+    """Write an artifact for other programs: data as PFLlib folders or npz, the metrics of a run as npz.
 
     [dim]fedktl artifacts export digits --format pfllib digits-pfllib[/]
 
     [dim]fedktl artifacts export digits --client 3 share-of-3[/]
     """
     from stages.export import export as write
-    from stages.export import predicts
 
     terminal = here(context)
-    artifact = terminal.store.open(ref)
-    paths = write(artifact, format, folder, client)
-    for path in paths:
+    for path in write(terminal.store.open(ref), format, folder, client):
         terminal.show(str(path))
-    if any(path.suffix == ".safetensors" for path in paths):
-        terminal.say(predicts(artifact))
 
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without a question.")]

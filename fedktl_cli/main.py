@@ -13,9 +13,11 @@ from fedktl_cli import (
     catalogue,
     demo,
     doctor,
+    export,
     federation,
     generate,
     generator,
+    predict,
     prepare,
     presets,
     report,
@@ -64,7 +66,7 @@ def main(
     context.obj = Terminal(Store(store), quiet, verbose)
 
 
-for module in (prepare, generate, train, report, demo, doctor, status):
+for module in (prepare, generate, train, report, demo, doctor, status, export, predict):
     module.register(app)
 app.add_typer(federation.app, name="federation", rich_help_panel="Stages")
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel="Look around")

@@ -1,26 +1,25 @@
-"""Artifacts for other programs: arrays as .npz, client models as .safetensors, data as PFLlib's files or as one client's share."""
+"""Artifacts for other programs: arrays as .npz, data as PFLlib's files or as one client's share."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
 
-from stages.artifacts import schemas, seal
+from stages.artifacts import schemas
 from stages.artifacts.store import Artifact, Store
-from stages.errors import UserError, printable
+from stages.errors import UserError
 
 
 def export(artifact: Artifact, format: str | None, folder: Path, client: int | None = None) -> list[Path]:
     """Write `artifact` into a new or empty folder, all or nothing; returns the paths of the files.
 
-    `client` selects one client's model, or its share of the data as a separate artifact. UserError for a format that this
-    kind of artifact does not have, and for a folder in use.
+    `client` selects one client's share of data, as a separate artifact. UserError for a format that this kind of artifact
+    does not have, and for a folder in use.
     """
     formats = [name for kind, name in WRITERS if kind == artifact.kind]
     if not formats:
@@ -29,19 +28,25 @@ def export(artifact: Artifact, format: str | None, folder: Path, client: int | N
         format = "share" if artifact.kind == "data" and client is not None else "npz"
     if format not in formats:
         raise UserError(f"A {artifact.kind} artifact can be exported as {' or '.join(formats)}, not as '{format}'.")
-    if client is not None and format not in ("safetensors", "share"):
-        raise UserError(
-            "A single client can be exported from a run (`format=safetensors`) and from data (`format=share`)."
-        )
+    if client is not None and format != "share":
+        raise UserError("A single client's share is exported from data (`format=share`); its model by `fedktl export`.")
     if client is None and format == "share":
         raise UserError("A share belongs to one client; name it with `client`.")
+    with appearing(folder) as draft:
+        WRITERS[artifact.kind, format](artifact, draft, client)
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the name of the new or empty `folder` when the block ends well; else nothing is left."""
     folder = folder.absolute()
     draft = folder.with_name(f".{uuid.uuid4().hex}")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} is not an empty folder; give a new one.")
         draft.mkdir(parents=True)
-        WRITERS[artifact.kind, format](artifact, draft, client)
+        yield draft
         if folder.exists():
             folder.rmdir()
         draft.rename(folder)
@@ -49,7 +54,6 @@ def export(artifact: Artifact, format: str | None, folder: Path, client: int | N
         raise UserError(f"{folder} can't be written ({error.strerror or error}).") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _data_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
@@ -105,55 +109,10 @@ def _run_npz(artifact: Artifact, folder: Path, client: int | None) -> None:
     np.savez(folder / "metrics.npz", **{path: artifact.array(path) for path in paths})  # type: ignore[arg-type]
 
 
-def _run_safetensors(artifact: Artifact, folder: Path, client: int | None) -> None:
-    """client-000.safetensors, ...: each client's model, or the selected one, with everything needed for its prediction.
-
-    The file's metadata says how to label an image, and what the model is.
-    """
-    from safetensors.numpy import load, save_file
-
-    names = artifact.names("clients")
-    wanted = names if client is None else [f"{client:03d}"]
-    if not set(wanted) <= set(names):
-        raise UserError(f"{artifact.ref} has no client {client}; its clients are 0 to {len(names) - 1}.")
-    predictors = artifact.names("predictors")
-    for name in wanted:
-        paths = [f"clients/{name}", *(f"predictors/{name}" for known in predictors if known == name)]
-        tensors: dict[str, np.ndarray] = {}
-        for path in paths:
-            try:
-                tensors |= load(artifact.array(path).tobytes())
-            except SafetensorError as error:
-                raise seal.damaged(artifact.path / path, f"can't be read ({printable(str(error))})") from error
-        save_file(tensors, folder / f"client-{name}.safetensors", described(artifact, int(name)))
-
-
-def described(artifact: Artifact, client: int) -> dict[str, str]:
-    """Metadata of a client's file, one JSON entry: what other programs must know to use it."""
-    facts = schemas.read_facts(artifact)
-    told = {
-        "run": artifact.identity, "client": client, "algorithm": facts["algorithm"], "hyper": facts["hyper"],
-        "architecture": facts["architectures"][client], "feature_dim": artifact.settings.get("feature_dim"),
-        "label": predicts(artifact),
-    }  # fmt: skip
-    return {"fedktl": json.dumps(told)}  # several entries would have no fixed order
-
-
-def predicts(artifact: Artifact) -> str:
-    """A sentence that says how an exported model labels an image."""
-    if rule := artifact.attributes.get("predicts"):
-        return f"An image's label is {printable(str(rule))}, for x in float32 from -1 to 1 (bytes / 127.5 - 1)."
-    return (
-        "This run does not record how it labels images, because an earlier fedktl made it; the largest of head(base(x)) may be "
-        "wrong. Resume it for one more round to have the rule recorded."
-    )
-
-
 WRITERS: dict[tuple[str, str], Callable[[Artifact, Path, int | None], None]] = {
     ("data", "npz"): _data_npz,
     ("data", "pfllib"): _data_pfllib,
     ("data", "share"): _data_share,
     ("latents", "npz"): _latents_npz,
     ("run", "npz"): _run_npz,
-    ("run", "safetensors"): _run_safetensors,
 }

@@ -107,16 +107,6 @@ class PairSource(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class Predictor:
-    """What another program needs to label an image x as `predict` does, beside a client's `base` and `head`."""
-
-    rule: str = "the largest of head(base(x))"
-    tensors: Mapping[str, Tensor] = field(
-        default_factory=dict
-    )  # by the names in the rule; `base.` and `head.` replace the client's
-
-
 H = TypeVar("H", bound=Hyperparameters)
 Shared = TypeVar("Shared")
 State = TypeVar("State")  # of the server
@@ -165,14 +155,9 @@ class Predict(Protocol[HyperIn, SharedIn, DownloadIn]):
     def __call__(
         self, hyper: HyperIn, shared: SharedIn, client: ClientState, download: DownloadIn | None, x: Tensor, /
     ) -> Tensor:
-        """Scores float32 [B, classes] of images float32 [B, C, H, W]: the largest is the label."""
-
-
-class Describe(Protocol[HyperIn, SharedIn, DownloadIn]):
-    def __call__(
-        self, hyper: HyperIn, shared: SharedIn, client: ClientState, download: DownloadIn | None, /
-    ) -> Predictor:
-        """What `predict` does, for other programs."""
+        """Scores float32 [B, classes] of images float32 [B, C, H, W]: the largest is the label's, their softmax are
+        probabilities. Whatever tensors they are computed from go with a client that is exported.
+        """
 
 
 class Check(Protocol[HyperIn]):
@@ -205,11 +190,8 @@ def nothing_learned(hyper: Any, shared: Any, state: Any, uploads: Any, rng: Rng)
 
 
 def logits(hyper: Any, shared: Any, client: ClientState, download: Any, x: Tensor) -> Tensor:
+    """Logits of the client's own model."""
     return client.model(x)
-
-
-def own_head(hyper: Any, shared: Any, client: ClientState, download: Any) -> Predictor:
-    return Predictor()
 
 
 def any_models(hyper: Any, task: Task, models: Sequence[SplitModel]) -> None: ...
@@ -231,7 +213,6 @@ class Algorithm(Generic[H, Shared, State, U, D]):
     )
     init: Init[H, Shared, State] = only_the_task
     predict: Predict[H, Shared, D] = logits
-    predictor: Describe[H, Shared, D] = own_head
     check: Check[H] = any_models
     Hyper: type[H] = NO_HYPERPARAMETERS
     Download: type[D] | None = None  # so that a checkpoint can rebuild it

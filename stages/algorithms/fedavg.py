@@ -14,8 +14,8 @@ from torch import Tensor
 from stages.algorithms import local
 from stages.algorithms.common.batches import Batches
 from stages.algorithms.common.records import tensors
-from stages.algorithms.common.weights import Download, Upload, copied, weighted_average
-from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Predictor, Task
+from stages.algorithms.common.weights import Download, Upload, called_with, weighted_average
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
 from stages.errors import UserError
 from stages.models.split import SplitModel
 from stages.randomness import Rng
@@ -38,12 +38,8 @@ def server_update(
 
 
 def predict(hyper: Hyperparameters, shared: Task, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
-    """Logits of the newest average."""
-    return client.model(x) if download is None else copied(client.model, download.weights)(x)
-
-
-def predictor(hyper: Hyperparameters, shared: Task, client: ClientState, download: Download | None) -> Predictor:
-    return Predictor(tensors={} if download is None else download.weights)
+    """Logits of the newest average; before there is one, of the client's own model."""
+    return called_with(client.model, {} if download is None else download.weights, x)
 
 
 def check(hyper: Hyperparameters, task: Task, models: Sequence[SplitModel]) -> None:
@@ -59,5 +55,5 @@ def check(hyper: Hyperparameters, task: Task, models: Sequence[SplitModel]) -> N
 
 ALGORITHM = Algorithm(
     "fedavg", "McMahan et al., AISTATS 2017, arXiv 1602.05629", Download=Download, client_update=client_update,
-    server_update=server_update, predict=predict, check=check, predictor=predictor, same_start=True,
+    server_update=server_update, predict=predict, check=check, same_start=True,
 )  # fmt: skip

@@ -155,5 +155,5 @@ def train_generator(hyper: Hyper, generator: nn.Sequential, head: Weights, count
 ALGORITHM = Algorithm(
     "fedgen", "Zhu et al., ICML 2021, arXiv 2105.10056", Hyper=Hyper, Download=Download, init=init,
     client_update=client_update, server_update=server_update, predict=one_head.predict, check=one_head.check,
-    predictor=one_head.predictor, phases=("alignment",), server_metrics={"generator": "loss of the generator"},
+    phases=("alignment",), server_metrics={"generator": "loss of the generator"},
 )  # fmt: skip

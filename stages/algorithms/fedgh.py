@@ -83,6 +83,6 @@ def train_head(hyper: Hyper, head: nn.Linear, features: Tensor, labels: Tensor, 
 ALGORITHM = Algorithm(
     "fedgh", "Yi et al., ACM MM 2023, arXiv 2303.13137", Hyper=Hyper, Download=Download, init=init,
     client_update=client_update, server_update=server_update, predict=one_head.predict, check=one_head.check,
-    predictor=one_head.predictor, phases=("prototypes", "alignment"),
+    phases=("prototypes", "alignment"),
     server_metrics={"head": "loss of the global head"},
 )  # fmt: skip

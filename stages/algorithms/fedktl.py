@@ -18,7 +18,7 @@ from stages.algorithms.common.losses import arcface, fixed_bandwidths, mmd, prot
 from stages.algorithms.common.one_pass import OnePass
 from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, Adam, LossAndMetrics
-from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, PairSource, Predictor, Task
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, PairSource, Task
 from stages.clock import phase
 from stages.pixels import normalised
 from stages.randomness import Rng, seeded
@@ -181,19 +181,14 @@ def pairs_of(state: ServerState, classes: Tensor, pairs: PairSource) -> Download
 
 
 def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
-    """Cosines with the class vectors, or the learned head's logits."""
+    """ArcFace's scale times the cosines with the class vectors; without these the learned head's logits."""
     projections = client.model(x)
-    return F.normalize(projections) @ shared.etf.T if hyper.etf else projections
-
-
-def predictor(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None) -> Predictor:
-    rule = "the row of etf with the highest cosine to head(base(x))"
-    return Predictor(rule, {"etf": shared.etf}) if hyper.etf else Predictor()
+    return hyper.scale * (F.normalize(projections) @ shared.etf.T) if hyper.etf else projections
 
 
 ALGORITHM = Algorithm(
     "fedktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper=Hyper, Download=Download, init=init,
-    client_update=client_update, paired_server_update=server_update, predict=predict, predictor=predictor,
+    client_update=client_update, paired_server_update=server_update, predict=predict,
     unit_rows=("prototypes",), phases=("prototypes", "alignment", "pairs"),
     server_metrics={"mmd": "MMD to the latents", "mse": "MSE to the class centroids"},
     pictures=lambda download: (download.labels, download.images), centroids=lambda state: state.centroids,

@@ -18,8 +18,16 @@ from torch.nn import functional as F
 
 from stages.algorithms.common.batches import Batches
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.common.weights import Download, Upload, auxiliary, average, copied, weighted_average
-from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Predictor, Task
+from stages.algorithms.common.weights import (
+    Download,
+    Upload,
+    auxiliary,
+    average,
+    called_with,
+    copied,
+    weighted_average,
+)
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
 from stages.models.split import SplitModel
 from stages.randomness import Rng, seeded
 from stages.settings import WIDEST, setting
@@ -88,20 +96,14 @@ def server_update(
 
 def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None, x: Tensor) -> Tensor:
     """Logits of the client's head, with the auxiliary model as it was sent last."""
-    small = copied(shared.start, download.weights if download else None).eval()
-    return both(client.model, small, copied(shared.projection, client.private or None), x)[0]
-
-
-def predictor(hyper: Hyper, shared: Shared, client: ClientState, download: Download | None) -> Predictor:
-    parts = {
-        "auxiliary": download.weights if download else shared.start.state_dict(),
-        "projection": client.private or shared.projection.state_dict(),
-    }
-    rule = f"the largest of head(projection([auxiliary.base(x), base(x)])), auxiliary.base being {hyper.auxiliary}'s"
-    return Predictor(rule, {f"{part}.{name}": tensor for part, own in parts.items() for name, tensor in own.items()})
+    sent = {} if download is None else download.weights
+    base = {name.removeprefix("base."): weight for name, weight in sent.items() if name.startswith("base.")}
+    general = called_with(shared.start.base.eval(), base, x)
+    fused = called_with(shared.projection, client.private, torch.cat([general, client.model.features(x)], 1))
+    return client.model.logits(fused)
 
 
 ALGORITHM = Algorithm(
     "fedmrl", "Yi et al., NeurIPS 2024, arXiv 2406.00488", Hyper=Hyper, Download=Download, init=init,
-    client_update=client_update, server_update=server_update, predict=predict, predictor=predictor,
+    client_update=client_update, server_update=server_update, predict=predict,
 )  # fmt: skip

@@ -18,7 +18,7 @@ from stages.algorithms.common.class_means import ClassMeans, class_means
 from stages.algorithms.common.losses import squared_distances
 from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Predictor, Task
+from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
 from stages.clock import phase
 from stages.models.split import SplitModel
 from stages.randomness import Rng
@@ -114,15 +114,8 @@ def dense(task: Task, download: Download | None) -> tuple[Tensor, Tensor]:
     return table, known
 
 
-def predictor(hyper: Hyperparameters, shared: Task, client: ClientState, download: Download | None) -> Predictor:
-    if download is None:
-        return Predictor()
-    rule = "the number in labels of the row of prototypes that is nearest to base(x)"
-    return Predictor(rule, {"labels": download.labels, "prototypes": download.prototypes})
-
-
 ALGORITHM = Algorithm(
     "fedproto", "Tan et al., AAAI 2022, arXiv 2105.00243", Hyper=Hyper, Download=Download,
-    client_update=client_update, server_update=server_update, predict=predict, predictor=predictor,
+    client_update=client_update, server_update=server_update, predict=predict,
     phases=("prototypes",),
 )  # fmt: skip

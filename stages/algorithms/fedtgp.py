@@ -114,7 +114,7 @@ def contrast(uploaded: Tensor, labels: Tensor, prototypes: Tensor, margin: Tenso
 
 ALGORITHM = Algorithm(
     "fedtgp", "Zhang et al., AAAI 2024, arXiv 2401.03230", Hyper=Hyper, Download=Download, init=init,
-    client_update=client_update, server_update=server_update, predict=fedproto.predict, predictor=fedproto.predictor,
+    client_update=client_update, server_update=server_update, predict=fedproto.predict,
     phases=("prototypes", "alignment"),
     server_metrics={"contrast": "contrastive loss of the prototypes", "margin": "margin"},
 )  # fmt: skip

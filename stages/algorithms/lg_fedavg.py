@@ -41,5 +41,5 @@ def server_update(
 ALGORITHM = Algorithm(
     "lg-fedavg", "Liang et al., 2020, arXiv 2001.01523", Hyper=Hyper, Download=Download, init=init,
     client_update=client_update, server_update=server_update, predict=one_head.predict, check=one_head.check,
-    predictor=one_head.predictor,
+    
 )  # fmt: skip

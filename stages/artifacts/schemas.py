@@ -192,9 +192,6 @@ BLOBS = (  # the other arrays of a run, each a safetensors file
         "a safetensors file with that client's weights; client numbers have at least three digits", optional=True,
     ),
     RunArray(
-        "predictors/<000>", "uint8", ("bytes",), "a safetensors file with what its label needs beside them", optional=True
-    ),
-    RunArray(
         "checkpoint", "uint8", ("bytes",),
         "a safetensors file with the rest of the state, from which the run can be resumed", optional=True,
     ),

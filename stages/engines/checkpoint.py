@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stages.algorithms.common.records import rebuilt, tensors
@@ -86,8 +86,3 @@ def write(state: State, path: Path) -> None:
 @understood("The checkpoint")
 def read(path: Path) -> dict[str, Tensor]:
     return load_file(path)
-
-
-def packed(values: Mapping[str, Tensor]) -> bytes:
-    """Tensors as the bytes of a safetensors file."""
-    return save({name: value.detach().cpu().contiguous() for name, value in values.items()})

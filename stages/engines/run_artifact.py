@@ -39,11 +39,6 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
             "parameters": [size[name] for name in names], "summary": recording.summary(federation, state), "server_metrics": dict(spec.algorithm.server_metrics),
         }  # fmt: skip
         write_history(writer, federation, state)
-        for number, client in enumerate(state.clients):
-            predictor = spec.algorithm.predictor(spec.hyper, federation.shared, client, state.download)
-            writer.attributes["predicts"] = predictor.rule
-            if predictor.tensors:
-                writer.array(f"predictors/{number:03d}", blob(checkpoint.packed(predictor.tensors)))
         write_weights(writer, spec.settings.keep, checkpoint.pack(state))
         return writer.publish()
 
@@ -87,11 +82,11 @@ def write_state(writer: Writer, group: str, packed: Mapping[str, Tensor]) -> Non
 
 
 @understood("A part of the run")
-def read_state(artifact: Artifact, group: str = "") -> dict[str, Tensor]:
-    """What `write_state` wrote, as it was packed."""
+def read_state(artifact: Artifact, group: str = "", only: str | None = None) -> dict[str, Tensor]:
+    """What `write_state` wrote, as it was packed; of the models only that of one client, or with "" none."""
     packed = load(artifact.array(f"{group}checkpoint").tobytes())
     packed["rounds"].item()  # raises unless it is a single number
-    for number in artifact.names(f"{group}clients"):
+    for number in artifact.names(f"{group}clients") if only is None else filter(None, [only]):
         weights = load(artifact.array(f"{group}clients/{number}").tobytes())
         packed |= {f"clients/{number}/model/{name}": value for name, value in weights.items()}
     return packed

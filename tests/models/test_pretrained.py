@@ -154,9 +154,9 @@ def test_wrappers_names_and_checkpoints(tmp_path, shufflenet, prefix, wrap):
 
 
 def test_a_client_model_of_an_earlier_run(tmp_path):
-    """As `fedktl artifacts export RUN --format safetensors` writes it: the base goes on, the head starts anew."""
-    earlier, path = split.build("resnet4", SHAPE, 7, 512, 1), tmp_path / "client-000.safetensors"
-    save_file(earlier.state_dict(), path)
+    """As `fedktl export` writes it: the base goes on, the head starts anew."""
+    earlier, path = split.build("resnet4", SHAPE, 7, 512, 1), tmp_path / "model.safetensors"
+    save_file({**earlier.state_dict(), "shared.etf": torch.eye(7)}, path)
     model = split.build("resnet4", SHAPE, 10, 512, 0, pretrained.read([f"resnet4={path}"], ["resnet4"]))
     assert all(torch.equal(tensor, earlier.base.state_dict()[name]) for name, tensor in model.base.state_dict().items())
     assert model.head.out_features == 10

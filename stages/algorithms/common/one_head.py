@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from stages.algorithms.common.records import tensors
-from stages.algorithms.common.weights import Weights
-from stages.algorithms.contract import ClientState, Hyperparameters, Predictor, Task
+from stages.algorithms.common.weights import Weights, called_with
+from stages.algorithms.contract import ClientState, Hyperparameters, Task
 from stages.errors import UserError
 from stages.models.split import SplitModel
 from stages.randomness import Rng, seeded
@@ -67,16 +66,7 @@ def take(client: ClientState, shared: HasHead, download: HasHead | None) -> None
 
 def predict(hyper: Hyper, shared: HasHead, client: ClientState, download: HasHead | None, x: Tensor) -> Tensor:
     """Logits of the client's features under the newest head."""
-    head = newest(shared, download)
-    if head is None:
-        return client.model(x)
-    scores: Tensor = functional_call(client.model.head, dict(head), (client.model.features(x),))
-    return scores
-
-
-def predictor(hyper: Hyper, shared: HasHead, client: ClientState, download: HasHead | None) -> Predictor:
-    head = newest(shared, download) or {}
-    return Predictor(tensors={f"head.{name}": tensor for name, tensor in head.items()})
+    return called_with(client.model.head, newest(shared, download) or {}, client.model.features(x))
 
 
 def check(hyper: Hyper, task: Task, models: Sequence[SplitModel]) -> None:

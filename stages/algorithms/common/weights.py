@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from stages.algorithms.contract import Task
 from stages.models import split
@@ -65,6 +66,12 @@ def auxiliary(architecture: str, task: Task, rng: Rng, feature_dim: int) -> Spli
     model = split.build(name, task.image_shape, task.classes, feature_dim, rng.seed("auxiliary"))
     split.shapes(model, task.image_shape)
     return model.to(task.device)
+
+
+def called_with(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
+    """What the module makes of x with these weights in the place of its own; any that are missing stay its own."""
+    found: Tensor = functional_call(module, dict(weights), (x,))
+    return found
 
 
 def copied(module: Module, weights: Weights | None = None) -> Module:
