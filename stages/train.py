@@ -18,8 +18,9 @@ from stages.artifacts.schemas import read_facts
 from stages.artifacts.store import Artifact, Store
 from stages.artifacts.studies import announced
 from stages.engines import playing
+from stages.engines.assembly import assemble
 from stages.engines.engine import Engine, Local, open_engine
-from stages.engines.plan import NAMING, planned, planned_again
+from stages.engines.plan import NAMING, RunSpec, planned, planned_again
 from stages.engines.preview import previews
 from stages.engines.study import Point, Study
 from stages.errors import Failed, Interrupted, UserError, sentence
@@ -81,6 +82,7 @@ def study(
         whole = Study(store, planned(store, own, hyper, engine.data), name)
         tell_sources(whole, settings, observer)
         turn = Turn(whole, again, stop_on_error, wait, tell_waiting)
+        check_algorithms([point.spec for point in turn.missing()])
         if len(devices) > 1 and len(whole.points) > 1:
             outcomes = side_by_side(turn, jobs.Plan(store, name, own, hyper, again, plugins.named()), devices, observer)
         else:
@@ -100,9 +102,9 @@ class Turn:
     wait: bool
     tell_waiting: Callable[[Sequence[str]], None]
 
-    def missing(self) -> list[str]:
-        """The names of runs that are to be made."""
-        return [point.name for point in self.study.points if self.again or not there(self.study, point)]
+    def missing(self) -> list[Point]:
+        """The runs that are to be made."""
+        return [point for point in self.study.points if self.again or not there(self.study, point)]
 
     def ends_with(self, state: str) -> bool:
         """Whether no further run begins after one that came to this."""
@@ -114,7 +116,7 @@ class Turn:
 
 def one_by_one(turn: Turn, engine: Engine, observer: Observer) -> list[Outcome]:
     """The runs, made by this process."""
-    points, missing = turn.study.points, turn.missing()
+    points, missing = turn.study.points, [point.name for point in turn.missing()]
     outcomes: dict[str, Outcome] = {}
     left = list(enumerate(points, 1))
     while left:
@@ -137,7 +139,7 @@ def one_by_one(turn: Turn, engine: Engine, observer: Observer) -> list[Outcome]:
 
 def side_by_side(turn: Turn, plan: jobs.Plan, devices: Sequence[str], observer: Observer) -> list[Outcome]:
     """The runs, dealt to a process a device; this process only deals them."""
-    store, points, missing = plan.store, turn.study.points, turn.missing()
+    store, points, missing = plan.store, turn.study.points, [point.name for point in turn.missing()]
     sources = {role: str(source.ref) for role, source in points[0].spec.sources.items()}
     latents = next((str(p.spec.latents.ref) for p in points if p.spec.latents), plan.settings.latents)
     plan = replace(plan, settings=replace(plan.settings, data=sources["data"], latents=latents))
@@ -172,6 +174,13 @@ def member(plan: jobs.Plan, observer: Observer) -> Iterator[Callable[[str, bool]
             return jobs.Result(outcome.state, outcome.ref, outcome.reason)
 
         yield run
+
+
+def check_algorithms(specs: Sequence[RunSpec]) -> None:
+    """UserError, before anything is made, if one of several algorithms can't federate these models or has too small a bank."""
+    firsts = {spec.algorithm.name: spec for spec in reversed(specs)}
+    for spec in firsts.values() if len(firsts) > 1 else ():
+        assemble(spec, images=False, alike=True)
 
 
 def there(whole: Study, point: Point) -> bool:
