@@ -241,7 +241,11 @@ def test_piped_output_is_plain_and_progress_stays_away(toy_store):
 
 def test_verbose_tells_every_round_on_standard_error(toy_store):
     done = run(toy_store.root, "-v", "train", "--rounds", "2", *TINY)
-    assert len(re.findall(r"(?m)^fedktl-toy-s0@v1 \d/2 .*accuracy \d", done.stderr)) == 2 and "mmd" in done.stderr and "floats" in done.stderr
+    assert (
+        len(re.findall(r"(?m)^fedktl-toy-s0@v1 \d/2 .*accuracy \d", done.stderr)) == 2
+        and "mmd" in done.stderr
+        and "floats" in done.stderr
+    )
 
 
 def test_a_store_that_can_not_be_written(tmp_path):
