@@ -8,6 +8,7 @@ import pytest
 
 import stages
 from stages.artifacts.runs import identity, kept
+from stages.engines import plan
 from stages.errors import Failed, Interrupted, UserError
 from stages.fields import product
 from stages.observer import Observer
@@ -59,6 +60,23 @@ def test_names_numbers_of_one_value_and_what_changes_no_result_are_no_part_of_an
     assert identity(facts(made_from=sources, settings=idle.as_dict(), hyper={"mu": 50})) == identity(facts())
     without = {name: value for name, value in settings().as_dict().items() if name != "pair_pixels"}
     assert identity(facts(settings=without)) == identity(facts())  # recorded before there was such a setting
+
+
+def test_weights_to_begin_with_count_by_their_content_and_not_by_their_path(toy_store, tmp_path):
+    file, other = tmp_path / "w.pth", tmp_path / "v.pth"
+
+    def planned(path):
+        chosen = settings(**LOCAL, pretrained=[f"tests.helpers.toys:tiny={path}"])
+        (spec,) = plan.planned(toy_store, chosen, {}, lambda store, _: store.open("toy"))
+        assert plan.planned_again(toy_store, spec.facts(), {}).facts() == spec.facts()
+        return identity(spec.facts())
+
+    file.write_bytes(b"one")
+    other.write_bytes(b"one")
+    before = planned(file)
+    assert planned(other) == before
+    file.write_bytes(b"two")
+    assert planned(file) not in (before, planned(tmp_path / "none"))
 
 
 def test_the_same_again_makes_nothing_and_more_seeds_make_those_only(toy_store):
@@ -125,13 +143,13 @@ class Counted(Observer):
 
 
 def test_a_study_stopped_goes_on_with_the_same_command_and_equals_one_that_was_not(toy_store):
-    plan, name = settings(**LOCAL, seeds="0-2"), "whole"
-    whole = stages.train(toy_store, name, plan, {})
-    outcomes = stage.study(toy_store, "halved", plan, {}, StopAfter(3))
+    study, name = settings(**LOCAL, seeds="0-2"), "whole"
+    whole = stages.train(toy_store, name, study, {})
+    outcomes = stage.study(toy_store, "halved", study, {}, StopAfter(3))
     assert states(outcomes) == ["done", "stopped", "waiting"]
     assert "Stopped halved-local-toy-s1@v1 after round 1; the same command continues" in outcomes[1].reason
     counted = Counted()
-    outcomes = stage.study(toy_store, "halved", plan, {}, counted)
+    outcomes = stage.study(toy_store, "halved", study, {}, counted)
     assert states(outcomes) == ["there already", "done", "done"] and counted.steps == 3
     for one, other in zip(whole, outcomes, strict=True):
         assert_same(numbers(one), numbers(other.artifact))
@@ -151,7 +169,7 @@ def test_stopped_at_once_tells_of_every_run(toy_store):
 
 def test_a_failure_is_recorded_ends_no_other_run_and_is_tried_again(toy_store, monkeypatch):
     rounds = importlib.import_module("stages.engines.rounds")
-    played, plan = rounds.play_round, settings(**LOCAL, seeds="0-2")
+    played, chosen = rounds.play_round, settings(**LOCAL, seeds="0-2")
 
     def play(federation, state, pool):
         if federation.rng.seed() == Rng(1).seed() and state.rounds == 1:
@@ -160,17 +178,17 @@ def test_a_failure_is_recorded_ends_no_other_run_and_is_tried_again(toy_store, m
 
     with monkeypatch.context() as patched:
         patched.setattr(rounds, "play_round", play)
-        outcomes = stage.study(toy_store, None, plan, {})
+        outcomes = stage.study(toy_store, None, chosen, {})
         assert states(outcomes) == ["done", "failed", "done"] and outcomes[1].ref == "local-toy-s1@v1"
         with pytest.raises(
             Failed,
             match=r"Memory ran out \(of the toy\); choose smaller settings\. The last good checkpoint is .*/checkpoint-",
         ):
-            stages.train(toy_store, None, plan, {})
-        assert states(stage.study(toy_store, "strict", plan, {}, stop_on_error=True)) == ["done", "failed", "waiting"]
+            stages.train(toy_store, None, chosen, {})
+        assert states(stage.study(toy_store, "strict", chosen, {}, stop_on_error=True)) == ["done", "failed", "waiting"]
     (failed,) = kept(toy_store, ["local-toy-s1"])
     assert (failed.state, failed.rounds) == ("failed", 0) and failed.failure["sentence"] == outcomes[1].reason
-    assert states(stage.study(toy_store, None, plan, {})) == ["there already", "done", "there already"]
+    assert states(stage.study(toy_store, None, chosen, {})) == ["there already", "done", "there already"]
 
 
 def test_a_run_that_another_process_is_on_is_left_to_it(toy_store):

@@ -16,12 +16,12 @@ from stages.artifacts.store import Store
 from stages.errors import UserError
 from stages.settings import Train, names
 
-SOURCES = ("algorithm", "data", "latents", "seeds")  # settings that a run's seals, hyperparameters and seed say better
-DECISIVE = tuple(name for name in names(Train, affects=True, resumable=False) if name not in SOURCES)
+SOURCES = ("algorithm", "data", "latents", "seeds")  # settings that a run records better, by seals and a seed
+DECISIVE = tuple(name for name in names(Train, affects=True, resumable=False) if name not in (*SOURCES, "pretrained"))
 
 
 def identity(facts: Mapping[str, Any]) -> str:
-    """A digest of what decides a run's result: algorithm, hyperparameters, settings, seed, and the seals of its sources.
+    """A digest of what decides a run's result: algorithm, hyperparameters, settings, seed, and the contents of its sources.
 
     `facts` are what a run records, finished or not. How many rounds it goes is no part of it.
     """
@@ -29,6 +29,7 @@ def identity(facts: Mapping[str, Any]) -> str:
     decisive = {
         "algorithm": facts["algorithm"], "hyper": _plain(facts["hyper"]), "seed": facts["seed"],
         "settings": _plain({name: settings[name] for name in DECISIVE}),
+        "pretrained": facts.get("pretrained", settings["pretrained"]),
         "sources": {role: source["seal"] for role, source in facts["made_from"].items()},
     }  # fmt: skip
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from stages import algorithms, plugins
@@ -15,6 +15,7 @@ from stages.artifacts.store import Artifact, Store
 from stages.errors import UserError, unknown
 from stages.fields import product
 from stages.foreign import understood
+from stages.models import pretrained
 from stages.settings import Train, names
 
 RESUMABLE = names(Train, resumable=True)
@@ -48,6 +49,7 @@ class RunSpec:
     data: Artifact | RemoteData
     latents: Artifact | None
     run: str | None = None  # key of the models on the clients' disks, for an engine that keeps them there
+    digests: Mapping[str, str] = field(default_factory=dict)  # of files with pre-trained weights, by architecture
 
     @property
     def sources(self) -> dict[str, Artifact | RemoteData]:
@@ -63,7 +65,7 @@ class RunSpec:
         return {
             "algorithm": self.algorithm.name, "hyper": self.hyper.as_dict(), "settings": own.as_dict(),
             "seed": self.seed, "made_from": {role: source.identity for role, source in self.sources.items()},
-        } | ({"federation": federation} if self.run else {})  # fmt: skip
+        } | ({"federation": federation} if self.run else {}) | ({"pretrained": self.digests} if self.digests else {})  # fmt: skip
 
     def at(self, facts: Mapping[str, Any]) -> RunSpec:
         """This run where an earlier one with these facts keeps its clients' models."""
@@ -112,9 +114,11 @@ def planned(
     if any(own.needs_latents() for _, own in points):
         latents = source(store, "latents", settings.latents)
 
+    digests = pretrained.digests(settings.pretrained)
+
     def spec(algorithm: AnyAlgorithm, own: Hyperparameters, seed: int) -> RunSpec:
         key = uuid.uuid4().hex if settings.engine == "flower" else None
-        return RunSpec(algorithm, own, settings, seed, training, latents if own.needs_latents() else None, key)
+        return RunSpec(algorithm, own, settings, seed, training, latents if own.needs_latents() else None, key, digests)
 
     return [spec(algorithm, own, seed) for algorithm, own in points for seed in settings.seeds]
 
@@ -139,7 +143,8 @@ def planned_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, 
     settings = Train.make(facts["settings"], {name: changes[name] for name in changes if name not in NAMING})
     hyper: Hyperparameters = algorithm.Hyper.make(facts["hyper"])
     key = facts.get("federation", {}).get("run")
-    return RunSpec(algorithm, hyper, settings, facts["seed"], remote or sources["data"], sources.get("latents"), key)
+    training, digests = remote or sources["data"], facts.get("pretrained", {})
+    return RunSpec(algorithm, hyper, settings, facts["seed"], training, sources.get("latents"), key, digests)
 
 
 def remote_data(facts: Mapping[str, Any]) -> RemoteData | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import connection, get_context, parent_process
 from os import _exit
@@ -81,7 +82,8 @@ class Workers:
         for _ in range(min(count, len(states))):
             ours, theirs = context.Pipe()
             process = context.Process(target=work, args=(theirs, memory), daemon=True)
-            process.start()
+            with undisturbed():
+                process.start()
             theirs.close()
             self._workers.append((process, ours))
 
@@ -148,10 +150,18 @@ class Workers:
             ) from error
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A process started within never sees what asks to stop, which comes to all processes of a terminal: its parent handles it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def work(pipe: connection.Connection, memory: SharedMemory) -> None:
     """What a worker process runs: job after job, until the pipe is closed or the parent is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the parent handles them
-        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=die_with_parent, daemon=True).start()
     federation, states = memory.load()
     set_up(federation.settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from stages.errors import UserError
@@ -38,6 +37,8 @@ def match(distances: Tensor) -> Tensor:
     Only each row's M nearest columns can be in a best assignment, so the solver sees no others. NaN
     counts as the largest distance: divergence is reported after the round, by the loss.
     """
+    from scipy.optimize import linear_sum_assignment  # only a server with pairs needs it; it takes a third of a second
+
     distances, count = distances.nan_to_num(nan=torch.finfo(distances.dtype).max), len(distances)
     candidates: Tensor = torch.unique(distances.topk(count, largest=False).indices)
     _, chosen = linear_sum_assignment(distances[:, candidates].cpu().numpy())

@@ -6,6 +6,7 @@ scale differs a little from the one they were trained on, and training on from h
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import re
@@ -47,6 +48,17 @@ def read(settings: Sequence[str], architectures: Iterable[str]) -> dict[str, Wei
             raise unknown("architecture in this run", name, names)
         found[name] = opened(Path(os.path.expanduser(file)))
     return found
+
+
+def digests(settings: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of the files that settings ARCHITECTURE=FILE name, by architecture; what is no file is left to `read`."""
+    named = {name: Path(os.path.expanduser(file)) for name, _, file in (setting.partition("=") for setting in settings)}
+    return {name: sha256(path) for name, path in named.items() if path.is_file()}
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def opened(path: Path) -> Weights:

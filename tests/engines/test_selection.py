@@ -58,7 +58,7 @@ def test_without_validation_images_there_is_nothing_to_select(toy_store, monkeyp
     write_toy_data(toy_store)
     assert "selected/checkpoint" not in trained(toy_store, "run")
     with pytest.raises(UserError, match="no validation images to select a round on"):
-        trained(toy_store, "run", keep="selected")
+        trained(toy_store, "best", keep="selected")
 
 
 def test_a_dry_run_tells_their_size(toy_store):
