@@ -247,10 +247,12 @@ def census(artifact: Artifact) -> DataSpec:
 
 
 @understood("A data artifact")
-def read_share(artifact: Artifact, client: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_share(
+    artifact: Artifact, client: int, splits: Iterable[str] = SPLITS
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """One client's images uint8 [n, C, H, W] and labels int64 [n] by split, without decoding any other client's rows."""
     shares = {}
-    for split in SPLITS:
+    for split in splits:
         start, stop = artifact.array(f"{split}/offsets")[client : client + 2].tolist()
         rows = slice(start, stop)
         shares[split] = artifact.array(f"{split}/images", rows), artifact.array(f"{split}/labels", rows)
