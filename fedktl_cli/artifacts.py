@@ -57,7 +57,9 @@ def list_artifacts(context: typer.Context, json: Json = False) -> None:
         return
     from fedktl_cli import tables
 
-    terminal.show(tables.plain(["artifact", "kind", "created"], [[r["ref"], r["kind"], r["created"]] for r in rows]))
+    terminal.show(
+        tables.plain(["artifact", "kind", "created"], [[r["ref"], r["kind"], r["created"]] for r in rows], left=3)
+    )
 
 
 @app.command("show")

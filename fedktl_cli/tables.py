@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 GAP = 2  # blanks between columns
+PROSE = 24  # letters that a column of words behind the first has room for at least; longer ones are broken
 
 
 @dataclass
@@ -41,10 +42,11 @@ class Fitted:
             *([as_text(cell) for cell in row] for row in self.rows),
         ]
         wide = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
-        narrow = [
-            max([name.cell_len, *(cell_len(word) for cell in its for word in cell.plain.split())]) if number in self.left else wide[number]
-            for number, (name, *its) in enumerate(zip(*cells, strict=True))
-        ]  # fmt: skip
+        narrow = []
+        for number, (name, *its) in enumerate(zip(*cells, strict=True)):
+            words = max([cell_len(word) for cell in its for word in cell.plain.split()], default=0)
+            most = words if number == 0 else min(words, PROSE)
+            narrow.append(max(name.cell_len, most) if number in self.left else wide[number])
         shown = len(narrow)
         while shown > 1 and sum(narrow[:shown]) + GAP * (shown - 1) > options.max_width:
             shown -= 1
@@ -262,6 +264,8 @@ def artifact(name: str, told: dict[str, Any]) -> Group:
         Text(),
     ]
     parts = {title: value for title, value in told.items() if title not in SHOWN}
+    if isinstance(facts := parts.get("facts"), dict):
+        parts["facts"] = {name: value for name, value in facts.items() if name not in told}
     single = {title: value for title, value in parts.items() if not isinstance(value, dict)}
     if single:
         blocks += [plain(["attribute", "value"], _lines(single), left=2), Text()]
@@ -282,6 +286,8 @@ def _lines(value: dict[str, Any], prefix: str = "") -> list[list[str]]:
             lines.append([f"{prefix}{name}", f"{part['kind']}/{part['ref']}"])
         elif isinstance(part, dict):
             lines += _lines(part, f"{prefix}{name}.")
+        elif isinstance(part, list):
+            lines.append([f"{prefix}{name}", ", ".join(map(str, part)) or "–"])
         else:
-            lines.append([f"{prefix}{name}", _value(part) if part not in (None, "", []) else "–"])
+            lines.append([f"{prefix}{name}", _value(part) if part not in (None, "") else "–"])
     return lines

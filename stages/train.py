@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from stages.artifacts.schemas import read_facts
 from stages.artifacts.store import Artifact, Store
 from stages.artifacts.studies import announced
 from stages.engines import playing
+from stages.engines.assembly import assemble
 from stages.engines.engine import Engine, Local, open_engine
-from stages.engines.plan import NAMING, planned, planned_again
+from stages.engines.plan import NAMING, RunSpec, planned, planned_again
 from stages.engines.preview import previews
 from stages.engines.study import Point, Study
 from stages.errors import Interrupted, UserError, sentence
@@ -75,18 +76,26 @@ def study(
     with open_engine(settings, observer) as engine:
         whole = Study(store, planned(store, settings, hyper, engine.data), name)
         tell_sources(whole, settings, observer)
-        missing = [point.name for point in whole.points if again or not there(whole, point)]
+        missing = [point for point in whole.points if again or not there(whole, point)]
+        check_algorithms([point.spec for point in missing])
         outcomes: list[Outcome] = []
         with announced(store) as tell_waiting:
             for number, point in enumerate(whole.points, 1):
-                missing = [name for name in missing if name != point.name]
-                tell_waiting(missing)
+                missing = [other for other in missing if other is not point]
+                tell_waiting([other.name for other in missing])
                 observer.next_run(number, len(whole.points), len(missing))
                 over = any(one.state == STOPPED or (stop_on_error and one.state == FAILED) for one in outcomes)
                 outcomes.append(Outcome(point.name, WAITING) if over else tried(whole, point, engine, observer, again))
     if all(one.state == FAILED and not one.ref and one.error for one in outcomes):
         raise next(one.error for one in outcomes if one.error)
     return outcomes
+
+
+def check_algorithms(specs: Sequence[RunSpec]) -> None:
+    """UserError, before anything is made, if one of several algorithms can't federate these models or has too small a bank."""
+    firsts = {spec.algorithm.name: spec for spec in reversed(specs)}
+    for spec in firsts.values() if len(firsts) > 1 else ():
+        assemble(spec, images=False, alike=True)
 
 
 def there(whole: Study, point: Point) -> bool:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", ":", "-.")
 INK, MUTED, RULE, EDGE, CARD = "#24292f", "#57606a", "#e4e8ec", "#aab2bb", "#ffffff"
-HEAT, ON_PALE, ON_STRONG = "#2a74ad", "#000001", "#fffffe"  # cells from clear to this blue, and the numbers on them
-PALE = 0.87  # up to this much of the blue, dark numbers are read better than white ones
+HEAT, ON_PALE, ON_STRONG = "#286fa6", "#000001", "#fffffe"  # cells from clear to this blue, and the numbers on them
+PALE = 0.925  # up to this much of the blue, dark numbers are read better than white ones
 VARIABLES = {
     INK: "ink", MUTED: "muted", RULE: "rule", EDGE: "edge", CARD: "card", ON_PALE: "ink-on-pale",
     **{colour: f"series-{number}" for number, colour in enumerate(PALETTE)},
