@@ -15,7 +15,7 @@ from stages.artifacts.schemas import Run
 from stages.artifacts.store import Artifact, Store, software
 from stages.errors import UserError, printable
 from stages.observer import SILENT, Observer
-from stages.reporting import figures, formats, page, paper
+from stages.reporting import figures, formats, page, paper, tidy
 from stages.reporting.figures import Labels
 from stages.reporting.rows import grouped, latest, row
 from stages.settings import Report
@@ -88,6 +88,12 @@ def _made_before(store: Store, name: str, settings: dict[str, Any], made_from: d
     if not page_path(store, made.ref).exists():
         lay_beside(store, made.ref, schemas.read(made).page)
     return made
+
+
+def tidy_table(store: Store, runs: Iterable[str] = (), observer: Observer = SILENT) -> tidy.Columns:
+    """The numbers of runs (default: all of the newest data) in long form, for other tools; nothing is written."""
+    found = read(chosen(store, runs), observer)
+    return tidy.table(found if runs else latest(found))
 
 
 def beside_paper(store: Store, table: str, runs: Iterable[str] = (), observer: Observer = SILENT) -> dict[str, Any]:

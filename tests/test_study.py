@@ -209,7 +209,9 @@ def test_a_study_none_of_whose_runs_can_begin_is_refused_and_leaves_nothing(toy_
         stage.study(toy_store, None, settings(**LOCAL, models="tests.helpers.toys:headless", seeds="0,1"), {})
     assert not toy_store.names("run")
     several = settings(algorithm=["local", "fedavg"], rounds=1)
-    assert states(stage.study(toy_store, None, several, {})) == ["done", "failed"]  # FedAvg wants one architecture
+    with pytest.raises(UserError, match="fedavg averages whole models"):
+        stage.study(toy_store, None, several, {})
+    assert not toy_store.names("run")
 
 
 def test_a_damaged_run_is_told_of_and_can_be_made_again(toy_store):
