@@ -21,7 +21,6 @@ class Study:
     """How long the runs of a command will take, from the rounds that were played so far."""
 
     def __init__(self) -> None:
-        self.place = ""  # run 3 of 9
         self.waiting = 0  # runs still to begin
         self.going: dict[int, tuple[int, int]] = {}  # rounds left and in all of the runs that go on, by observer
         self._rounds, self._seconds = 0, 0.0
@@ -41,8 +40,8 @@ class Study:
 class Progress(Observer):
     """Progress without a screen: a line at a run's beginning and end and one a minute, or one a step under --verbose."""
 
-    def __init__(self, terminal: Terminal):
-        self.terminal, self.study = terminal, Study()
+    def __init__(self, terminal: Terminal, study: Study | None = None):
+        self.terminal, self.study, self._place = terminal, study or Study(), ""
         self._stop = self._stoppable = False
         self._task, self._run = "", ""
         self._done = self._total = 0
@@ -59,13 +58,16 @@ class Progress(Observer):
         return self._stop
 
     def next_run(self, number: int, total: int, waiting: int) -> None:
-        self.study.place, self.study.waiting = f"run {number} of {total}" if total > 1 else "", waiting
+        self._place, self.study.waiting = f"run {number} of {total}" if total > 1 else "", waiting
+
+    def lane(self, number: int) -> Observer:
+        return Progress(self.terminal, self.study)
 
     def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:
         self._run, self._began, self._reached = run, time.monotonic(), ""
         planned = facts["settings"]["rounds"]
         begins = f"goes on after round {rounds} of {planned}" if rounds else f"begins, {planned} rounds"
-        self.line(": ".join(filter(None, [self.study.place, f"{run} {begins}"])))
+        self.line(": ".join(filter(None, [self._place, f"{run} {begins}"])))
 
     def end_round(self, line: Mapping[str, Any]) -> None:
         if "accuracy/test" in line:
@@ -108,49 +110,80 @@ class Progress(Observer):
         self.terminal.say(message)
 
 
-class LiveProgress(Progress):
-    """A bar with time left, and the facts of the last step below it."""
+class Screen:
+    """The bars of all tasks that go on, one below the other, and below them the last words of each."""
 
-    def __init__(self, terminal: Terminal):
-        super().__init__(terminal)
+    def __init__(self, console: Any):
+        self._console = console
         self._live: Any = None
+        self._bars: Any = None
+        self._words: dict[int, str] = {}
 
-    def start(self, task: str, total: int, done: int = 0) -> None:
+    def open(self, task: str, total: int, done: int) -> int:
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import Progress as Bars
 
-        self.finish()
-        super().start(task, total, done)
-        wide = self.terminal.err.width >= WIDE
-        columns = (
-            TextColumn("{task.description}", markup=False), BarColumn(24 if wide else 8), MofNCompleteColumn(),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-        )  # fmt: skip
-        self._bar = Bar(*columns, console=self.terminal.err)
-        self._id = self._bar.add_task(task, total=total, completed=done)
-        self._live = Live(self._bar, console=self.terminal.err, refresh_per_second=8)
-        self._live.start()
-        self._draw({})
+        if self._live is None:
+            columns = (
+                TextColumn("{task.description}", markup=False), BarColumn(24 if self._console.width >= WIDE else 8),
+                MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            )  # fmt: skip
+            self._bars = Bars(*columns, console=self._console)
+            self._live = Live(self._bars, console=self._console, refresh_per_second=8)
+            self._live.start()
+        number: int = self._bars.add_task(task, total=total, completed=done)
+        self._words[number] = ""
+        return number
 
-    def advance(self, steps: int = 1, **facts: object) -> None:
-        super().advance(steps, **facts)
-        if self._live:
-            self._bar.advance(self._id, steps)
-            self._draw(facts)
-
-    def _draw(self, facts: dict[str, Any]) -> None:
+    def draw(self, number: int, steps: int, words: str) -> None:
         from rich.console import Group
         from rich.text import Text
 
-        words = "   ".join(filter(None, [self.study.place, self.study_left(), in_words(facts)]))
-        if words:
-            self._live.update(Group(self._bar, Text(words, style="dim")))
+        self._bars.advance(number, steps)
+        self._words[number] = words
+        self._live.update(Group(self._bars, *(Text(each, style="dim") for each in self._words.values() if each)))
+
+    def close(self, number: int) -> None:
+        """The last bar stays on the screen."""
+        if len(self._words) > 1:
+            self._bars.remove_task(number)
+            del self._words[number]
+        elif self._live:
+            self._live.stop()
+            self._live, self._words = None, {}
+
+
+class LiveProgress(Progress):
+    """A bar with time left, and the facts of the last step below it."""
+
+    def __init__(self, terminal: Terminal, study: Study | None = None, screen: Screen | None = None):
+        super().__init__(terminal, study)
+        self._screen = screen or Screen(terminal.err)
+        self._bar: int | None = None
+
+    def lane(self, number: int) -> Observer:
+        return LiveProgress(self.terminal, self.study, self._screen)
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        self.finish()
+        super().start(task, total, done)
+        self._bar = self._screen.open(task, total, done)
+        self._draw(0, {})
+
+    def advance(self, steps: int = 1, **facts: object) -> None:
+        super().advance(steps, **facts)
+        self._draw(steps, facts)
+
+    def _draw(self, steps: int, facts: Mapping[str, Any]) -> None:
+        if self._bar is not None:
+            words = "   ".join(filter(None, [self._place, self.study_left(), in_words(facts)]))
+            self._screen.draw(self._bar, steps, words)
 
     def finish(self) -> None:
-        if self._live:
-            self._live.stop()
-            self._live = None
+        if self._bar is not None:
+            self._screen.close(self._bar)
+            self._bar = None
 
     def line(self, text: str) -> None:
         """The bar tells it."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stages.artifacts.schemas import Report as StoredReport
 
 METRICS = ("selected", "last", "best")
-FORMATS = ("table", "json", "csv", "markdown", "latex", "html")
+FORMATS = ("table", "json", "csv", "markdown", "latex", "html", "tidy")
 PAPER = ("table1", "table2", "table5", "table6", "table8", "table9", "ablation")
 Paper = Annotated[
     str | None,
@@ -72,6 +72,8 @@ def report(
 
     [dim]fedktl report --columns algorithm,selected,worst,up[/]
 
+    [dim]fedktl report --format tidy --output numbers.csv[/] (or .parquet): every number of every round
+
     [dim]fedktl report --paper table1[/]
     """
     terminal = here(context)
@@ -87,6 +89,11 @@ def report(
             raise UserError("--paper compares what the paper prints; leave out --metric and --columns.")
         beside_paper(terminal, paper, runs or [], format, output, name)
         return
+    if format == "tidy":
+        if columns or name:
+            raise UserError("--format tidy writes all numbers and makes no artifact; leave out --columns and --name.")
+        tidy(terminal, runs or [], output)
+        return
     from stages.artifacts.schemas import read_report
     from stages.report import page_path
     from stages.report import report as run
@@ -99,6 +106,8 @@ def report(
         from fedktl_cli import tables
 
         terminal.show(tables.report(content.rows, settings.columns))
+        if pending := artifact.settings.get("unfinished"):
+            terminal.say(f"Not finished, and in no table: {', '.join(pending)}.")
         terminal.show(f"Page: {page_path(terminal.store, artifact.ref)}")
     elif format == "html" and output is None:
         terminal.show(str(page_path(terminal.store, artifact.ref)))
@@ -122,8 +131,10 @@ def beside_paper(
     terminal: Terminal, table: str, runs: list[str], format: str, output: Path | None, name: str | None
 ) -> None:
     """Print a table of the paper with what was measured; no artifact is made of it."""
-    if format == "html" or name:
-        raise UserError("--paper makes no page and no artifact; leave out --name, and give another --format than html.")
+    if format in ("html", "tidy") or name:
+        raise UserError(
+            "--paper makes no page and no artifact; leave out --name, and give another --format than html or tidy."
+        )
     from stages.report import beside_paper as compare
     from stages.reporting.paper import as_text
 
@@ -137,13 +148,24 @@ def beside_paper(
         deliver(terminal, as_text(comparison, "markdown" if format == "table" else format), output)
 
 
-def deliver(terminal: Terminal, content: str, output: Path | None) -> None:
+def tidy(terminal: Terminal, runs: list[str], output: Path | None) -> None:
+    """The runs' numbers as CSV, or as Parquet into a file that is called so."""
+    from stages.report import tidy_table
+    from stages.reporting.tidy import as_csv, as_parquet
+
+    with terminal.observer() as observer:
+        columns = tidy_table(terminal.store, runs, observer)
+    parquet = output is not None and output.suffix == ".parquet"
+    deliver(terminal, as_parquet(columns) if parquet else as_csv(columns), output)
+
+
+def deliver(terminal: Terminal, content: str | bytes, output: Path | None) -> None:
     """Write a result to a file, or to standard output."""
     if output is None:
-        terminal.write(content)
+        terminal.write(str(content))
         return
     try:
-        output.write_text(content, encoding="utf-8")
+        output.write_bytes(content if isinstance(content, bytes) else content.encode())
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}).") from error
     terminal.say(f"Written to {output}")

@@ -85,7 +85,7 @@ def train(
         if resume:
             outcomes = [Outcome(resume, DONE, go_on(terminal.store, resume, given, observer))]
         else:
-            outcomes = study(terminal.store, name, settings, hyper, observer, again, stop_on_error)
+            outcomes = study(terminal.store, name, settings, hyper, observer, again, stop_on_error, wait=True)
     report(terminal, outcomes, json)
 
 

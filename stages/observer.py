@@ -28,6 +28,10 @@ class Observer:
     def next_run(self, number: int, total: int, waiting: int) -> None:
         """Of the `total` runs of a study the one of this `number`, from 1, is made next; `waiting` ones come after it."""
 
+    def lane(self, number: int) -> Observer:
+        """Who is told of the runs of one of several processes that work side by side."""
+        return self
+
     def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:
         """A run, by its reference, begins, or goes on after `rounds`; `facts` are its settings, hyperparameters, sources."""
 

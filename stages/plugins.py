@@ -42,11 +42,16 @@ def resumed(ref: object, **settings: str | None) -> str:
     return f"`resume={ref}{''.join(code)}`"
 
 
+def named() -> frozenset[str] | None:
+    """The code that may be loaded here; None: all."""
+    return _named.get()
+
+
 @contextmanager
 def only(*texts: str | Sequence[str] | None) -> Iterator[None]:
     """Within this block, only code that the user named in these texts is loaded, whatever an artifact or file names."""
-    named, outer = parts(*texts), _named.get()
-    token = _named.set(named if outer is None else named & outer)
+    own, outer = parts(*texts), _named.get()
+    token = _named.set(own if outer is None else own & outer)
     try:
         yield
     finally:
@@ -66,10 +71,10 @@ def attribute(path: str, setting: str) -> Any:
 
     The current folder is searched too, as with `python -m`. UserError if it does not exist or the user did not name it.
     """
-    shown, named = printable(path), _named.get()
+    shown, allowed = printable(path), named()
     if not PATH.fullmatch(path):
         raise UserError(f"'{shown}' can't be loaded; write package.module:name.")
-    if named is not None and path not in named:
+    if allowed is not None and path not in allowed:
         raise UserError(f"'{shown}' is code that a file names but you did not; to run it, add `{setting}={shown}`.")
     module, _, name = path.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:

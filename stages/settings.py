@@ -241,7 +241,14 @@ class Train(Settings):
         "both", "The weights to keep: of the last round, of the one selected on validation images, or both if they differ.",
         panel="Rounds", choices=("last", "selected", "both"), affects=False,
     )  # fmt: skip
-    device: str = setting("auto", "cpu, cuda, cuda:1, or auto.", panel="Speed", affects=False)
+    device: str = setting(
+        "auto", "cpu, cuda, cuda:1, or auto; several, separated by commas, get the runs dealt, a process each.",
+        panel="Speed", affects=False,
+    )  # fmt: skip
+    jobs: int = setting(
+        1, "Runs side by side, as processes among which the cores are divided.", panel="Speed", low=1, high=256,
+        affects=False,
+    )  # fmt: skip
     threads: int = setting(
         1, "CPU threads of one run. The result depends on their number; more pay for large models only.",
         panel="Speed", low=1, high=1024,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stages import plugins, trackers
+from stages import jobs, plugins, trackers
 from stages.artifacts import partial
 from stages.artifacts.partial import Busy, Taken, find_unfinished
 from stages.artifacts.refs import Ref
@@ -21,7 +23,7 @@ from stages.engines.engine import Engine, Local, open_engine
 from stages.engines.plan import NAMING, RunSpec, planned, planned_again
 from stages.engines.preview import previews
 from stages.engines.study import Point, Study
-from stages.errors import Interrupted, UserError, sentence
+from stages.errors import Failed, Interrupted, UserError, sentence
 from stages.observer import SILENT, Observer, Several
 from stages.settings import Train
 
@@ -65,30 +67,113 @@ def train(
 
 def study(
     store: Store, name: str | None, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT,
-    again: bool = False, stop_on_error: bool = False,
+    again: bool = False, stop_on_error: bool = False, wait: bool = False,
 ) -> list[Outcome]:  # fmt: skip
     """Every algorithm with every choice of hyperparameters and every seed. Finished runs are kept, unfinished ones resumed.
 
-    `again` makes a new version of finished ones. A run that fails ends no other, unless `stop_on_error`. Raises UserError
-    for bad input; nothing is written then.
+    `again` makes a new version of finished ones. A run that fails ends no other, unless `stop_on_error`. With `wait`, runs
+    that other processes work on are waited for, and taken over if their process dies. Raises UserError for bad input;
+    nothing is written then.
     """
-    observer = Several(observer, *trackers.chosen(settings.track, observer.note))
-    with open_engine(settings, observer) as engine:
-        whole = Study(store, planned(store, settings, hyper, engine.data), name)
+    devices = jobs.places(settings)
+    own = replace(settings, device=devices[0])
+    watching = Several(observer, *trackers.chosen(settings.track, observer.note))
+    with open_engine(own, watching) as engine, announced(store) as tell_waiting:
+        whole = Study(store, planned(store, own, hyper, engine.data), name)
         tell_sources(whole, settings, observer)
-        missing = [point for point in whole.points if again or not there(whole, point)]
-        check_algorithms([point.spec for point in missing])
-        outcomes: list[Outcome] = []
-        with announced(store) as tell_waiting:
-            for number, point in enumerate(whole.points, 1):
-                missing = [other for other in missing if other is not point]
-                tell_waiting([other.name for other in missing])
-                observer.next_run(number, len(whole.points), len(missing))
-                over = any(one.state == STOPPED or (stop_on_error and one.state == FAILED) for one in outcomes)
-                outcomes.append(Outcome(point.name, WAITING) if over else tried(whole, point, engine, observer, again))
+        turn = Turn(whole, again, stop_on_error, wait, tell_waiting)
+        check_algorithms([point.spec for point in turn.missing()])
+        if len(devices) > 1 and len(whole.points) > 1:
+            outcomes = side_by_side(turn, jobs.Plan(store, name, own, hyper, again, plugins.named()), devices, observer)
+        else:
+            outcomes = one_by_one(turn, engine, watching)
     if all(one.state == FAILED and not one.ref and one.error for one in outcomes):
         raise next(one.error for one in outcomes if one.error)
     return outcomes
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A study, and how it is to be gone through this time."""
+
+    study: Study
+    again: bool
+    stop_on_error: bool
+    wait: bool
+    tell_waiting: Callable[[Sequence[str]], None]
+
+    def missing(self) -> list[Point]:
+        """The runs that are to be made."""
+        return [point for point in self.study.points if self.again or not there(self.study, point)]
+
+    def ends_with(self, state: str) -> bool:
+        """Whether no further run begins after one that came to this."""
+        return state == STOPPED or (self.stop_on_error and state == FAILED)
+
+    def outcomes(self, found: Mapping[str, Outcome]) -> list[Outcome]:
+        return [found.get(point.name) or Outcome(point.name, WAITING) for point in self.study.points]
+
+
+def one_by_one(turn: Turn, engine: Engine, observer: Observer) -> list[Outcome]:
+    """The runs, made by this process."""
+    points, missing = turn.study.points, [point.name for point in turn.missing()]
+    outcomes: dict[str, Outcome] = {}
+    left = list(enumerate(points, 1))
+    while left:
+        for number, point in left:
+            missing = [name for name in missing if name != point.name]
+            turn.tell_waiting(missing)
+            observer.next_run(number, len(points), len(missing))
+            again = turn.again and point.name not in outcomes
+            outcomes[point.name] = tried(turn.study, point, engine, observer, again)
+            if turn.ends_with(outcomes[point.name].state):
+                return turn.outcomes(outcomes)
+        before = len(left)
+        left = [(n, point) for n, point in left if turn.wait and outcomes[point.name].state == ELSEWHERE]
+        if left:
+            if before == len(points):
+                observer.note(f"Waiting for {len(left)} of {len(points)} runs that other processes are working on.")
+            time.sleep(jobs.PAUSE)
+    return turn.outcomes(outcomes)
+
+
+def side_by_side(turn: Turn, plan: jobs.Plan, devices: Sequence[str], observer: Observer) -> list[Outcome]:
+    """The runs, dealt to a process a device; this process only deals them."""
+    store, points, missing = plan.store, turn.study.points, [point.name for point in turn.missing()]
+    sources = {role: str(source.ref) for role, source in points[0].spec.sources.items()}
+    latents = next((str(p.spec.latents.ref) for p in points if p.spec.latents), plan.settings.latents)
+    plan = replace(plan, settings=replace(plan.settings, data=sources["data"], latents=latents))
+    outcomes = {
+        point.name: Outcome(point.name, THERE, store.open(found.ref))
+        for point in points
+        if point.name not in missing and (found := turn.study.best(point))
+    }
+    with closing(jobs.Crew(plan, devices[: max(1, len(missing))], observer)) as crew:
+        results = crew.run(missing, observer, ELSEWHERE, lambda one: turn.ends_with(one.state), turn.tell_waiting)
+    for name, result in results.items():
+        kind = {STOPPED: Interrupted, ELSEWHERE: Busy}.get(result.state, UserError)
+        error = Failed(result.reason, result.ref) if result.ref else kind(result.reason)
+        outcomes[name] = (
+            Outcome(name, result.state, store.open(result.ref, "run"))
+            if result.state in (DONE, THERE)
+            else Outcome(name, result.state, error=error)
+        )
+    return turn.outcomes(outcomes)
+
+
+@contextmanager
+def member(plan: jobs.Plan, observer: Observer) -> Iterator[Callable[[str, bool], jobs.Result]]:
+    """What makes a run by its name, and perhaps anew, in one of several processes."""
+    observer = Several(observer, *trackers.chosen(plan.settings.track, observer.note))
+    with open_engine(plan.settings, observer) as engine:
+        whole = Study(plan.store, planned(plan.store, plan.settings, plan.hyper, engine.data), plan.name)
+        points = {point.name: point for point in whole.points}
+
+        def run(name: str, again: bool) -> jobs.Result:
+            outcome = tried(whole, points[name], engine, observer, again)
+            return jobs.Result(outcome.state, outcome.ref, outcome.reason)
+
+        yield run
 
 
 def check_algorithms(specs: Sequence[RunSpec]) -> None:
@@ -181,6 +266,7 @@ def dry_run(
         raise UserError(
             "A dry run needs the data on this machine; leave out `federation`, and name the clients' data with `data`."
         )
+    settings = replace(settings, device=jobs.places(settings)[0])
     whole = Study(store, planned(store, settings, hyper, Local().data), name)
     found = previews([point.spec for point in whole.points], observer)
     return [

@@ -115,7 +115,7 @@ def client_update(
     metrics = SGD(task.lr, model, projection, max_norm=MAX_NORM).minimise(objective, *sources)
     with phase("prototypes"), torch.no_grad():
         model.eval()
-        projections, labels = zip(*((model(x), y) for x, y in batches.once()), strict=True)
+        projections, labels = zip(*((model(x), y) for x, y in batches.once(model)), strict=True)
         return Upload(*prototypes(torch.cat(projections), torch.cat(labels), task.classes)), metrics
 
 

@@ -81,7 +81,7 @@ def client_update(
 
 def mean_features(model: SplitModel, batches: Batches, task: Task) -> Upload:
     means = ClassMeans(task.classes, task.feature_dim, task.device)
-    for x, y in batches.once():
+    for x, y in batches.once(model):
         means.add(model.features(x), y)
     return Upload(*means.result())
 

@@ -140,15 +140,10 @@ class Run:
     download_floats: np.ndarray = field(metadata=array("rounds/download_floats", "int64", "R K"))
     download_bytes: np.ndarray = field(metadata=array("rounds/download_bytes", "int64", "R K"))
     peak_memory: np.ndarray = field(metadata=array("rounds/peak_memory", "int64", "R", "bytes"))
-    simulated_seconds: np.ndarray = field(
-        metadata=array(
-            "rounds/simulated_seconds",
-            "float64",
-            "R K",
-            "by which a slow client is late; 0 if none was simulated",
-            optional=True,
-        )
-    )
+    simulated_seconds: np.ndarray = field(metadata=array(
+        "rounds/simulated_seconds", "float64", "R K", "by which a slow client is late; 0 if none was simulated",
+        optional=True,
+    ))  # fmt: skip
     wire: dict[str, np.ndarray] = field(
         metadata=array(
             "rounds/wire_<traffic>", "int64", "R K", "`upload_bytes` and `download_bytes` as handed to the network"
@@ -170,19 +165,19 @@ class Run:
     )
     pair_labels: np.ndarray = field(metadata=array("pairs/labels", "int64", "P M", "-1 where a round had fewer pairs"))
     pair_images: np.ndarray = field(metadata=array("pairs/images", "uint8", "P M 3 size size"))
-    centroids: np.ndarray = field(
-        metadata=array(
-            "pairs/centroids",
-            "float32",
-            "C H",
-            "class centroids after the last round; [0, 0] without pairs",
-            history=False,
-        )
-    )
+    centroids: np.ndarray = field(metadata=array(
+        "pairs/centroids", "float32", "C H", "class centroids after the last round; [0, 0] without pairs", history=False,
+    ))  # fmt: skip
 
     @property
     def clients(self) -> int:
         return int(self.test_accuracy.shape[1])
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Every number of every round, in columns: round, client (-1: of none alone), metric, value."""
+        from stages.artifacts.metrics import columns
+
+        return columns(self)
 
 
 RUN: dict[str, RunArray] = {one.name: one.metadata["array"] for one in fields(Run) if "array" in one.metadata}

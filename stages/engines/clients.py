@@ -13,6 +13,7 @@ from stages import memory
 from stages.algorithms.common.batches import Batches, eval_batch
 from stages.algorithms.contract import ClientState
 from stages.engines.federation import ClientData, Diverged, Federation
+from stages.models.split import parameters
 from stages.pixels import normalised
 
 EVALUATED = ("test", "validation")  # splits
@@ -68,7 +69,8 @@ def scored(federation: Federation, state: ClientState, share: ClientData, downlo
     """The client's class scores for its images, float32 [n, C]."""
     if not len(share.labels):
         return torch.zeros(0, federation.classes, device=federation.device)
-    parts, model = share.images.split(eval_batch(federation.device)), state.model.eval()
+    model = state.model.eval()
+    parts = share.images.split(eval_batch(share.images, parameters(model)))
     predict, known = federation.algorithm.predict, (federation.hyper, federation.shared, state, download)
     scores = torch.cat([predict(*known, normalised(images)) for images in parts])
     model.train()

@@ -121,7 +121,7 @@ class Client(nn.Module):
 def scores(client: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """float32 [n, classes] of images uint8 [n, 3, size, size]."""
     with torch.no_grad():
-        return torch.cat([client(normalised(part)) for part in images.split(eval_batch(HOST))])
+        return torch.cat([client(normalised(part)) for part in images.split(eval_batch(images))])
 
 
 def _below(values: Values, path: str) -> Iterator[tuple[str, Tensor]]:

@@ -21,6 +21,7 @@ from stages.standalone.client import Client, Description, Values
 CONFIG, TENSORS = "config.json", "model.safetensors"
 FORMAT = 1
 LARGEST_CONFIG, LARGEST_TENSORS = 4 << 20, 8 << 30  # bytes
+MOST_CLASSES = 10_000  # of which class vectors fill a gigabyte
 SLACK = 64 << 20  # bytes of a model that its file need not hold: what predicting does not use
 
 
@@ -51,7 +52,8 @@ def read(folder: Path, code: Sequence[str | Sequence[str] | None] | None = ()) -
     values = foreign.parsed(folder / TENSORS, "an exported client's tensors", load, LARGEST_TENSORS)
     with nullcontext() if code is None else plugins.only(*code):
         check_size(description, values, folder)
-        client = Client(description, hyper, values)
+        with understood(str(folder)):  # whatever building it makes of numbers that are allowed, but not together
+            client = Client(description, hyper, values)
     for name in sorted(client.used().keys() ^ values.keys()):
         found = "has" if name in values else "lacks"
         raise UserError(f"{folder / TENSORS} {found} {printable(name)}, which is not what {folder / CONFIG} describes.")
@@ -61,8 +63,8 @@ def read(folder: Path, code: Sequence[str | Sequence[str] | None] | None = ()) -
 def check_size(description: Description, values: Values, folder: Path) -> None:
     """UserError, before memory is taken for it, for a model that is far larger than the file with its tensors."""
     classes = len(description.class_names)
-    if classes < 2:
-        raise UserError(f"{folder / CONFIG} names {classes} classes; a classifier has two or more.")
+    if not 2 <= classes <= MOST_CLASSES:
+        raise UserError(f"{folder / CONFIG} names {classes:,} classes; a client has 2 to {MOST_CLASSES:,}.")
     outline = split.meta_model(description.architecture, description.image_shape, classes, description.feature_dim)
     size = sum(tensor.nbytes for tensor in outline.state_dict().values())
     if size > 2 * sum(tensor.nbytes for tensor in values.values()) + SLACK:

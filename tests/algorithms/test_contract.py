@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch import nn
 
 from stages.algorithms import NAMES, assigned, fedgen, fedktl
 from stages.algorithms.common import private
-from stages.algorithms.common.batches import Batches
+from stages.algorithms.common.batches import Batches, eval_batch
 from stages.algorithms.common.records import rebuilt, tensors
 from stages.errors import UserError
+from stages.models import split
 from stages.pixels import normalised
 from stages.randomness import Rng
 from tests.helpers.messages import exchanged
@@ -42,7 +44,7 @@ def test_a_last_batch_of_one_joins_the_batch_before_it():
 def test_the_references_loader_keeps_one_order_and_never_sees_the_tail():
     found = batches(10, 4, shuffle=False, drop_last=True)
     assert [y.tolist() for _, y in found.steps(Rng(0))] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert torch.cat([y for _, y in found.once()]).tolist() == list(range(8))
+    assert torch.cat([y for _, y in found.once(nn.Identity())]).tolist() == list(range(8))
 
 
 def test_some_of_the_images_make_the_same_steps():
@@ -50,6 +52,20 @@ def test_some_of_the_images_make_the_same_steps():
     assert sizes(some) == [5, 5] and {int(label) for _, y in some.steps(Rng(0)) for label in y} == {1, 3, 5, 7, 9}
     few = batches(10, 4, shuffle=False, drop_last=True).only(torch.tensor([2, 6]))
     assert [y.tolist() for _, y in few.steps(Rng(0))] == [[2, 6]]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [("FedAvgCNN", 32, 40), ("resnet8", 32, 40), ("mobilenet_v2", 32, 68), ("resnet18", 32, 128), ("resnet18", 99, 40)],
+)
+def test_without_a_gradient_heavy_models_take_more_images_at_once(name, size, expected):
+    model, few = split.meta_model(name, (3, size, size), 10, 512), torch.zeros(300, 1, 1, 1, dtype=torch.uint8)
+    found = Batches(few.expand(-1, 3, size, size), torch.arange(300), 10)
+    assert [len(y) for _, y in found.once(model)] == [expected] * (300 // expected) + [300 % expected]
+
+
+def test_a_gpu_takes_its_images_at_once():
+    assert eval_batch(torch.empty(5, 3, 32, 32, device="meta")) == 2048
 
 
 def test_pixels_become_minus_one_to_one():

@@ -86,7 +86,7 @@ def test_the_upload_is_the_mean_output_during_training():
     one = client()
     found = batches([0, 0, 2, 2])
     with torch.no_grad():
-        expected = one.model(next(found.once())[0]).softmax(1)  # of the only batch, before its step
+        expected = one.model(next(found.once(one.model))[0]).softmax(1)  # of the only batch, before its step
     sent, _ = fd.client_update(fd.Hyper(), TASK, one, None, found, Rng(0))
     assert sent.labels.tolist() == [0, 2]
     torch.testing.assert_close(sent.outputs, torch.stack([expected[:2].mean(0), expected[2:].mean(0)]))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from stages.models.split import parameters
 from stages.pixels import normalised
 from stages.randomness import Rng
 
@@ -103,9 +104,9 @@ class Batches:
         drop_last = self.drop_last and len(rows) >= self.size
         return Batches(self.images[rows], self.labels[rows], self.size, self.epochs, self.shuffle, drop_last)
 
-    def once(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image that training sees, once, in large batches and stored order."""
-        size = eval_batch(self.images.device)
+    def once(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every image that training sees, once, in stored order and batches that suit `model` without a gradient."""
+        size = eval_batch(self.images, parameters(model))
         for images, labels in zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True):
             yield normalised(images), labels
 
@@ -118,6 +119,13 @@ def slices(count: int, size: int) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(cuts)]
 
 
-def eval_batch(device: torch.device) -> int:
-    """Images per forward where no gradient is taken: on a CPU few, since their activations set a run's peak memory."""
-    return 40 if device.type == "cpu" else 2048
+def eval_batch(images: Tensor, weights: int = 0) -> int:
+    """How many of the images [n, C, H, W] a model of so many weights takes at once where there is no gradient.
+
+    On a CPU few, since their activations set a run's peak memory; more where weights outweigh them, because these are laid
+    out anew for each forward.
+    """
+    if images.device.type != "cpu":
+        return 2048
+    pixels = images.shape[-2] * images.shape[-1]
+    return max(40, min(128, weights // (32 * pixels)))

@@ -1,0 +1,40 @@
+"""The numbers of a run in long form: a row for each round, client and metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from stages.artifacts.schemas import RUN, Run
+
+NOBODY = -1  # the client of what belongs to none alone
+
+
+def columns(run: Run) -> dict[str, np.ndarray]:
+    """Columns of one length: round int64, client int64 (-1: of none alone), metric str, value float64; without NaN.
+
+    A metric is called as its array is in the artifact, less `rounds/`; what is evaluated has round 0, too.
+    """
+    parts = [_rows(run, *series) for series in _series(run)]
+    rounds, clients, metrics, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return {"round": rounds, "client": clients, "metric": metrics, "value": values}
+
+
+def _series(run: Run) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Name, first axis and values of every array that has a row a round, and perhaps a column a client."""
+    for name, part in RUN.items():
+        found = getattr(run, name)
+        if name == "evaluated" or part.axes not in (("E", "K"), ("R", "K"), ("R",)):
+            continue
+        for path, values in found.items() if isinstance(found, dict) else [("", found)]:
+            yield f"{part.prefix}{path}".removeprefix("rounds/"), part.axes[0], values
+
+
+def _rows(run: Run, name: str, axis: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rounds = run.evaluated if axis == "E" else np.arange(1, len(values) + 1)
+    clients = np.array([NOBODY]) if values.ndim == 1 else np.arange(values.shape[1])
+    flat = values.astype(np.float64).ravel()
+    known = ~np.isnan(flat)
+    columns = np.repeat(rounds, len(clients)), np.tile(clients, len(rounds)), np.full(len(flat), name), flat
+    return tuple(column[known] for column in columns)  # type: ignore[return-value]
