@@ -63,7 +63,7 @@ class Fitted:
             yield Text(safe(self.title), style="italic")
         yield table
         if left_out := self.columns[shown:]:
-            yield Text(f"left out, for the terminal is narrow: {', '.join(left_out)}", style="dim")
+            yield Text(f"left out because the terminal is narrow: {', '.join(left_out)}", style="dim")
 
 
 def as_text(cell: Any, style: str = "") -> Text:
