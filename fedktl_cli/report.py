@@ -106,6 +106,8 @@ def report(
         from fedktl_cli import tables
 
         terminal.show(tables.report(content.rows, settings.columns))
+        if pending := artifact.settings.get("unfinished"):
+            terminal.say(f"Not finished, and in no table: {', '.join(pending)}.")
         terminal.show(f"Page: {page_path(terminal.store, artifact.ref)}")
     elif format == "html" and output is None:
         terminal.show(str(page_path(terminal.store, artifact.ref)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.artifacts import schemas, seal
+from stages.artifacts import partial, schemas, seal
 from stages.artifacts.refs import Ref
 from stages.artifacts.schemas import Run
 from stages.artifacts.store import Artifact, Store, software
@@ -31,7 +31,11 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
     runs = read(chosen(store, settings.runs), observer)
     if not settings.runs:
         runs = latest(runs)
-    chosen_so = {"runs": [str(run.artifact.ref) for run in runs], "columns": columns}
+    pending = unfinished(store, runs)
+    chosen_so = {
+        "runs": [str(run.artifact.ref) for run in runs], "columns": columns,
+        "unfinished": [f"{one['run']} ({one['done']}, {one['state']})" for one in pending],
+    }  # fmt: skip
     made_from = {f"run-{number}": run.artifact for number, run in enumerate(runs)}
     sources = lineage(store, runs)
     if made := _made_before(store, name, chosen_so, made_from):
@@ -41,7 +45,9 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
     labels = [label_counts(data) for (kind, _), data in sources.items() if kind == "data" and data]
     pictures = figures.pictures(groups, labels)
     with store.write("report", name, chosen_so, None, made_from) as writer:
-        html = page.render(name, writer.attributes["created"], groups, rows, pictures, labels, sources, columns)
+        html = page.render(
+            name, writer.attributes["created"], groups, rows, pictures, labels, sources, columns, pending
+        )
         writer.attributes["rows"] = rows
         writer.array("page", _bytes(html))
         for picture in pictures:
@@ -49,6 +55,26 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
         artifact = writer.publish()
     lay_beside(store, artifact.ref, html)
     return artifact
+
+
+def unfinished(store: Store, runs: list[Run]) -> list[dict[str, Any]]:
+    """The runs on the same data that are going on, stopped or failed, with how far they are and why."""
+    data, found = [run.artifact.sources.get("data") for run in runs], []
+    for path in partial.unfinished(store):
+        try:
+            facts = partial.facts(path)
+        except UserError:  # damaged, for `train --resume` to say
+            continue
+        if facts.get("made_from", {}).get("data") in data:
+            failed = partial.failure(path)
+            done = (
+                f"{failed['rounds'] if failed else partial.progress(path)} of {facts['settings'].get('rounds')} rounds"
+            )
+            found.append({
+                "run": f"{path.parent.name}@{path.stem}", "algorithm": facts["algorithm"], "seed": facts["seed"],
+                "done": done, "state": "failed" if failed else "unfinished", "why": failed["sentence"] if failed else "",
+            })  # fmt: skip
+    return found
 
 
 def _made_before(store: Store, name: str, settings: dict[str, Any], made_from: dict[str, Artifact]) -> Artifact | None:
@@ -96,7 +122,7 @@ def sources(store: Store, run: Artifact) -> dict[str, Artifact]:
 def chosen(store: Store, refs: Iterable[str]) -> list[Artifact]:
     """The named runs, each once; without names all runs of the newest data artifact, oldest first."""
     if refs:
-        named = dict.fromkeys(store.resolve(ref, "run") for ref in refs)
+        named = dict.fromkeys(_finished(store, ref) for ref in refs)
         return [store.open(ref) for ref in named]
     data = store.newest("data")
     runs = [store.open(ref) for ref in store.refs("run")]
@@ -106,6 +132,17 @@ def chosen(store: Store, refs: Iterable[str]) -> list[Artifact]:
             f"No run was made from {data.ref}, the newest data; train on it with `fedktl train`, or name the runs to report."
         )
     return sorted(made, key=lambda run: (run.attributes["created"], run.ref.name, run.ref.version))
+
+
+def _finished(store: Store, text: str) -> Ref:
+    """The run that a reference refers to; UserError, with how to finish it, for one that is not finished."""
+    going = partial.find_unfinished(store, Ref.parse(text))
+    if going is not None:
+        raise UserError(
+            f"{text} is not finished ({partial.progress(going)} rounds are done), so there is nothing to compare yet; finish it "
+            f"with `resume={text}`."
+        )
+    return store.resolve(text, "run")
 
 
 def read(artifacts: list[Artifact], observer: Observer) -> list[Run]:

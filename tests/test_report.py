@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from stages.artifacts import schemas
+from stages.artifacts.partial import Partial
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
 from stages.errors import UserError
@@ -95,6 +96,27 @@ def test_a_report_of_the_same_runs_is_not_written_again(store):
     made_run(store, "a", data)  # another run under the same name
     assert report(store, "first", Report()).settings["runs"] == ["a@v2"]
     assert store.versions("report", "first") == [1, 2, 3]
+
+
+def test_runs_that_are_not_finished_are_shown_as_such(store):
+    data = made_data(store)
+    made_run(store, "a", data)
+    facts = {"algorithm": "fedproto", "seed": 3, "settings": {"rounds": 50}, "made_from": {"data": data.identity}}
+    going, failed, other = (Partial.begin(store, "run", name, facts | change) for name, change in (
+        ("going", {}), ("failed", {"seed": 4}), ("other", {"made_from": {}}),
+    ))  # fmt: skip
+    failed.fail("Client 3 diverged.")
+    for one in (going, failed, other):
+        one.close()
+    found = report(store, "first", Report())
+    assert found.settings["unfinished"] == [
+        "failed@v1 (0 of 50 rounds, failed)",
+        "going@v1 (0 of 50 rounds, unfinished)",
+    ]
+    text = Page(schemas.read(found).page).text
+    assert "failed@v1 fedproto 4 0 of 50 rounds failed: Client 3 diverged. going@v1" in text
+    with pytest.raises(UserError, match=r"going is not finished \(0 rounds are done\).*resume=going"):
+        report(store, "second", Report(runs=("a", "going")))
 
 
 def test_only_settings_that_apply_are_on_the_page(store):

@@ -51,10 +51,12 @@ def render(
     labels: Sequence[Labels],
     sources: Mapping[tuple[str, str], Artifact | None],
     columns: Sequence[str] = (),
+    unfinished: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The page as HTML. `sources` are the data and latents by kind and reference, None for one that is gone.
 
-    `columns` are those of the table of results; default: what the page does not say elsewhere.
+    `columns` are those of the table of results; default: what the page does not say elsewhere. `unfinished` are runs
+    that the table lacks: run, algorithm, seed, done, state, why.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -83,6 +85,7 @@ def render(
         ],
         matrix=across if len(across.columns) > 1 else None,
         table=_table(rows, columns),
+        unfinished=unfinished,
         sections=[{**vars(picture), "svg": Markup(picture.inline)} for picture in pictures],  # what Matplotlib escaped
         galleries=_galleries(groups, labels),
         late=any(row["simulated_seconds_per_round"] for row in rows),
