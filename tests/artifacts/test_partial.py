@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.artifacts.partial import Partial, checkpoints, find_unfinished, progress, unfinished
+from stages.artifacts.partial import Busy, Hold, Partial, checkpoints, failure, find_unfinished, progress, unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
 from stages.errors import UserError
@@ -43,6 +43,24 @@ def test_a_run_is_reopened_with_its_facts_and_newest_checkpoint(store, partial):
     assert again.checkpoint().read_text() == "round 1000000" and progress(again.path) == 1_000_000
     assert len(checkpoints(again.path)) == 1
     again.close()
+
+
+def test_a_failure_is_known_until_the_work_goes_on(partial):
+    save(partial, 3)
+    assert failure(partial.path) is None
+    partial.fail("The disk is full.")
+    told = failure(partial.path)
+    assert told is not None and (told["sentence"], told["rounds"]) == ("The disk is full.", 3)
+    partial.record(FACTS)
+    assert failure(partial.path) is None
+
+
+def test_what_another_machine_has_taken_over_is_not_saved_to(partial, monkeypatch):
+    save(partial, 1)
+    monkeypatch.setattr(Hold, "stands", lambda hold: False)
+    with pytest.raises(Busy, match="taken over"):
+        save(partial, 2)
+    assert list(checkpoints(partial.path)) == [1]
 
 
 def test_a_version_under_way_is_reserved(store, partial):
@@ -84,9 +102,11 @@ def test_damaged_facts_are_found_and_the_lock_is_given_back(partial, harm):
     path = partial.path / "run.json"
     text = path.read_text()
     path.write_text(harm(text)) if harm else path.unlink()
+    kept = []  # errors, and with them the frames in which the lock was taken
     for _ in range(2):
-        with pytest.raises(UserError, match=r"run\.json is missing or damaged"):
+        with pytest.raises(UserError, match=r"run\.json is missing or damaged") as error:
             Partial.reopen(partial.path)
+        kept.append(error)
     path.write_text(text)
     Partial.reopen(partial.path).close()
 

@@ -76,4 +76,4 @@ def test_sizes_and_seconds():
 
 
 def test_the_command_offers_every_format():
-    assert ("table", *formats.FORMATS, "latex", "html") == report_command.FORMATS
+    assert ("table", *formats.FORMATS, "latex", "html", "tidy") == report_command.FORMATS
