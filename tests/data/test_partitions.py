@@ -189,7 +189,7 @@ def test_an_impossible_partition_ends_with_its_numbers(monkeypatch):
 
 def test_more_classes_per_client_than_classes():
     chosen = Prepare(partition="pathological", classes_per_client=5)
-    with pytest.raises(UserError, match="can't hold 5 classes of 4; lower `classes_per_client`"):
+    with pytest.raises(UserError, match="can't hold 5 of 4 classes; lower `classes_per_client`"):
         label_counts(chosen, np.full(4, 1000), rng())
 
 

@@ -140,7 +140,7 @@ def test_a_malicious_pickle_runs_nothing(tmp_path, partition, protocol, call, na
         if isinstance(harmful, np.ndarray) and protocol not in (3, 4):
             continue  # NumPy writes arrays with these two
         write_pickle(partition[0] / "train" / "0.npz", pickle.dumps(harmful, protocol))
-        with pytest.raises(UserError, match=rf"0\.npz can't be read .*{named}.*nothing in it was run"):
+        with pytest.raises(UserError, match=rf"0\.npz can't be read .*{named}.*no code in it was run"):
             prepared(tmp_path, partition[0])
         assert not target.exists()
 
