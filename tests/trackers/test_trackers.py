@@ -134,7 +134,8 @@ def broken(monkeypatch):
 def test_a_failing_tracker_is_told_of_once_and_fails_no_run(toy_store, broken, monkeypatch, moment):
     monkeypatch.setattr(broken, "moment", moment)
     notes = Notes()
-    (run,) = stages.train(toy_store, None, settings(algorithm="local", rounds=2, track=["tensorboard"]), {}, notes)
+    plan = settings(algorithm="local", data="toy", rounds=2, track=["tensorboard"])
+    (run,) = stages.train(toy_store, None, plan, {}, notes)
     assert len(read(run).test_accuracy) == 3
     assert notes.said == ["tensorboard no longer tracks this run (the service is gone); the run goes on."]
 
@@ -147,7 +148,7 @@ def test_a_failing_tracker_is_told_of_once_and_fails_no_run(toy_store, broken, m
         ("wandb", r"pip install 'fedktl\[wandb\]'"),
     ],
 )
-def test_a_tracker_that_is_not_to_be_had_is_refused_before_anything_is_written(toy_store, monkeypatch, track, sentence):
+def test_a_tracker_that_is_not_available_is_refused_before_anything_is_written(toy_store, monkeypatch, track, sentence):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     plan = settings(algorithm="local", track=[track])
     with pytest.raises(UserError, match=sentence):
