@@ -30,7 +30,7 @@ from stages.errors import UserError, printable
 
 FAILURE = "failure.json"
 HOLDER = "holder.json"
-LOOK = 0.2  # seconds that somebody may hold a lock who only looks whether it is free
+LOOK = 0.2  # seconds for which a process that only looks whether a lock is free may hold it
 CHECKPOINT = re.compile(r"checkpoint-([0-9]{6,})-([0-9a-f]{16})\.safetensors")
 
 
@@ -152,7 +152,7 @@ def find_unfinished(store: Store, ref: Ref, kind: str = "run") -> Path | None:
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """What unfinished work says of itself, whoever is on it; UserError if that is missing or damaged."""
+    """What unfinished work says of itself, whether or not a process is working on it; UserError if that is missing or damaged."""
     try:
         return foreign.parsed(path / "run.json", "the facts of unfinished work", _unsealed)
     except UserError:
@@ -163,7 +163,7 @@ def failure(path: Path) -> dict[str, Any] | None:
     """Why the work stopped: `sentence`, `rounds` done by then, `time`; None if it did not fail."""
     try:
         return foreign.parsed(path / FAILURE, "why the work failed", _unsealed)
-    except UserError:  # a note without which the work goes on as well
+    except UserError:  # only a note: the work goes on without it
         return None
 
 
