@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedktl_cli import completion
 from fedktl_cli.options import Json
 from fedktl_cli.terminal import guarded, here
 from stages import plugins
@@ -16,7 +17,10 @@ Client = Annotated[int | None, typer.Option("--client", help="Number of the clie
 Weights = Annotated[
     str | None,
     typer.Option(
-        "--weights", help="Of the last round, or of the one selected on validation images.", metavar="last|selected"
+        "--weights",
+        help="Of the last round, or of the one selected on validation images.",
+        metavar="last|selected",
+        autocompletion=completion.choices(("last", "selected")),
     ),
 ]
 Models = Annotated[
@@ -30,14 +34,19 @@ Algorithm = Annotated[
 @guarded
 def export(
     context: typer.Context,
-    run: Annotated[str, typer.Argument(help="NAME or NAME@v3.", metavar="RUN")],
+    run: Annotated[
+        str, typer.Argument(help="NAME or NAME@v3.", metavar="RUN", autocompletion=completion.artifacts("run"))
+    ],
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.", metavar="DIR")],
     client: Client = None,
     weights: Weights = None,
     format: Annotated[
         list[str] | None,
         typer.Option(
-            "--format", help="safetensors (default), pt2 (runs with PyTorch alone) or onnx; repeatable.", metavar="TEXT"
+            "--format",
+            help="safetensors (default), pt2 (runs with PyTorch alone) or onnx; repeatable.",
+            metavar="TEXT",
+            autocompletion=completion.choices(("safetensors", "pt2", "onnx")),
         ),
     ] = None,
     models: Models = None,

@@ -61,6 +61,8 @@ def generate(
         terminal.show(str(artifact.path))
     if licence := artifact.attributes["generator"].get("licence"):
         terminal.say(f"Licence: {licence}")
+    if not json:
+        terminal.hint("generate")
 
 
 def default_name(settings: Generate) -> str:

@@ -17,6 +17,7 @@ from fedktl_cli import (
     federation,
     generate,
     generator,
+    hints,
     predict,
     prepare,
     presets,
@@ -74,6 +75,7 @@ app.add_typer(generator.app, name="generator", rich_help_panel="Look around")
 app.add_typer(catalogue.algorithms, name="algorithms", rich_help_panel="Look around")
 app.add_typer(catalogue.models, name="models", rich_help_panel="Look around")
 app.add_typer(presets.app, name="presets", rich_help_panel="Look around")
+hints.put(app)
 
 
 def run() -> None:

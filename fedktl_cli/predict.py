@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedktl_cli import completion
 from fedktl_cli.export import Algorithm, Client, Models, Weights
 from fedktl_cli.options import Json
 from fedktl_cli.terminal import Terminal, guarded, here, safe
@@ -25,7 +26,14 @@ if TYPE_CHECKING:
 @guarded
 def predict(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="A run, or a folder made by fedktl export.", metavar="RUN|DIR")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A run, or a folder made by fedktl export.",
+            metavar="RUN|DIR",
+            autocompletion=completion.artifacts("run"),
+        ),
+    ],
     images: Annotated[list[Path], typer.Argument(help="Image files of any size.", metavar="IMAGE...")],
     client: Client = None,
     weights: Weights = None,

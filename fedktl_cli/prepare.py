@@ -43,6 +43,7 @@ def prepare(
     else:
         terminal.show(label_heat_map(data, terminal.out.width))
         terminal.show(f"{artifact.ref}  {artifact.path}")
+        terminal.hint("prepare")
 
 
 def register(app: typer.Typer) -> None:

@@ -63,7 +63,7 @@ class Fitted:
             yield Text(safe(self.title), style="italic")
         yield table
         if left_out := self.columns[shown:]:
-            yield Text(f"left out, for the terminal is narrow: {', '.join(left_out)}", style="dim")
+            yield Text(f"left out because the terminal is narrow: {', '.join(left_out)}", style="dim")
 
 
 def as_text(cell: Any, style: str = "") -> Text:
@@ -185,8 +185,8 @@ def previews(found: Sequence[dict[str, Any]]) -> Group:
     missing = [one for one in found if not one["there"]]
     if len(found) > 1:
         there = f" ({len(found) - len(missing)} there already)" * (len(missing) < len(found))
-        time, disk = sum(one["seconds"] for one in missing), sum(one["disk"] for one in missing)
-        blocks += [Text(f"{len(found)} runs{there}: {numbers.duration(time)} in all, {numbers.size(disk)} of disk.")]
+        disk = numbers.size(sum(one["disk"] for one in missing))
+        blocks += [Text(f"{len(found)} runs{there}: {_time(missing)} in all, {disk} of disk.")]
     first = found[0]
     sources = {role: identity["ref"] for one in found for role, identity in one["made_from"].items()}
     settings = {**first["settings"], **sources}
@@ -218,11 +218,17 @@ def _cost(runs: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], on_gp
     one, missing = runs[0], [run for run in runs if not run["there"]]
     return [
         " ".join([one["algorithm"], *(f"{name}={_value(one['hyper'][name])}" for name in _varied(one, found))]),
-        str(len(runs)), f"{one['seconds_per_round']:.2f}", numbers.duration(sum(run["seconds"] for run in missing)),
+        str(len(runs)), f"{one['seconds_per_round']:.2f}", _time(missing),
         numbers.memory(one["host_memory"]), *[numbers.memory(one["device_memory"])] * on_gpu,
         numbers.size(sum(run["disk"] for run in missing)),
         count(one["upload_floats_per_round"]), count(one["download_floats_per_round"]),
     ]  # fmt: skip
+
+
+def _time(runs: Sequence[dict[str, Any]]) -> str:
+    """What the runs take, as many side by side as there are jobs."""
+    jobs = min(runs[0]["settings"]["jobs"], len(runs)) if runs else 1
+    return numbers.duration(sum(run["seconds"] for run in runs) / jobs)
 
 
 def _varied(one: dict[str, Any], found: Sequence[dict[str, Any]]) -> list[str]:

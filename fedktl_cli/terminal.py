@@ -15,6 +15,7 @@ from typing import Any, ParamSpec
 
 import typer
 
+from fedktl_cli.hints import NEXT
 from fedktl_cli.options import as_options
 from fedktl_cli.progress import LiveProgress, Progress
 from fedktl_cli.streams import Forgiving, console, give_up
@@ -52,6 +53,11 @@ class Terminal:
     def tell(self, message: str) -> None:
         """A sentence that is never left out; what it says of settings, it says of options."""
         self.err.print(safe(as_options(message)), soft_wrap=True)
+
+    def hint(self, command: str) -> None:
+        """What follows a command, for people at a terminal."""
+        if self.out.is_terminal:
+            self.say(f"Next: {NEXT[command]}")
 
     def show(self, renderable: Any) -> None:
         """A result for people."""

@@ -116,6 +116,8 @@ def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
         terminal.tell(f"{states.count(FAILED)} of {len(states)} runs failed; the same command tries them again.")
     if FAILED in states or ELSEWHERE in states:
         raise typer.Exit(INCOMPLETE)
+    if not as_json:
+        terminal.hint("train")
 
 
 def curve(run: Run) -> list[float | None]:

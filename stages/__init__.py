@@ -1,6 +1,9 @@
 """fedktl from Python: the four stages as functions, their settings, and the store they read and write.
 
-    from stages import Prepare, Store, Train, prepare, read, train
+    from stages import Prepare, Store, Train, prepare, read_run, train
+
+`read` gives the content of any artifact; `read_data`, `read_latents`, `read_run` and `read_report` give that of one kind, so
+that type checkers and editors know its fields.
 
 Every name is imported when it is first used, so `import stages` is instant. Nothing in this package prints or knows a
 terminal.
@@ -16,6 +19,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stages.algorithms.contract import Algorithm as Algorithm
     from stages.artifacts.schemas import read as read
+    from stages.artifacts.schemas import read_data as read_data
+    from stages.artifacts.schemas import read_latents as read_latents
+    from stages.artifacts.schemas import read_report as read_report
+    from stages.artifacts.schemas import read_run as read_run
     from stages.artifacts.store import Store as Store
     from stages.checking import check_algorithm as check_algorithm
     from stages.errors import UserError as UserError
@@ -33,8 +40,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Algorithm": "algorithms.contract", "Generate": "settings", "Prepare": "settings", "Report": "settings",
     "Store": "artifacts.store", "Train": "settings", "UserError": "errors", "check_algorithm": "checking",
-    "generate": "generate", "prepare": "prepare", "read": "artifacts.schemas", "report": "report", "resume": "train",
-    "study": "train", "train": "train",
+    "generate": "generate", "prepare": "prepare", "report": "report", "resume": "train", "study": "train", "train": "train",
+    **dict.fromkeys(("read", "read_data", "read_latents", "read_report", "read_run"), "artifacts.schemas"),
 }  # fmt: skip
 __all__ = list(_HOMES)
 

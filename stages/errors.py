@@ -31,7 +31,7 @@ def sentence(error: BaseException) -> str:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "Stopped at once; the same command continues from the last checkpoint."
-    if isinstance(error, SystemExit):  # no code of ours does
+    if isinstance(error, SystemExit):  # none of our code does
         return f"Code that the command loaded ended the program (exit code {error.code})."
     if isinstance(error, MemoryError) or any(sign in said.lower() for sign in OUT_OF_MEMORY):
         return f"Memory ran out ({said or 'there is no more'}); choose smaller settings."

@@ -17,7 +17,7 @@ from typing import Any
 from stages.errors import UserError, printable
 
 PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-# how the file names of code start that is not the user's
+# how the file names of code that is not the user's start
 OTHERS = (os.path.dirname(__file__), sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), "<")
 _named: ContextVar[frozenset[str] | None] = ContextVar("named", default=None)  # paths that may be loaded; None: all
 

@@ -73,7 +73,7 @@ class Prepare(Settings):
         panel="Splits", off="keep-splits",
     )  # fmt: skip
     test_fraction: float = setting(
-        0.25, "Part of each client's images kept for its test.", panel="Splits", above=0, high=0.9
+        0.25, "Part of each client's images kept for testing.", panel="Splits", above=0, high=0.9
     )
     validation_fraction: float = setting(
         0.1, "Part of each client's training images kept to select rounds; 0 for none.", panel="Splits", low=0, high=0.9
@@ -97,7 +97,7 @@ class Generate(Settings):
         panel="Generator",
     )  # fmt: skip
     precision: str = setting(
-        "auto", "Numbers the generator computes in; auto: fp32 on a CPU, on a GPU fp16 (StyleGAN) or bf16 (diffusion).",
+        "auto", "Number format the generator computes in; auto: fp32 on a CPU, on a GPU fp16 (StyleGAN) or bf16 (diffusion).",
         panel="Generator", choices=("auto", "fp32", "fp16", "bf16"),
     )  # fmt: skip
     truncation: float = setting(1.0, "Pull of w to its mean (StyleGAN); 1 is none.", panel="StyleGAN", low=0, high=2)
@@ -131,9 +131,9 @@ class Generate(Settings):
 class TrainGenerator(Settings):
     """Settings of `fedktl generator train`."""
 
-    steps: int = setting(6000, "Steps of training; more than before go on from the checkpoint.", low=1)
+    steps: int = setting(6000, "Steps of training; a larger number than before continues from the checkpoint.", low=1)
     batch_size: int = setting(64, "Images per step.", low=2, high=10_000)
-    precision: str = setting("fp32", "Numbers the convolutions compute in.", choices=("fp32", "bf16"))
+    precision: str = setting("fp32", "Number format of the convolutions.", choices=("fp32", "bf16"))
     device: str = setting("auto", "cpu, cuda, cuda:1, or auto.")
     threads: int = setting(2, "CPU threads.", low=1, high=1024)
     seed: int = setting(0, "Seed of every random choice.", low=0, high=LARGEST_SEED)
@@ -201,7 +201,7 @@ class Train(Settings):
         panel="Pairs", affects=False, resumable=False,
     )  # fmt: skip
     weights: str | None = setting(
-        None, "Where the bank's generator lies now, for live pairs; default: where it lay then.",
+        None, "Where the weights of the bank's generator are now, for live pairs; default: where they were then.",
         panel="Pairs", affects=False,
     )  # fmt: skip
     engine: str = setting(
@@ -250,15 +250,15 @@ class Train(Settings):
         affects=False,
     )  # fmt: skip
     threads: int = setting(
-        1, "CPU threads of one run. The result depends on their number; more pay for large models only.",
+        1, "CPU threads of one run. The result depends on their number; more pay off for large models only.",
         panel="Speed", low=1, high=1024,
     )  # fmt: skip
     precision: str = setting(
-        "fp32", "Numbers the clients compute in: fp32; tf32 for matrix products on a GPU; bf16 in the models' bases.",
+        "fp32", "Number format the clients compute in: fp32; tf32 for matrix products on a GPU; bf16 in the models' bases.",
         panel="Speed", choices=("fp32", "tf32", "bf16"),
     )  # fmt: skip
     channels_last: bool = setting(
-        True, "Convolve with the channels last in memory: a sixth to a third faster, with other rounding.",
+        True, "Convolve with the channels last in memory: a sixth to a third faster, with different rounding.",
         panel="Speed", off="channels-first",
     )  # fmt: skip
     deterministic: bool = setting(
@@ -266,7 +266,7 @@ class Train(Settings):
         panel="Speed",
     )  # fmt: skip
     in_flight: int = setting(
-        8, "Clients that train on a GPU at a time; the result does not depend on their number.", panel="Speed",
+        8, "Clients that train at the same time on a GPU; the result does not depend on their number.", panel="Speed",
         low=1, high=64, affects=False,
     )  # fmt: skip
     offload: str = setting(
@@ -283,7 +283,11 @@ class Train(Settings):
         "tensorboard=FOLDER; repeatable.", panel="Rounds", affects=False,
     )  # fmt: skip
     seeds: tuple[int, ...] = setting(
-        (0,), "Seeds, a run each: separated by commas, ranges as in 0-4.", low=0, high=LARGEST_SEED, also=("--seed",)
+        (0,),
+        "Seeds, one run each: separated by commas, or ranges as in 0-4.",
+        low=0,
+        high=LARGEST_SEED,
+        also=("--seed",),
     )
 
 

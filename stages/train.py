@@ -266,7 +266,8 @@ def dry_run(
         raise UserError(
             "A dry run needs the data on this machine; leave out `federation`, and name the clients' data with `data`."
         )
-    settings = replace(settings, device=jobs.places(settings)[0])
+    devices = jobs.places(settings)
+    settings = replace(settings, device=devices[0], jobs=len(devices))
     whole = Study(store, planned(store, settings, hyper, Local().data), name)
     found = previews([point.spec for point in whole.points], observer)
     return [

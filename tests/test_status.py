@@ -89,6 +89,14 @@ def test_a_process_that_was_taken_for_dead_saves_no_more(toy_store):
     assert (toy_store.folder("run", "mine") / "v1.partial" / HOLDER).exists()
 
 
+def test_the_sign_of_a_killed_study_tells_nothing_and_is_swept_away(toy_store):
+    left = toy_store.root / f".study-{'0' * 32}.json"
+    left.write_text(json.dumps({"host": socket.gethostname(), "process": 2**22 + 1, "since": 0, "waiting": ["a"]}))
+    assert status(toy_store) == []
+    stages.train(toy_store, "mine", settings(algorithm="local", rounds=1), {})
+    assert not left.exists()
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"round": 1, "accuracy/test": "x", "seconds/a": 1e400}\n', "\x00" * 99])
 def test_foreign_logs_tell_nothing_and_harm_nothing(toy_store, content):
     with pytest.raises(Interrupted):

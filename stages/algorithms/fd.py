@@ -1,9 +1,9 @@
 """Federated distillation, FD or FedDistill (Jeong et al., 2018, arXiv 1811.11479).
 
 Up: the mean class probabilities that a client's model gave the images of each class. Down: their average over the
-clients. A client takes its own part out of the average: it learns from the others alone.
+clients. A client takes its own part out of the average, so that it learns from the others only.
 
-The public library averages logits and lost the softmax on them on the way, so that the loss has no lower bound and runs
+The public library averages logits and leaves out the softmax over them, so that the loss has no lower bound and runs
 diverge; it also leaves a client's own part in (`own_part=on`). Here probabilities travel, as in the paper, and a class
 that no other client has sent is not distilled.
 """
@@ -72,7 +72,7 @@ def client_update(
 
 
 def teachers_of(hyper: Hyper, task: Task, client: ClientState, download: Download | None) -> tuple[Tensor, Tensor]:
-    """The average output per class, float32 [C, C], without the client's own part, and where there is one, bool [C]."""
+    """The average output per class, float32 [C, C], without the client's own part, and for which classes there is one, bool [C]."""
     sums = torch.zeros(task.classes, task.classes, device=task.device)
     senders = torch.zeros(task.classes, device=task.device)
     if download is not None:

@@ -1,7 +1,7 @@
 """FedAvg (McMahan et al., AISTATS 2017, arXiv 1602.05629), for clients of one architecture.
 
-Up: a client's model, BatchNorm's running statistics too. Down: the average of the models, weighted by training images,
-from which everyone trains on and which labels images. All start from the same weights.
+Up: a client's model, BatchNorm's running statistics too. Down: the average of the models, weighted by training images:
+everyone trains on from it, and it labels images. All start from the same weights.
 """
 
 from __future__ import annotations

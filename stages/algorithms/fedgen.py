@@ -4,9 +4,9 @@ The server trains a generator of features that the ensemble of the clients' head
 learn their own images and the generated features. Up: a client's head and how many images of each class it has.
 Down: the average head, the generator, and the class counts.
 
-The public library never stores the generator it trained, so that its clients learn from the initial one, from the
-first round on; here they have none before one was trained. As there, heads count by their training images, and the
-generator has no diversity term, which is in the authors' code but not in the paper's objective.
+The public library never stores the generator it trained, so that its clients always learn from the initial one; here
+they have none until one was trained. As in the library, heads are weighted by training images, and the generator has no
+diversity term, which is in the authors' code but not in the paper's objective.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Download:
 @dataclass(frozen=True)
 class Shared:
     task: Task
-    head: Weights | None  # that all start from; None for their own
+    head: Weights | None  # that all start from; None if each starts from its own
     start: nn.Sequential  # the generator before the first round
 
 

@@ -1,7 +1,7 @@
 """FedKD (Wu et al., Nature Communications 2022, arXiv 2108.13323).
 
-Every client's own model (the mentor) and a copy of a shared auxiliary model (the mentee) teach each other, the more
-the better they classify. Up: what a round changed in the mentee. Down: what all rounds changed in it since its start,
+Every client's own model (the mentor) and a copy of a shared auxiliary model (the mentee) teach each other, and the
+more so the better they classify. Up: what a round changed in the mentee. Down: what all rounds changed in it since its start,
 which everyone derives from the seed; so a client that sat out rounds misses nothing. Both travel as truncated singular
 value decompositions that keep a part of the energy, which rises over the rounds.
 
@@ -30,7 +30,9 @@ from stages.randomness import Rng, seeded
 from stages.settings import setting
 
 MAX_NORM = 10.0  # of the gradient of each model and of the projection, as in the public library
-LEAST_LOSS = 0.01  # images that both models know by heart would make the weight of their mutual losses endless
+LEAST_LOSS = (
+    0.01  # without it, images that both models classify perfectly would give their mutual losses an infinite weight
+)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""FedKTL with what its public reference implementation does otherwise than the paper, each as a setting that is off.
+"""FedKTL with what its public reference implementation does differently from the paper, each as a setting that is off.
 
 This is what the name `fedktl` stands for.
 """
@@ -33,7 +33,7 @@ class Hyper(fedktl.Hyper):
         choices=("reference", "median"), source="reference",
     )  # fmt: skip
     statistics: str = setting(
-        "own", "What BatchNorm's running statistics are of: a client's own images, or the pairs' images as well.",
+        "own", "The images that BatchNorm's running statistics follow: a client's own, or the pairs' as well.",
         choices=("own", "both"), source="both: what the reference computes",
     )  # fmt: skip
 

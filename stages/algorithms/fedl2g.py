@@ -2,10 +2,10 @@
 
 One guiding vector per class, for the logits (FedL2G-l) or the features (FedL2G-f), that local training is drawn to.
 The vectors are learned such that the guidance helps: a client takes one guided step on a batch, quizzes the result on
-images it has held out, and sends the gradient of the quiz loss by the vectors. Up: that gradient, for the classes of
+images it has held out, and sends the gradient of the quiz loss with respect to them. Up: that gradient, for the classes of
 the batch. Down: all vectors.
 
-The images held out are drawn once, at random; where training keeps one order they are the first, as in the authors' code.
+The images held out are drawn once, at random; if training keeps a fixed order, they are the first, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from stages.algorithms.common import private
+from stages import torch_private
 from stages.algorithms.common.batches import Batches
 from stages.algorithms.common.class_means import class_means
 from stages.algorithms.common.records import concatenated
@@ -45,7 +45,7 @@ class Hyper(Hyperparameters):
         above=0, source="the authors' code",
     )  # fmt: skip
     warm_up: int = setting(
-        0, "First rounds, which learn the vectors alone; the paper takes 50 and does not count them as rounds.",
+        0, "First rounds, which learn the vectors only; the paper takes 50 and does not count them as rounds.",
         low=0, source="paper: 50",
     )  # fmt: skip
 
@@ -53,7 +53,7 @@ class Hyper(Hyperparameters):
 @dataclass(frozen=True)
 class Upload:
     labels: Tensor  # int64 [k], classes of the study batch
-    gradients: Tensor  # float32 [k, W], of the quiz loss by their vectors
+    gradients: Tensor  # float32 [k, W], of the quiz loss with respect to their vectors
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def losses(hyper: Hyper, model: SplitModel, vectors: Tensor, x: Tensor, y: Tenso
 def quizzed(
     hyper: Hyper, lr: float, model: SplitModel, vectors: Tensor, study: Labelled, quiz: Labelled
 ) -> tuple[Tensor, Tensor]:
-    """The quiz loss after one guided SGD step on the study batch, and its gradient float32 [C, W] by the vectors.
+    """The quiz loss after one guided SGD step on the study batch, and its gradient with respect to the vectors, float32 [C, W].
 
     Returns the gradient first. The model stays as it is.
     """
@@ -153,7 +153,7 @@ def server_update(
     uploaded = concatenated(uploads.values())
     present, means, _ = class_means(uploaded.gradients, uploaded.labels, len(state.vectors))
     gradient = torch.zeros_like(state.vectors).index_copy(0, present, means)
-    private.clip([gradient], MAX_NORM)
+    torch_private.clip([gradient], MAX_NORM)
     state.vectors = state.vectors - (hyper.server_lr or SERVER_LR[hyper.variant]) * gradient
     state.rounds = state.rounds + 1
     return state, Download(state.vectors.clone(), state.rounds.clone()), {}

@@ -31,7 +31,7 @@ class Hyper(Hyperparameters):
         1.0, "Weight of the pull to the global prototypes.", low=0, source="paper, Section 5, and the authors' code"
     )
     collected: str = setting(
-        "training", "Features behind a prototype: as they come up in training, or all computed after it.",
+        "training", "Features that a prototype averages: those seen during training, or all computed after it.",
         choices=("training", "after"), source="training: paper, Algorithm 1, and public library",
     )  # fmt: skip
     weighting: str = setting(

@@ -30,7 +30,7 @@ from stages.errors import UserError, printable
 
 FAILURE = "failure.json"
 HOLDER = "holder.json"
-LOOK = 0.2  # seconds that somebody may hold a lock who only looks whether it is free
+LOOK = 0.2  # seconds for which a process that only looks whether a lock is free may hold it
 CHECKPOINT = re.compile(r"checkpoint-([0-9]{6,})-([0-9a-f]{16})\.safetensors")
 
 
@@ -163,7 +163,7 @@ def failure(path: Path) -> dict[str, Any] | None:
     """Why the work stopped: `sentence`, `rounds` done by then, `time`; None if it did not fail."""
     try:
         return foreign.parsed(path / FAILURE, "why the work failed", _unsealed)
-    except UserError:  # a note without which the work goes on as well
+    except UserError:  # only a note: the work goes on without it
         return None
 
 

@@ -41,7 +41,7 @@ class Presence:
                 os.utime(self.path)
 
     def stands(self) -> bool:
-        """False once another process has taken this one, which was not heard of for so long, for dead."""
+        """False once another process has given this one up, because it showed no sign of life for too long."""
         return _read(self.path) == self._me
 
     def close(self) -> None:

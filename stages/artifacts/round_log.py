@@ -17,7 +17,7 @@ TAIL = 1 << 16  # bytes; the lines of some dozen rounds
 
 
 class RoundLog(Observer):
-    """Appends a line, flushed, after each round. The rounds that lie behind are `before`; lines of later ones are dropped."""
+    """Appends a line, flushed, after each round. `before` are the rounds already done; lines of later ones are dropped."""
 
     def __init__(self, folder: Path, before: Iterable[Mapping[str, Any]]):
         self._path = folder / NAME
@@ -33,12 +33,12 @@ class RoundLog(Observer):
 
 
 def read(folder: Path, tail: int | None = TAIL) -> list[dict[str, Any]]:
-    """The lines in the last `tail` bytes of a run's log, None for all; what is no whole line of a round is passed over."""
+    """The lines in the last `tail` bytes of a run's log, None for all; whatever is not a whole line of a round is skipped."""
     try:
         with opened(folder / NAME) as file:
             start = max(0, file.seek(0, os.SEEK_END) - (tail or 0)) if tail else 0
             file.seek(start)
-            texts = file.read().split(b"\n")[1 if start else 0 : -1]  # a line that was cut is none
+            texts = file.read().split(b"\n")[1 if start else 0 : -1]  # without a line cut in two
     except (OSError, ValueError):
         return []
     lines = (_line(text) for text in texts)

@@ -28,9 +28,18 @@ class Split:
         return slice(int(self.offsets[client]), int(self.offsets[client + 1]))
 
 
-@dataclass(frozen=True)
-class Data:
+@dataclass(frozen=True, repr=False)
+class Content:
+    """What an artifact holds, shown in one line."""
+
     artifact: Artifact
+
+    def __repr__(self) -> str:
+        return f"<content of {self.artifact!r}>"
+
+
+@dataclass(frozen=True, repr=False)
+class Data(Content):
     train: Split
     validation: Split
     test: Split
@@ -59,9 +68,8 @@ class DataSpec:
         return len(self.sizes["train"])
 
 
-@dataclass(frozen=True)
-class Latents:
-    artifact: Artifact
+@dataclass(frozen=True, repr=False)
+class Latents(Content):
     latents: np.ndarray  # float32 [n, H]
     images: np.ndarray  # uint8 [n, 3, size, size]
     generator: dict[str, Any]  # the descriptor: what rendered them
@@ -106,11 +114,10 @@ def array(
     return {"array": RunArray(path, dtype, tuple(axes.split()), meaning, optional or "<" in path, absent, history)}
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Content):
     """R rounds were run among K clients, E of them evaluated; P rounds have M pairs each kept as pictures. C classes."""
 
-    artifact: Artifact
     facts: dict[str, Any]  # algorithm, data, latents, models, parameters per client, ...
     evaluated: np.ndarray = field(
         metadata=array("rounds/evaluated", "int64", "E", "rounds done at each evaluation; 0 is the untrained models")
@@ -240,10 +247,12 @@ def census(artifact: Artifact) -> DataSpec:
 
 
 @understood("A data artifact")
-def read_share(artifact: Artifact, client: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def read_share(
+    artifact: Artifact, client: int, splits: Iterable[str] = SPLITS
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """One client's images uint8 [n, C, H, W] and labels int64 [n] by split, without decoding any other client's rows."""
     shares = {}
-    for split in SPLITS:
+    for split in splits:
         start, stop = artifact.array(f"{split}/offsets")[client : client + 2].tolist()
         rows = slice(start, stop)
         shares[split] = artifact.array(f"{split}/images", rows), artifact.array(f"{split}/labels", rows)
@@ -301,9 +310,8 @@ def read_run(artifact: Artifact) -> Run:
     return Run(artifact, read_facts(artifact), **values)
 
 
-@dataclass(frozen=True)
-class Report:
-    artifact: Artifact
+@dataclass(frozen=True, repr=False)
+class Report(Content):
     rows: list[dict[str, Any]]  # as `fedktl report --format json` prints them
     page: str  # the HTML page
 
@@ -314,11 +322,8 @@ def read_report(artifact: Artifact) -> Report:
 
 
 READERS: dict[tuple[str, int], Callable[[Artifact], Any]] = {
-    ("data", 1): read_data,
-    ("latents", 1): read_latents,
-    ("run", 1): read_run,
-    ("report", 1): read_report,
-}
+    ("data", 1): read_data, ("latents", 1): read_latents, ("run", 1): read_run, ("report", 1): read_report,
+}  # fmt: skip
 
 
 def _typed(artifact: Artifact, name: str, dtype: str, axes: tuple[str, ...], sizes: dict[str, int]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from stages.artifacts.folders import entries
 from stages.artifacts.presence import Presence, present
@@ -21,6 +22,10 @@ def announced(store: Store) -> Iterator[Callable[[Sequence[str]], None]]:
     Where the store can't be written they can't, and nothing else is different.
     """
     sign: Presence | None = None
+    with suppress(OSError):
+        for path in signs(store):
+            if present(path) is None:  # of a process that was killed
+                path.unlink()
 
     def tell(names: Sequence[str]) -> None:
         nonlocal sign
@@ -37,7 +42,11 @@ def announced(store: Store) -> Iterator[Callable[[Sequence[str]], None]]:
 
 def waiting(store: Store) -> list[str]:
     """Names of runs that studies of living processes have still to begin."""
-    signs = (present(path) for path in entries(store.root) if path.name.startswith(SIGN) and path.suffix == ".json")
-    lists = (sign.get("waiting") for sign in signs if sign)
-    names = (name for found in lists if isinstance(found, list) for name in found)
+    found = (present(path) for path in signs(store))
+    lists = (sign.get("waiting") for sign in found if sign)
+    names = (name for each in lists if isinstance(each, list) for name in each)
     return list(dict.fromkeys(name for name in names if isinstance(name, str) and NAME.fullmatch(name)))
+
+
+def signs(store: Store) -> list[Path]:
+    return [path for path in entries(store.root) if path.name.startswith(SIGN) and path.suffix == ".json"]

@@ -69,7 +69,7 @@ def finish(store: Store, ready: Ready, engine: Engine, observer: Observer) -> Ar
     """Play the rounds that are left and publish the run.
 
     Raises Interrupted when the observer asks to stop, Failed for whatever ends the run after its first checkpoint; a fault
-    before that leaves nothing and passes as it is.
+    before that leaves nothing and is passed on as it is.
     """
     partial, spec, federation, state, ended = ready.partial, ready.spec, ready.federation, ready.state, "failed"
     try:

@@ -101,7 +101,11 @@ def side_by_side(federation: Federation, seconds: float) -> int:
         return max(1, min(federation.clients, int(cores() / settings.client_cpus)))
     if settings.workers is not None:
         return min(settings.workers, federation.clients)
-    return worthwhile(federation.clients, settings.threads) if seconds * (settings.rounds - 1) > WORTH else 1
+    return (
+        worthwhile(federation.clients, settings.threads * settings.jobs)
+        if seconds * (settings.rounds - 1) > WORTH
+        else 1
+    )
 
 
 def held(state: State, client: int) -> int:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from os import _exit
 from pickle import PicklingError
 from typing import Any
@@ -153,6 +153,7 @@ class Workers:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """A process started within never sees what asks to stop, which comes to all processes of a terminal: its parent handles it."""
+    resource_tracker.ensure_running()  # which starting a process would do, and which unblocks signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield

@@ -18,7 +18,7 @@ def resolved(name: str, device: torch.device, on_gpu: str) -> str:
 
 
 def dtype(name: str, device: torch.device) -> torch.dtype:
-    """The format called `name`; UserError if there is none such, or `device` has no convolution in it."""
+    """The format called `name`; UserError if there is none, or if `device` has no convolution in it."""
     if name not in PRECISIONS:
         raise unknown("precision", name, PRECISIONS)
     try:

@@ -19,7 +19,7 @@ from stages.settings import Generate
 STYLEGANS = ("stylegan2", "stylegan3", "stylegan-xl")
 DIFFUSIONS = ("stable-diffusion", "ddpm")
 FAMILIES = ("builtin", *STYLEGANS, *DIFFUSIONS)
-SOURCE = ("family", "factory", "sha256", "training", "seed")  # what makes a generator another one
+SOURCE = ("family", "factory", "sha256", "training", "seed")  # what tells one generator from another
 
 
 def make(settings: Generate, device: torch.device, embeddings: Mapping[str, Tensor] | None = None) -> Generator:

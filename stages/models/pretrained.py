@@ -1,7 +1,7 @@
 """Pre-trained weights from a local file, as torchvision publishes them, for the base of a client model.
 
 Our images lie in [-1, 1], which is what the published GoogLeNet and Inception expect; for the other architectures the
-scale differs a little from the one they were trained on, and training on from here takes that up.
+scale differs a little from the one they were trained on, for which further training makes up.
 """
 
 from __future__ import annotations

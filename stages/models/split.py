@@ -42,7 +42,7 @@ class Averaged(nn.Module):
         if x.shape[-1] % self.feature_dim == 0:
             return x.view(*x.shape[:-1], self.feature_dim, -1).mean(-1)
         if self._averages.device != x.device or self._averages.dtype != x.dtype or not len(self._averages):
-            with torch.inference_mode(False):  # it will be trained with, whoever sees the width first
+            with torch.inference_mode(False):  # training needs it, whichever pass sees the width first
                 unit = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
                 self._averages = F.adaptive_avg_pool1d(unit, self.feature_dim).T.contiguous()
         return F.linear(x, self._averages)
@@ -54,7 +54,7 @@ class Averaged(nn.Module):
 class SplitModel(nn.Module):
     """`head(base(x))`: base maps images to features [B, feature_dim], head features to projections [B, classes].
 
-    The base is a classifier whose last linear layer, at the path `cut`, gave way to an average pooling, which brings
+    The base is a classifier whose last linear layer, at the path `cut`, is replaced by an average pooling, which brings
     the width of any architecture to `feature_dim`. Without a `head` a linear one is made.
     """
 
@@ -139,7 +139,7 @@ def build(
 def made_head(name: str, feature_dim: int, hidden: list[int], classes: int) -> nn.Module:
     """The head of HtFLlib's models: linear or with ReLU between layers; its ViT's has 768 units and Tanh.
 
-    HtFLlib also puts a ReLU behind the last layer of the former; no logit could be negative, so there is none here.
+    HtFLlib also puts a ReLU behind the last layer of the former, so that no logit can be negative; here there is none.
     """
     activation: type[nn.Module] = nn.ReLU
     if name in VITS and not hidden:

@@ -39,7 +39,7 @@ def from_torchvision(name: str, channels: int, size: int, classes: int) -> nn.Mo
     elif name in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": True}
     model: nn.Module = models.get_model(name, num_classes=classes, **options)
-    if name.startswith("squeezenet"):  # it classifies each pixel first and pools then
+    if name.startswith("squeezenet"):  # it classifies each pixel before it pools
         model.classifier = nn.Sequential(nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
     return model
 

@@ -18,7 +18,7 @@ NAMES = ("tensorboard", "mlflow", "wandb")  # of the module in here, the package
 
 
 def chosen(track: tuple[str, ...], tell: Callable[[str], None]) -> list[Observer]:
-    """The trackers that `track` names, as NAME or NAME=PLACE. UserError for a name that is none, or not installed."""
+    """The trackers that `track` names, as NAME or NAME=PLACE. UserError for an unknown name or a missing package."""
     found: list[Observer] = []
     for text in track:
         name, _, place = text.partition("=")
@@ -33,7 +33,7 @@ def chosen(track: tuple[str, ...], tell: Callable[[str], None]) -> list[Observer
 
 
 class Forgiven(Observer):
-    """A tracker that may fail: it is told nothing more then, and the run goes on."""
+    """A tracker that may fail: from then on it is told nothing more, and the run goes on."""
 
     def __init__(self, name: str, open: Callable[[str], Observer], place: str, tell: Callable[[str], None]):
         self._name, self._open, self._place, self._tell = name, open, place, tell
@@ -57,7 +57,7 @@ class Forgiven(Observer):
     def _try(self, act: Callable[[], None]) -> None:
         try:
             act()
-        except Exception as error:  # a package of strangers, on a disk or a network of strangers
+        except Exception as error:  # others' package, on any disk or network
             self._tracker = None
             self._tell(f"{self._name} no longer tracks this run ({reason(error)}); the run goes on.")
 
@@ -71,5 +71,5 @@ def parameters(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def metrics(line: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a round but its own."""
+    """What a round measured, without the round's own number."""
     return {name: value for name, value in line.items() if name != "round" and isinstance(value, (int, float))}

@@ -21,7 +21,7 @@ class Tracker(Observer):
         self._package, self._folder = wandb, Path(place or ".")
 
     def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)  # or the package takes another
+        self._folder.mkdir(parents=True, exist_ok=True)  # else the package would choose another
         quiet = self._package.Settings(silent=True, console="off")
         mode: Any = os.environ.get("WANDB_MODE", "offline")
         self._run = self._package.init(

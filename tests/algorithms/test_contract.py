@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from stages import torch_private
 from stages.algorithms import NAMES, assigned, fedgen, fedktl
-from stages.algorithms.common import private
 from stages.algorithms.common.batches import Batches, eval_batch
 from stages.algorithms.common.records import rebuilt, tensors
 from stages.errors import UserError
@@ -91,7 +91,7 @@ def test_a_message_is_rebuilt_from_its_tensors():
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "ktl"])
 def test_gradients_are_clipped_where_the_public_library_does(name, monkeypatch):
     norms = []
-    monkeypatch.setattr(private, "clip", lambda gradients, max_norm: norms.append(max_norm))
+    monkeypatch.setattr(torch_private, "clip", lambda gradients, max_norm: norms.append(max_norm))
     quick = {"fedktl": {"transfer": False}, "fedtgp": {"server_epochs": 2}, "fedgen": {"server_epochs": 2}}
     exchanged(name, **quick.get(name, {}))
     assert set(norms) == {"fedktl": {100}, "fedl2g": {100}, "fml": {10}, "fedkd": {10}}.get(name, set())

@@ -23,6 +23,30 @@ def test_the_format_of_a_run_is_written_down_as_in_the_table():
     assert [line for line in section.splitlines() if line.startswith("| `")] == rows
 
 
+@pytest.mark.parametrize("kind", ["data", "latents"])
+def test_the_formats_of_data_and_latents_are_written_down_as_they_are_read(archived, monkeypatch, kind):
+    read, symbols, rows = schemas._typed, {"clients": "K", "clients + 1": "K + 1", "classes": "C", "train": "n"}, set()
+
+    def typed(artifact, path, dtype, axes, sizes):
+        shape = ", ".join(symbols.get(axis, axis) for axis in axes)
+        rows.add(f"| `{path.replace('train/', '<split>/')}` | {dtype} | [{shape}]")
+        return read(artifact, path, dtype, axes, sizes)
+
+    monkeypatch.setattr(schemas, "_typed", typed)
+    schemas.read(archived[kind])
+    written = Path(schemas.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
+    (section,) = (part for part in written.split("\n## ") if part.startswith(f"{kind}\n"))
+    told = {
+        line.partition("]")[0] + "]" for line in section.splitlines() if line.startswith("| `") and "| any" not in line
+    }
+    assert told == {row for row in rows if "`test/" not in row and "`validation/" not in row}
+
+
+def test_what_is_read_is_shown_in_one_line(archived):
+    for kind, artifact in archived.items():
+        assert repr(schemas.read(artifact)) == f"<content of <{kind} {artifact.ref} in {str(artifact.path)!r}>>"
+
+
 def test_what_a_run_lacks_reads_as_nothing_measured(archived):
     run = schemas.read_run(archived["run"])
     assert np.isnan(run.test_auc).all() and run.test_auc.shape == run.test_accuracy.shape

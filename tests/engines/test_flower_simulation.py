@@ -27,7 +27,8 @@ def test_the_artifact_equals_the_local_engines(toy_store, names):
         (flower,) = stages.train(toy_store, "flower", settings(**plan, engine="flower"), {})
         one, other = numbers(local), numbers(flower)
         assert other.keys() - one.keys() == {"rounds/wire_upload_bytes", "rounds/wire_download_bytes"}
-        for series in one:
+        assert one.keys() - other.keys() == {"rounds/test_confusion"}
+        for series in one.keys() & other.keys():
             np.testing.assert_array_equal(one[series], other[series], err_msg=f"{name}: {series}")
 
 
@@ -41,13 +42,17 @@ def test_nothing_is_left_running(toy_store, tmp_path):
         "from tests.test_train import settings\n"
         "train(Store(Path(sys.argv[1])), 'x', settings(algorithm='local', rounds=1, data='toy', engine='flower'), {})"
     )
-    before = others()
+    before, sockets = others(), sessions()
     subprocess.run(
         [sys.executable, "-c", code, str(toy_store.root)], check=True, timeout=300, capture_output=True,
         env={**os.environ, **steered},
     )  # fmt: skip
     assert others() <= before
-    assert not list(temporary.glob("fedktl-*")) and not list(Path("/tmp").glob("fedktl-*/session_*"))
+    assert not list(temporary.glob("fedktl-*")) and sessions() <= sockets
+
+
+def sessions() -> set[Path]:
+    return set(Path("/tmp").glob("fedktl-*/session_*"))
 
 
 def others() -> set[str]:

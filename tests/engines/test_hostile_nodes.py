@@ -244,7 +244,7 @@ class Poisoned(InProcess):
 def test_a_server_that_diverges_names_who_sent_the_largest_number(toy_store, algorithm):
     federation, state = assemble(planned(toy_store, algorithm))
     with pytest.raises(
-        Diverged, match=r"The server diverged in round 1: its \w+ is (nan|inf); .* 3e\+38, is client 2's"
+        Diverged, match=r"The server diverged in round 1: its \w+ is (nan|inf); .* 3e\+38, came from client 2"
     ):
         rounds.play_round(federation, state, Poisoned(federation, state.clients))
 

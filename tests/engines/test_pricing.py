@@ -63,6 +63,12 @@ def test_clients_are_divided_among_the_processes_that_the_run_would_have(
     assert found["seconds_per_round"] == pytest.approx(alone["seconds_per_round"] / expected)
 
 
+def test_jobs_leave_each_other_cores(toy_store, counted, monkeypatch):
+    monkeypatch.setattr("stages.engines.growing.cores", lambda: 4)
+    found = [preview(planned(toy_store, "local", rounds=100_000, jobs=jobs))["workers"] for jobs in (1, 2, 4)]
+    assert found == [4, 2, 1]
+
+
 def test_memory_and_disk_count_every_client_and_hold_one_of_each_architecture(toy_store):
     plan = planned(toy_store, "local", workers=1)
     found, (_, state) = preview(plan), assemble(plan)

@@ -74,11 +74,13 @@ class Grid:
 
 
 def mustered(plan, federation, state, grid, notes=None):
-    """The pool of a plan over these nodes."""
+    """The pool of a plan over these nodes, whose clients' states come back as from simulated ones."""
     link = GridLink(grid)
     registry = NodeRegistry(link, notes or Notes())
     require_nodes(registry, 5, federation.clients)
-    return nodes(plan, federation, state, link, registry)
+    pool = nodes(plan, federation, state, link, registry)
+    pool.gather = lambda rounds: gathered(plan, federation, state, next(iter(grid.homes.values())).folder)
+    return pool
 
 
 def gathered(plan, federation, state, folder):

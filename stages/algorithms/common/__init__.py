@@ -2,7 +2,6 @@
 
 batches.py       a client's images in batches, epoch after epoch; steps over any tables
 sgd.py           the steps of local training: SGD and Adam along an objective
-private.py       what PyTorch has, but not in public
 cuda_graphs.py   steps captured and replayed as CUDA graphs, several clients' at a time
 losses.py        objectives, prototypes, MMD
 class_means.py   the mean of each class over batches as they go by

@@ -1,8 +1,8 @@
-"""Steps as CUDA graphs, several clients' at a time: with batches of ten images nearly all time is launches.
+"""Steps as CUDA graphs, several clients' at a time: with batches of ten images, launching kernels takes nearly all the time.
 
-A graph is one launch. It runs on a `Lane`, which keeps a stream, the memory of its graphs and random numbers of its own
-for a whole run; threads with a lane each take turns to launch, handing a `Baton` on, so that no capture meets another
-thread's work and the order of launches never decides a result.
+A graph is one launch. It runs on a `Lane`, which keeps a stream, the memory of its graphs and its own random numbers for a
+whole run. Threads with a lane each take turns to launch, handing on a `Baton`, so that no capture overlaps another thread's
+work and the order of launches never affects a result.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor
 
-from stages.algorithms.common import private
+from stages import torch_private
 
 Step = Callable[..., None]
 Replay = Callable[[], object]
 
-WARM_UP = 1  # eager steps before a capture, in which libraries choose their kernels; a capture costs about as much
+WARM_UP = (
+    1  # eager steps before a capture, in which libraries choose their kernels; each costs about as much as a capture
+)
 
 _refused: set[Hashable] = set()  # kinds of steps of this process that can't be captured
-_reasons: list[str] = []  # that nobody has been told yet
+_reasons: list[str] = []  # not reported yet
 
-_here = threading.local()  # .lane: on which this thread has its turn; .own: one for threads that have no other
+_here = threading.local()  # .lane: the one this thread has its turn on; .own: for a thread that takes turns with nobody
 
 
 class Refused(RuntimeError):
@@ -57,7 +59,7 @@ class Baton:
                 self._waiting.popleft().release()
 
     def hand_on(self) -> None:
-        """Let everyone who waits go first."""
+        """Let every waiting thread go first."""
         with self._lock:
             mine = self._join()
             self._waiting.popleft().release()
@@ -71,7 +73,7 @@ class Baton:
 
 
 class Lane:
-    """Where one thread launches. This one has no device: what is launched is done at once."""
+    """Where one thread launches. This base class is for a CPU, where whatever is launched is done at once."""
 
     def __init__(self, baton: Baton):
         self._baton = baton
@@ -79,7 +81,7 @@ class Lane:
 
     @contextmanager
     def turn(self) -> Iterator[Lane]:
-        """Within it this thread alone launches, on this lane; in `hand_on` and `wait` others do."""
+        """Within the block only this thread launches, on this lane; during `hand_on` and `wait` others do."""
         self._random = None
         self._take()
         _here.lane = self
@@ -91,14 +93,14 @@ class Lane:
             self._give()
 
     def hand_on(self) -> None:
-        """Let the threads that wait launch something, too."""
+        """Let waiting threads launch something, too."""
         if self._baton.wanted:
             self.leave()
             self._baton.hand_on()
             self.enter()
 
     def wait(self) -> None:
-        """Until all that was launched on this lane is done."""
+        """Wait until everything launched on this lane is done."""
         self._give()
         try:
             self.synchronise()
@@ -125,18 +127,18 @@ class Lane:
 
     @contextmanager
     def launching(self) -> Iterator[None]:
-        """Within it work goes to this lane."""
+        """Within the block, work goes to this lane."""
         yield
 
     def capture(self, work: Replay) -> Replay:
-        """Record what `work` launches; Refused, with the lane as it was, if it can't be."""
+        """Record what `work` launches. If that is impossible, raises Refused and leaves the lane as it was."""
         return work
 
     def synchronise(self) -> None: ...
 
 
 class CudaLane(Lane):
-    """A stream of a GPU with a pool of memory for its graphs, the same for all it ever captures."""
+    """A GPU's stream, with one memory pool for all the graphs that it ever captures."""
 
     def __init__(self, device: torch.device, baton: Baton):
         super().__init__(baton)
@@ -148,7 +150,7 @@ class CudaLane(Lane):
         self._open_pool()
 
     def _open_pool(self) -> None:
-        """A memory pool lives as long as a graph in it, so a first one, of nothing much, stays for good."""
+        """A memory pool lives as long as a graph in it, so a first, almost empty graph is kept for good."""
         self._pool = torch.cuda.graph_pool_handle()
         with torch.cuda.stream(self._stream):
             self._keeper = self._recorded(lambda: self._touched.add_(1))
@@ -181,16 +183,16 @@ class CudaLane(Lane):
 
     def _recorded(self, work: Replay) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        with private.capturing(graph, self._pool):
+        with torch_private.capturing(graph, self._pool):
             work()
         return graph
 
     def _recover(self, random: Tensor) -> None:
-        """Before PyTorch 2.12 a capture that broke leaves its pool open and its generator waiting for the end: take new ones.
+        """Take a new pool and generator: before PyTorch 2.12 a broken capture leaves the old ones waiting for its end.
 
-        RuntimeError, the device's own, if it computes no more.
+        Raises the device's own RuntimeError if the device computes no more.
         """
-        private.abandon(self._pool, self._stream.device_index)
+        torch_private.abandon(self._pool, self._stream.device_index)
         self._own = torch.Generator(self._device)
         self._own.set_state(random)
         self._default.graphsafe_set_state(self._own)
@@ -201,7 +203,7 @@ class CudaLane(Lane):
 
 
 class Replayed:
-    """A step captured once per shapes of what it is given, and replayed on tensors of its own from then on.
+    """A step captured once for every combination of input shapes, and replayed on tensors of its own from then on.
 
     Every call is one real step: the first of each shape is run eagerly, and a capture computes nothing. A step that can't
     be captured stays eager, and so do all steps of its kind.
@@ -225,7 +227,7 @@ class Replayed:
         self._lane.hand_on()
 
     def _capture(self, shapes: tuple[torch.Size, ...], given: tuple[Tensor, ...]) -> bool:
-        """Capture the step for these shapes if it has been warmed up; whether there is a graph now."""
+        """Capture the step for these shapes if it has been warmed up; returns whether there is a graph now."""
         if self._eager.get(shapes, 0) < WARM_UP or self._kind in _refused:
             return False
         inputs = tuple(tensor.clone() for tensor in given)
@@ -238,16 +240,16 @@ class Replayed:
         return True
 
     def forget(self) -> None:
-        """Let go of the graphs, whose end, before PyTorch 2.12, must not meet another thread's capture either."""
+        """Release the graphs. Before PyTorch 2.12 this must not overlap another thread's capture either."""
         self._captured.clear()
 
 
 @contextmanager
 def replayable(step: Step, device: torch.device, kind: Hashable) -> Iterator[Step]:
-    """The step to call within this block: captured where this thread has its turn on a lane, or is given one on a GPU.
+    """The step to call within this block: on a GPU captured, on a CPU the step itself. When it ends, all steps are done.
 
-    At the end all steps are done. On a CPU it is the step itself. `kind` is equal for steps of which one can't be captured
-    if another can't.
+    The lane is the one this thread has its turn on, else one of its own. `kind` is equal for steps that can all be captured,
+    or none of them.
     """
     lane: Lane | None = getattr(_here, "lane", None)
     if lane is None and device.type != "cuda":
@@ -263,7 +265,7 @@ def replayable(step: Step, device: torch.device, kind: Hashable) -> Iterator[Ste
 
 
 def refusals() -> list[str]:
-    """Why steps could not be captured since this was last asked, each kind of step once."""
+    """Why steps could not be captured since the last call, once for each kind of step."""
     reasons = _reasons.copy()
     _reasons.clear()
     return reasons

@@ -1,4 +1,4 @@
-"""What algorithms in which all clients come to have one head share: LG-FedAvg, FedGen, FedGH."""
+"""What LG-FedAvg, FedGen and FedGH have in common: all clients come to have the same head."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stages.settings import setting
 @dataclass(frozen=True)
 class Hyper(Hyperparameters):
     first_head: str = setting(
-        "common", "The head that clients start from: one for all, or each its own.", choices=("common", "own"),
+        "common", "The head that clients start from: one for all, or one each.", choices=("common", "own"),
         source="common: papers; own: the public library until January 2024",
     )  # fmt: skip
 
@@ -28,7 +28,7 @@ class Hyper(Hyperparameters):
 @dataclass(frozen=True)
 class Shared:
     task: Task
-    head: Weights | None  # that all start from; None for their own
+    head: Weights | None  # that all start from; None if each starts from its own
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Download:
 
 
 class HasHead(Protocol):
-    """What is shared, if its head is the one that all start from, or what is sent down."""
+    """What has a head for the clients: what is shared holds the one that all start from, a download the newest."""
 
     @property
     def head(self) -> Weights | None: ...
@@ -58,7 +58,7 @@ def newest(shared: HasHead, download: HasHead | None) -> Weights | None:
 
 
 def take(client: ClientState, shared: HasHead, download: HasHead | None) -> None:
-    """Put the newest head in the place of the client's."""
+    """Replace the client's head by the newest one."""
     head = newest(shared, download)
     if head is not None:
         client.model.head.load_state_dict(head)

@@ -20,7 +20,7 @@ from stages.models.split import SplitModel
 DROPOUTS = (F.dropout, F.alpha_dropout, F.feature_alpha_dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 TOLERANCE = 0.02  # of the largest feature: rounding is far below it, statistics of the wrong images far above
 
-_known: dict[str, bool] = {}  # by its description, whether an architecture gives in one pass what it gives in two
+_known: dict[str, bool] = {}  # whether an architecture computes in one pass what it computes in two, by its description
 
 
 class OnePass:
@@ -57,7 +57,7 @@ class OnePass:
 
 
 class Parted(TorchFunctionMode):
-    """Within it BatchNorm and dropout take the first `size` rows and the others for two batches, one after the other."""
+    """Within the block, BatchNorm and dropout treat the first `size` rows and the others as two batches, one after the other."""
 
     def __init__(self, size: int, track_both: bool):
         super().__init__()
@@ -89,8 +89,7 @@ class Parted(TorchFunctionMode):
 def joins(model: SplitModel, shape: torch.Size) -> bool:
     """Whether one pass over two batches of images [C, H, W] computes what two passes do, found by trying.
 
-    It does not where images meet other than in BatchNorm, or where random numbers are drawn in several layers: their order
-    would be another.
+    It does not if images also mix outside BatchNorm, or if several layers draw random numbers, whose order would change.
     """
     description = f"{tuple(shape)} {model}"
     if description not in _known:
@@ -128,9 +127,9 @@ def tracking(model: nn.Module) -> list[Any]:
 
 @contextmanager
 def keeping_statistics(norms: Iterable[Any]) -> Iterator[None]:
-    """Inside, these layers normalise with the statistics of the batch, as ever in training, but their running ones stay.
+    """Within the block these layers normalise by the batch, as always in training, but their running statistics do not move.
 
-    A client is evaluated on images of its own kind; pairs may be of another, and half of each would fit neither.
+    A client is evaluated on images of its own kind. Pairs may be of another kind, and an average of both would fit neither.
     """
     for norm in norms:
         norm.track_running_stats = False

@@ -8,7 +8,7 @@ from itertools import chain, islice
 import torch
 from torch import Tensor, nn
 
-from stages.algorithms.common import private
+from stages import torch_private
 from stages.algorithms.common.batches import Steps
 from stages.algorithms.common.cuda_graphs import replayable
 from stages.algorithms.contract import Metrics
@@ -62,12 +62,12 @@ class SGD:
             }
             if moving:
                 if self._max_norm is not None:
-                    private.clip(list(moving.values()), self._max_norm)
+                    torch_private.clip(list(moving.values()), self._max_norm)
                 self._move(list(moving), list(moving.values()))
 
     @torch.no_grad()
     def _move(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        private.descend(parameters, gradients, self._lr)
+        torch_private.descend(parameters, gradients, self._lr)
 
     def _forget(self) -> None:
         """Let go of the gradients: kept, they would take the memory of a second model."""
@@ -89,4 +89,4 @@ class Adam(SGD):
     @torch.no_grad()
     def _move(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         means, squares, steps = map(list, zip(*(self._moments[p] for p in parameters), strict=True))
-        private.descend_by_adam(parameters, gradients, means, squares, steps, self._lr)
+        torch_private.descend_by_adam(parameters, gradients, means, squares, steps, self._lr)

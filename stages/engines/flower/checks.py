@@ -51,8 +51,8 @@ def upload_spec(federation: Federation, state: ClientState, shape: tuple[int, in
     brief = replace(federation, settings=settings)
     share = ClientData(images.to(federation.device), labels.to(federation.device))
     answer = clients.train(brief, 0, deepcopy(state), share, 0, None)
-    outline = federation.algorithm.fixed_shapes(answer.upload)
-    shapes = {name: (value.dtype, tuple(value.shape)) for name, value in outline.items()}
+    uploaded = federation.algorithm.fixed_shapes(answer.upload)
+    shapes = {name: (value.dtype, tuple(value.shape)) for name, value in uploaded.items()}
     kind = None if answer.upload is None else type(answer.upload)
     return UploadSpec(kind, shapes, frozenset(answer.metrics), federation.classes)
 
@@ -104,7 +104,7 @@ def trained(reply: Reply, wanted: UploadSpec, federation: Federation, images: in
     try:
         values = received(reply.arrays)
         upload = rebuilt(wanted.kind, values)
-        outline = federation.algorithm.fixed_shapes(upload)
+        uploaded = federation.algorithm.fixed_shapes(upload)
         whole = tensors(upload).keys() == values.keys()
     except Exception as error:  # names and shapes may be anything
         raise UserError(
@@ -112,17 +112,17 @@ def trained(reply: Reply, wanted: UploadSpec, federation: Federation, images: in
         ) from error
     if not whole:
         raise UserError(f"its upload is not a valid {wanted.kind.__name__}")
-    check_shapes(outline, wanted)
-    check_numbers(outline, federation.algorithm.unit_rows, images)
+    check_shapes(uploaded, wanted)
+    check_numbers(uploaded, federation.algorithm.unit_rows, images)
     placed = {name: value.to(federation.device) for name, value in values.items()}
     return Answer(rebuilt(wanted.kind, placed), metrics)
 
 
-def check_shapes(outline: Mapping[str, Tensor], wanted: UploadSpec) -> None:
-    if outline.keys() != wanted.shapes.keys():
-        raise UserError(f"its upload holds {', '.join(sorted(outline)) or 'nothing'}, not {', '.join(wanted.shapes)}")
-    labels = outline.get("labels")
-    for name, value in outline.items():
+def check_shapes(uploaded: Mapping[str, Tensor], wanted: UploadSpec) -> None:
+    if uploaded.keys() != wanted.shapes.keys():
+        raise UserError(f"its upload holds {', '.join(sorted(uploaded)) or 'nothing'}, not {', '.join(wanted.shapes)}")
+    labels = uploaded.get("labels")
+    for name, value in uploaded.items():
         dtype, shape = wanted.shapes[name]
         if labels is not None and shape:
             shape = (len(labels) if labels.ndim else 0, *shape[1:])
@@ -134,9 +134,9 @@ def check_shapes(outline: Mapping[str, Tensor], wanted: UploadSpec) -> None:
         raise UserError("it sends a class twice")
 
 
-def check_numbers(outline: Mapping[str, Tensor], unit_rows: Collection[str], images: int) -> None:
+def check_numbers(uploaded: Mapping[str, Tensor], unit_rows: Collection[str], images: int) -> None:
     """Raises UserError for numbers that the server, or a client after it, could not square and sum."""
-    for name, value in outline.items():
+    for name, value in uploaded.items():
         if not value.numel():
             continue
         if not value.isfinite().all():

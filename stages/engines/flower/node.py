@@ -6,8 +6,9 @@ train, evaluate            a round's work, by the same functions as in every oth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from stages.devices import device as placed
 from stages.devices import set_up
 from stages.engines import clients
 from stages.engines.assembly import model_of, task_of
+from stages.engines.clients import EVALUATED
 from stages.engines.federation import ClientData, Federation
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.payload import Arrays, Facts, from_records, to_records
@@ -61,8 +63,13 @@ class ClientNode:
         """The client's index in its artifact."""
         return 0 if "part_of" in self.data.attributes else self.client
 
+    @cached_property
+    def data_spec(self) -> schemas.DataSpec:
+        """Of its artifact, which does not change."""
+        return schemas.census(self.data)
+
     def described(self) -> dict[str, Any]:
-        data_spec = schemas.census(self.data)
+        data_spec = self.data_spec
         part = self.data.attributes.get("part_of")
         return {
             "client": self.client, "clients": part["clients"] if part else data_spec.clients, "classes": data_spec.classes,
@@ -78,7 +85,8 @@ def answer(kind: str, arrays: Arrays, facts: Facts, home: ClientNode) -> Answere
     if facts["client"] != home.client:
         raise UserError(f"A message for client {facts['client']} reached client {home.client}.")
     disk, rounds = Disk(home.folder, facts["run"], home.client), facts["rounds"]
-    federation, state, shares = at_home(facts["terms"], home, disk.newest(rounds) is None)
+    splits = EVALUATED if kind == "evaluate" else ("train",)
+    federation, state, shares = at_home(facts["terms"], home, disk.newest(rounds) is None, splits)
     disk.load(state, rounds, federation.device)
     record = federation.algorithm.Download if facts["sent"] else None
     came = {name: tensor.to(federation.device) for name, tensor in received(arrays).items()}
@@ -95,15 +103,17 @@ def answer(kind: str, arrays: Arrays, facts: Facts, home: ClientNode) -> Answere
     return packed(done.upload, federation.settings.wire), own
 
 
-def at_home(terms: Facts, home: ClientNode, fresh: bool) -> tuple[Federation, ClientState, dict[str, ClientData]]:
-    """The federation as this client knows it, its untrained model, and its images, all on its device.
+def at_home(
+    terms: Facts, home: ClientNode, fresh: bool, splits: Iterable[str]
+) -> tuple[Federation, ClientState, dict[str, ClientData]]:
+    """The federation as this client knows it, its untrained model, and its images of some splits, all on its device.
 
     Pretrained weights are needed only for a `fresh` model, one without weights on disk.
     """
     algorithm, settings = algorithms.get(terms["algorithm"]), Train.make(terms["settings"])
     set_up(settings)
     device, rng = placed(settings.device), Rng(terms["seed"])
-    own = schemas.census(home.data)
+    own = home.data_spec
     data_spec = schemas.DataSpec(
         terms["classes"], tuple(terms["shape"]), dict.fromkeys(schemas.SPLITS, [0] * terms["clients"])
     )
@@ -122,7 +132,7 @@ def at_home(terms: Facts, home: ClientNode, fresh: bool) -> tuple[Federation, Cl
     federation = Federation(algorithm, spec.hyper, shared, settings, rng, device, data_spec.classes, {}, {}, None)
     shares = {
         name: ClientData(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
-        for name, (images, labels) in schemas.read_share(home.data, home.row).items()
+        for name, (images, labels) in schemas.read_share(home.data, home.row, splits).items()
     }
     return federation, state, shares
 

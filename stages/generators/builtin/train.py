@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from stages import torch_private
 from stages.devices import device as placed
 from stages.errors import Interrupted
 from stages.foreign import understood
@@ -106,7 +107,7 @@ class Training:
         self.descend("generator", fooled)
         decay = min(AVERAGE, (1 + self.steps) / (10 + self.steps))  # the first steps are soon forgotten
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(generator.parameters()), 1 - decay)
+            torch_private.approach(list(self.average.parameters()), list(generator.parameters()), 1 - decay)
         self.steps += 1
         return judged.detach(), fooled.detach()
 

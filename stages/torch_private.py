@@ -1,4 +1,4 @@
-"""What PyTorch has, but not in public: each of these may change with a release, and is tested against the public way."""
+"""Functions of PyTorch that are not public: each may change with a release, and is tested against the public way."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ def clip(gradients: list[Tensor], max_norm: float) -> None:
     """`nn.utils.clip_grad_norm_` to the last bit, in half its time: it sorts the tensors by device first."""
     norm = torch.stack(torch._foreach_norm(gradients)).norm()
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+
+
+def approach(tensors: list[Tensor], goals: list[Tensor], part: float) -> None:
+    """`Tensor.lerp_` for every pair, in few launches."""
+    torch._foreach_lerp_(tensors, goals, part)
 
 
 @contextmanager

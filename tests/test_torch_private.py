@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.algorithms.common import private
+from stages import torch_private
 
 
 def pair(seed):
@@ -26,7 +26,7 @@ def test_descent_is_torchs_sgd_to_the_last_bit():
     ours, theirs = pair(0)
     optimizer = torch.optim.SGD(theirs, lr=0.1)
     for step in range(3):
-        private.descend(ours, gradients(theirs, step), 0.1)
+        torch_private.descend(ours, gradients(theirs, step), 0.1)
         optimizer.step()
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
@@ -37,7 +37,7 @@ def test_descent_by_adam_is_torchs_adam():
     means, squares = ([torch.zeros_like(tensor) for tensor in ours] for _ in range(2))
     steps = [torch.zeros(()) for _ in ours]
     for step in range(3):
-        private.descend_by_adam(ours, gradients(theirs, step), means, squares, steps, 0.1)
+        torch_private.descend_by_adam(ours, gradients(theirs, step), means, squares, steps, 0.1)
         optimizer.step()
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
     assert [float(each) for each in steps] == [3, 3]
@@ -49,9 +49,16 @@ def test_clipping_is_torchs_to_the_last_bit(size):
     theirs = [nn.Parameter(torch.zeros_like(gradient)) for gradient in ours]
     for parameter, gradient in zip(theirs, ours, strict=True):
         parameter.grad = gradient.clone()
-    private.clip(ours, 100.0)
+    torch_private.clip(ours, 100.0)
     nn.utils.clip_grad_norm_(theirs, 100.0)
     assert all(torch.equal(gradient, parameter.grad) for gradient, parameter in zip(ours, theirs, strict=True))
+
+
+def test_approaching_is_torchs_lerp_to_the_last_bit():
+    ours, goals = pair(2)[0], pair(3)[0]
+    theirs = [tensor.lerp(goal, 0.3) for tensor, goal in zip(ours, goals, strict=True)]
+    torch_private.approach(ours, goals, 0.3)
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
 class Recorder:
@@ -69,10 +76,10 @@ class Recorder:
 
 def test_a_capture_on_a_pool_ends_even_when_it_breaks():
     graph = Recorder()
-    with pytest.raises(ZeroDivisionError), private.capturing(graph, (0, 1)):
+    with pytest.raises(ZeroDivisionError), torch_private.capturing(graph, (0, 1)):
         _ = 1 / 0
     assert graph.calls == [("begin", ((0, 1),), {"capture_error_mode": "thread_local"}), ("end",)]
 
 
 def test_a_pool_that_is_closed_already_is_left_alone():
-    private.abandon((0, 1), 0)
+    torch_private.abandon((0, 1), 0)
