@@ -1,4 +1,4 @@
-"""What the runs of a store are doing, told by their files alone: whoever looks disturbs nobody, and needs nothing heavy."""
+"""What the runs of a store are doing, told by their files alone, so that looking disturbs nobody and needs nothing heavy."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_test_images_are_cut_from_each_domain_at_random(tmp_path, domains):
         ({"dataset": "digits", "source": None}, "has no domains; the partition 'domains' needs `dataset=folder`"),
     ],
 )
-def test_domains_that_can_not_be_had(tmp_path, domains, changes, sentence):
+def test_domains_that_the_data_does_not_have_are_refused(tmp_path, domains, changes, sentence):
     with pytest.raises(UserError, match=sentence):
         prepare(Store(tmp_path / "store"), "shift", settings(domains, **changes))
 

@@ -152,7 +152,7 @@ def find_unfinished(store: Store, ref: Ref, kind: str = "run") -> Path | None:
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """What unfinished work says of itself, whoever is on it; UserError if that is missing or damaged."""
+    """What unfinished work says of itself, whether or not a process is working on it; UserError if that is missing or damaged."""
     try:
         return foreign.parsed(path / "run.json", "the facts of unfinished work", _unsealed)
     except UserError:

@@ -1,4 +1,4 @@
-"""Rows as text: JSON, CSV and Markdown, and the cells of a table for whoever draws one."""
+"""Rows as text: JSON, CSV and Markdown, and the cells of a table for those who draw one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ WORDS = ("algorithm", "data", "models")  # columns that stand to the left, the n
 
 
 def chosen_columns(names: Sequence[str]) -> list[str]:
-    """The columns named, or all of them; UserError for one that there is not."""
+    """The columns named, or all of them; UserError for an unknown one."""
     for name in names:
         if name not in COLUMNS:
             raise unknown("column", name, COLUMNS)

@@ -42,7 +42,7 @@ def tables() -> dict[str, Any]:
 
 
 def cells(table: str) -> list[Cell]:
-    """The cells of a table, column by column; UserError for a table that there is not."""
+    """The cells of a table, column by column; UserError for an unknown table."""
     if table not in tables():
         raise unknown("table of the paper", table, tables())
     content = tables()[table]
@@ -78,7 +78,7 @@ def recorded(run: Artifact, sources: Mapping[str, Artifact]) -> Recorded:
 
 
 def _dataset(settings: Recorded) -> str | None:
-    """The name of the data set; of one read from the user's own files, what these are called."""
+    """The name of the data set; of one read from the user's own files, their name."""
     if settings.get("dataset") in ("npz", "folder"):
         return Path(str(settings.get("source"))).stem.lower().replace("_", "-")
     return settings.get("dataset")

@@ -63,7 +63,7 @@ class Client(nn.Module):
     def __init__(self, description: Description, hyper: Mapping[str, Any], values: Values):
         """`values` are its tensors by name; what `shared` has of them follows from the seed.
 
-        UserError for an algorithm, a hyperparameter or an architecture that there is not, and for tensors of another model.
+        UserError for an unknown algorithm, hyperparameter or architecture, and for tensors of another model.
         """
         super().__init__()
         self.description = description

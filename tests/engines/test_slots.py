@@ -2,17 +2,20 @@
 
 import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from stages.algorithms.common.cuda_graphs import Baton, Lane, Refused
-from stages.engines import rounds
+from stages.engines import local, rounds
 from stages.engines.assembly import assemble
 from stages.engines.federation import Diverged
 from stages.engines.local import InProcess
 from stages.engines.slots import Slots
 from stages.observer import SILENT
+from stages.settings import Train
 from tests.helpers.toy_runs import planned, played, same, weights
 
 
@@ -125,3 +128,27 @@ def test_a_run_goes_on_where_no_step_can_be_captured(toy_store, monkeypatch):
     plan = planned(toy_store)
     (_, alone), (refused, _) = played(plan), in_slots(plan, 2, Refusing)
     assert same(weights(alone), weights(refused))
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "in_flight"),
+    [
+        ({"in_flight": 3}, "cuda", 3),
+        ({"in_flight": 9}, "cuda", 4),
+        ({"deterministic": True}, "cuda", 1),
+        ({}, "cpu", None),
+    ],
+)
+def test_as_many_clients_train_at_a_time_as_are_wanted_and_there(settings, device, in_flight, monkeypatch):
+    monkeypatch.setattr(local, "on_gpu", lambda device, count: count)
+    federation = SimpleNamespace(settings=Train(**settings), device=torch.device(device), clients=4)
+    assert local.in_process(federation, [])._slots == in_flight
+
+
+def test_the_longest_turn_has_the_most_images_or_the_deepest_model(toy_store):
+    federation, state = assemble(planned(toy_store, "local"))
+    shallow, deep = (InProcess(federation, state.clients)._launches(client) for client in (0, 1))
+    assert shallow < deep  # of equally many images
+    share = federation.shares["train"][1]
+    federation.shares["train"][1] = replace(share, images=share.images[:2], labels=share.labels[:2])
+    assert InProcess(federation, state.clients)._launches(1) < shallow

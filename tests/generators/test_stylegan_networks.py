@@ -95,7 +95,7 @@ def test_double_precision(case, monkeypatch):
     """Exact to rounding, once styles are normalised over the batch as the public implementation does it.
 
     Here each sample is normalised by itself, so that no picture depends on its neighbours. In exact arithmetic that
-    cancels but for the epsilon of the demodulation, which leaves a trace of 1e-10.
+    cancels except for the epsilon of the demodulation, which leaves a trace of 1e-10.
     """
     network, io = case
     network = network.double()

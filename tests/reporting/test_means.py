@@ -5,7 +5,7 @@ import numpy as np
 from fedktl_cli import train
 from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
-from stages.means import over_clients
+from stages.means import over_clients, selected
 from stages.reporting import scores
 from stages.train import DONE, Outcome
 from tests.helpers.made_runs import made_data, made_run
@@ -16,6 +16,11 @@ def test_clients_count_by_their_images_and_missing_ones_not_at_all():
     found = over_clients(scores, np.array([1, 3, 0]))
     assert found[:2].tolist() == [62.5, 25] and np.isnan(found[2])  # nobody with images was there
     assert over_clients(scores[0], np.array([1, 3, 0])) == 62.5
+
+
+def test_the_first_of_the_best_evaluations_is_selected():
+    assert selected(np.array([[0.2, 1], [0.5, np.nan], [0.5, 0.1], [0.5, 0.2]]), np.array([2, 0])) == 1
+    assert selected(np.full((3, 2), np.nan), np.array([0, 0])) is None
 
 
 def test_the_command_tells_what_the_report_tells(tmp_path):
