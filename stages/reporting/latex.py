@@ -37,7 +37,8 @@ def of_rows(rows: Sequence[dict[str, Any]], metric: str, columns: Sequence[str] 
     one = len(found.columns) == 1
     where = f" on {found.columns[0]}" if one and found.across == "data" else ""
     seeds = sorted({len(row["runs"]) for row in rows})
-    spread = f", mean and standard deviation over {seeds[-1]} seeds" if seeds[-1] > 1 else ""
+    several = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0]}"
+    spread = f", mean and standard deviation over {several} seeds" if seeds[-1] > 1 else ""
     caption = f"Test accuracy (\\%){escaped(where)} {TITLES[metric]}{spread}."
     head = ["Algorithm", *(["Accuracy"] if one else found.columns)]
     lines = [[escaped(row), *(_cell(found, row, column, metric) for column in found.columns)] for row in found.rows]

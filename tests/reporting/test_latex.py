@@ -35,6 +35,11 @@ def test_algorithms_by_data_with_the_best_bold_and_the_second_underlined():
     assert all(rule in text for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:accuracy-last}"))
 
 
+def test_the_caption_tells_how_many_seeds_there_are():
+    text = latex.of_rows([row() | {"runs": ["a@v1"] * 3}, row("local")], "last")
+    assert "over 2 to 3 seeds" in text
+
+
 def test_the_metric_asked_for():
     assert r"\textbf{80.00}" in latex.of_rows(rows(std=None), "selected")
     assert r"\textbf{81.00}" in latex.of_rows(rows(std=None), "best")
