@@ -42,7 +42,7 @@ def _made(terminal: Terminal, entry: Entry) -> str:
 def list_artifacts(context: typer.Context, json: Json = False) -> None:
     """List every artifact, and what can be resumed.
 
-    [dim]fedktl artifacts list[/]
+    [dim]fedktl artifacts list[/], or [dim]fedktl artifacts ls[/]
     """
     terminal = here(context)
     rows = [

@@ -21,6 +21,8 @@ EXTRAS = {  # the module that tells whether an extra is there, and what it is fo
     "diffusion": ("diffusers", "Stable Diffusion and other diffusion pipelines as generators"),
     "timm": ("timm", "timm's networks as clients' models"),
     "hf": ("datasets", "data sets that the library datasets has or saved"),
+    "parquet": ("pyarrow", "a report's numbers as a Parquet file"),
+    "onnx": ("onnx", "clients exported for other runtimes"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),
     "mlflow": ("mlflow", "curves in MLflow"),
     "wandb": ("wandb", "curves in Weights & Biases"),

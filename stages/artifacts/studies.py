@@ -29,6 +29,8 @@ def announced(store: Store) -> Iterator[Callable[[Sequence[str]], None]]:
 
     def tell(names: Sequence[str]) -> None:
         nonlocal sign
+        if not names and not sign:
+            return  # a single run announces itself
         with suppress(OSError):
             sign = sign or Presence(store.root / f"{SIGN}{uuid.uuid4().hex}.json")
             sign.tell(waiting=list(names))
