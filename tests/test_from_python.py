@@ -24,7 +24,8 @@ def test_what_the_readme_shows_runs(tmp_path, monkeypatch):
 
 
 def test_what_the_page_of_the_algorithms_shows_runs():
-    assert run_python_of(ROOT / "stages/algorithms/README.md")["ALGORITHM"].name == "alike"
+    page = Path(stages.__file__).parent / "algorithms" / "README.md"
+    assert run_python_of(page)["ALGORITHM"].name == "alike"
 
 
 def run_python_of(page: Path) -> dict:

@@ -4,13 +4,14 @@ import re
 import shlex
 from pathlib import Path
 
-import click
 import pytest
 import typer
 
 from fedktl_cli.main import app
 
 ROOT = Path(__file__).parents[1]
+if not (ROOT / "stages").is_dir():
+    pytest.skip("the pages are not beside the tests", allow_module_level=True)
 PAGES = sorted(
     path
     for path in [
@@ -65,11 +66,10 @@ def test_there_are_commands():
 @pytest.mark.parametrize(("page", "words"), LINES, ids=[f"{name(page)}: {' '.join(words)}" for page, words in LINES])
 def test_commands_parse(page, words):
     """Every option is there and gets a value that fits, without anything being run."""
-    command: click.Command = COMMAND
-    context: click.Context | None = None
+    command, context = COMMAND, None
     while True:
         context = command.make_context(command.name or "fedktl", list(words), parent=context)
-        if not isinstance(command, click.Group):
+        if not hasattr(command, "commands"):
             return
         rest = [*context._protected_args, *context.args]
         _, command, words = command.resolve_command(context, rest)

@@ -221,7 +221,8 @@ def test_help_explains_every_argument_and_option_and_gives_an_example(path, comm
     assert re.search(rf"fedktl (--store \w+ )?{' '.join(path)}\b", shown.partition("\n")[2])
     for parameter in command.params:
         first = re.escape((parameter.help or "no help").partition(" [")[0][:20])
-        assert re.search(rf"{parameter.opts[0]}\b.* {first}", shown), parameter.name
+        named = "|".join(re.escape(name) for name in (parameter.opts[0], parameter.metavar) if name)
+        assert re.search(rf"({named})(?!\w).* {first}", shown), parameter.name
 
 
 def test_help_imports_nothing_heavy():

@@ -1,6 +1,5 @@
 """What one would type next."""
 
-import click
 import pytest
 import typer
 
@@ -9,8 +8,8 @@ from fedktl_cli.main import app
 from tests.helpers.cli import run
 
 
-def commands(command: click.Command, path: str = ""):
-    if isinstance(command, click.Group):
+def commands(command, path: str = ""):
+    if hasattr(command, "commands"):  # a group, of click or of the click that Typer brings
         for name, inner in command.commands.items():
             yield from commands(inner, f"{path} {name}".strip())
     else:
