@@ -20,7 +20,7 @@ from stages.reporting.rows import label
 from stages.reporting.scores import best_on_test, last
 
 if TYPE_CHECKING:
-    from stages.train import Outcome
+    from stages.engines.making import Outcome
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 GAP = 2  # blanks between columns

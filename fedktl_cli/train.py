@@ -16,7 +16,7 @@ from stages.settings import Train
 
 if TYPE_CHECKING:
     from stages.artifacts.schemas import Run
-    from stages.train import Outcome
+    from stages.engines.making import Outcome
 
 Assignments = Annotated[
     list[str] | None,
@@ -66,9 +66,10 @@ def train(
     settings = Train.make(chosen.train, given)
     from fedktl_cli import tables
     from stages import algorithms
-    from stages.train import DONE, Outcome, study
+    from stages.engines.making import DONE, Outcome
     from stages.train import dry_run as planned
     from stages.train import resume as go_on
+    from stages.train import study
 
     words = (given.get("algorithm"), given.get("models"), given.get("generator"), assignments)
     with plugins.only(*words):
@@ -93,7 +94,7 @@ def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
     """Tell what became of every run; the exit code says it, too."""
     from fedktl_cli import tables
     from stages.artifacts.schemas import read_run
-    from stages.train import ELSEWHERE, FAILED, STOPPED
+    from stages.engines.making import ELSEWHERE, FAILED, STOPPED
 
     runs = [read_run(outcome.artifact) if outcome.artifact else None for outcome in outcomes]
     if as_json:

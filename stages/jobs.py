@@ -199,7 +199,7 @@ def work(pipe: connection.Connection, stop: Any, plan: Plan, cores: list[int]) -
     threading.Thread(target=die_with_parent, daemon=True).start()
     if cores:
         os.sched_setaffinity(0, cores)
-    from stages.train import member
+    from stages.dealing import member
 
     told = Told(pipe, stop)
     with plugins.only(*plan.named) if plan.named is not None else nullcontext(), member(plan, told) as run:

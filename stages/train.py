@@ -1,52 +1,30 @@
-"""Stage three: data and latents -> runs. Which runs a study has, which of them the store has, and how each missing one is made."""
+"""Stage three, the story: data and latents -> runs. Plan the runs of a study, make those that are missing, say what became of each."""
 
 from __future__ import annotations
 
-import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from stages import jobs, plugins, trackers
 from stages.artifacts import partial
-from stages.artifacts.partial import Busy, Taken, find_unfinished
+from stages.artifacts.partial import find_unfinished
 from stages.artifacts.refs import Ref
 from stages.artifacts.schemas import read_facts
 from stages.artifacts.store import Artifact, Store
 from stages.artifacts.studies import announced
+from stages.dealing import Turn, one_by_one, side_by_side
 from stages.engines import playing
 from stages.engines.assembly import assemble
-from stages.engines.engine import Engine, Local, open_engine
+from stages.engines.engine import Local, open_engine
+from stages.engines.making import FAILED, STOPPED, Outcome, there
 from stages.engines.plan import NAMING, RunSpec, planned, planned_again
 from stages.engines.preview import previews
-from stages.engines.study import Point, Study
-from stages.errors import Failed, Interrupted, UserError, sentence
+from stages.engines.study import Study
+from stages.errors import UserError
 from stages.observer import SILENT, Observer, Several
 from stages.settings import Train
-
-DONE, THERE, FAILED, STOPPED, ELSEWHERE, WAITING = "done", "there already", "failed", "stopped", "elsewhere", "waiting"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a run of a study: one of the words above. Its artifact if it is there, else why not."""
-
-    name: str
-    state: str
-    artifact: Artifact | None = None
-    error: BaseException | None = None
-
-    @property
-    def ref(self) -> str:
-        """Of the artifact, or of the run that can be tried again; else empty."""
-        return str(self.artifact.ref if self.artifact else getattr(self.error, "ref", ""))
-
-    @property
-    def reason(self) -> str:
-        return sentence(self.error) if self.error else ""
 
 
 def train(
@@ -92,101 +70,11 @@ def study(
     return outcomes
 
 
-@dataclass(frozen=True)
-class Turn:
-    """A study, and how it is to be gone through this time."""
-
-    study: Study
-    again: bool
-    stop_on_error: bool
-    wait: bool
-    tell_waiting: Callable[[Sequence[str]], None]
-
-    def missing(self) -> list[Point]:
-        """The runs that are to be made."""
-        return [point for point in self.study.points if self.again or not there(self.study, point)]
-
-    def ends_with(self, state: str) -> bool:
-        """Whether no further run begins after one that came to this."""
-        return state == STOPPED or (self.stop_on_error and state == FAILED)
-
-    def outcomes(self, found: Mapping[str, Outcome]) -> list[Outcome]:
-        return [found.get(point.name) or Outcome(point.name, WAITING) for point in self.study.points]
-
-
-def one_by_one(turn: Turn, engine: Engine, observer: Observer) -> list[Outcome]:
-    """The runs, made by this process."""
-    points, missing = turn.study.points, [point.name for point in turn.missing()]
-    outcomes: dict[str, Outcome] = {}
-    left = list(enumerate(points, 1))
-    while left:
-        for number, point in left:
-            missing = [name for name in missing if name != point.name]
-            turn.tell_waiting(missing)
-            observer.next_run(number, len(points), len(missing))
-            again = turn.again and point.name not in outcomes
-            outcomes[point.name] = tried(turn.study, point, engine, observer, again)
-            if turn.ends_with(outcomes[point.name].state):
-                return turn.outcomes(outcomes)
-        before = len(left)
-        left = [(n, point) for n, point in left if turn.wait and outcomes[point.name].state == ELSEWHERE]
-        if left:
-            if before == len(points):
-                observer.note(f"Waiting for {len(left)} of {len(points)} runs that other processes are working on.")
-            time.sleep(jobs.PAUSE)
-    return turn.outcomes(outcomes)
-
-
-def side_by_side(turn: Turn, plan: jobs.Plan, devices: Sequence[str], observer: Observer) -> list[Outcome]:
-    """The runs, dealt to a process a device; this process only deals them."""
-    store, points, missing = plan.store, turn.study.points, [point.name for point in turn.missing()]
-    sources = {role: str(source.ref) for role, source in points[0].spec.sources.items()}
-    latents = next((str(p.spec.latents.ref) for p in points if p.spec.latents), plan.settings.latents)
-    plan = replace(plan, settings=replace(plan.settings, data=sources["data"], latents=latents))
-    outcomes = {
-        point.name: Outcome(point.name, THERE, store.open(found.ref))
-        for point in points
-        if point.name not in missing and (found := turn.study.best(point))
-    }
-    with closing(jobs.Crew(plan, devices[: max(1, len(missing))], observer)) as crew:
-        results = crew.run(missing, observer, ELSEWHERE, lambda one: turn.ends_with(one.state), turn.tell_waiting)
-    for name, result in results.items():
-        kind = {STOPPED: Interrupted, ELSEWHERE: Busy}.get(result.state, UserError)
-        error = Failed(result.reason, result.ref) if result.ref else kind(result.reason)
-        outcomes[name] = (
-            Outcome(name, result.state, store.open(result.ref, "run"))
-            if result.state in (DONE, THERE)
-            else Outcome(name, result.state, error=error)
-        )
-    return turn.outcomes(outcomes)
-
-
-@contextmanager
-def member(plan: jobs.Plan, observer: Observer) -> Iterator[Callable[[str, bool], jobs.Result]]:
-    """What makes a run by its name, and perhaps anew, in one of several processes."""
-    observer = Several(observer, *trackers.chosen(plan.settings.track, observer.note))
-    with open_engine(plan.settings, observer) as engine:
-        whole = Study(plan.store, planned(plan.store, plan.settings, plan.hyper, engine.data), plan.name)
-        points = {point.name: point for point in whole.points}
-
-        def run(name: str, again: bool) -> jobs.Result:
-            outcome = tried(whole, points[name], engine, observer, again)
-            return jobs.Result(outcome.state, outcome.ref, outcome.reason)
-
-        yield run
-
-
 def check_algorithms(specs: Sequence[RunSpec]) -> None:
     """UserError, before anything is made, if one of several algorithms can't federate these models or has too small a bank."""
     firsts = {spec.algorithm.name: spec for spec in reversed(specs)}
     for spec in firsts.values() if len(firsts) > 1 else ():
         assemble(spec, images=False, alike=True)
-
-
-def there(whole: Study, point: Point) -> bool:
-    """Whether the store has all of this run."""
-    found = whole.best(point)
-    return found is not None and found.covers(point.spec.settings)
 
 
 def tell_sources(whole: Study, settings: Train, observer: Observer) -> None:
@@ -195,45 +83,6 @@ def tell_sources(whole: Study, settings: Train, observer: Observer) -> None:
     newest = [f"{role} {ref}" for role, ref in own.items() if getattr(settings, role) is None]
     if newest:
         observer.note(f"Training on {' and '.join(newest)}, the newest.")
-
-
-def tried(whole: Study, point: Point, engine: Engine, observer: Observer, again: bool) -> Outcome:
-    """One run of a study, found, resumed or made; whatever goes wrong is its outcome."""
-    try:
-        if observer.stop_requested():
-            raise Interrupted(f"Stopped before {point.name}; the same command continues with it.")
-        return made(whole, point, engine, observer, again)
-    except Busy as error:
-        return Outcome(point.name, ELSEWHERE, error=error)
-    except (Interrupted, KeyboardInterrupt) as error:
-        return Outcome(point.name, STOPPED, error=error)
-    except (Exception, SystemExit) as error:
-        for each in (error, error.__cause__):  # what their frames hold may be what the next run has no room for
-            traceback.clear_frames(each.__traceback__ if each else None)
-        return Outcome(point.name, FAILED, error=error)
-
-
-def made(whole: Study, point: Point, engine: Engine, observer: Observer, again: bool) -> Outcome:
-    """The run of a point. Raises Busy if another process is working on it."""
-    store = whole.store
-    while True:
-        found = whole.best(point, again)
-        taken = lambda found=found: whole.best(point, again) != found  # noqa: E731
-        try:
-            if found is None:
-                ready = playing.begin(store, point.name, point.spec, engine, taken)
-            elif found.covers(point.spec.settings):
-                return Outcome(point.name, THERE, store.open(found.ref))
-            else:
-                from_ = store.open(found.ref) if found.state == "done" else found.path
-                ready = playing.resume(store, from_, point.spec.at(found.facts), engine, taken)
-        except Taken:  # another process was quicker: look again
-            continue
-        except UserError:
-            if found is None or found.path.exists():
-                raise
-            continue  # published or removed since
-        return Outcome(point.name, DONE, playing.finish(store, ready, engine, observer))
 
 
 def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observer = SILENT) -> Artifact:

@@ -2,10 +2,13 @@
 
 plan.py            what a run is: from settings and data, or from what an earlier run recorded
 preview.py         what a run would be: shapes, message sizes; pricing.py what it would cost
+study.py           the runs of a study: names, and what the store has of each
+making.py          one of them found, resumed or made; playing.py: its rounds, to the artifact
 assembly.py        from a RunSpec to a federation ready for its first round
 federation.py      what stays the same from round to round, and what changes
 rounds.py          the round loop, written once for all engines
-recording.py       what a round leaves in the history
+recording.py       what a round leaves in the history; selection.py: weights of the round selected
+pace.py            when a checkpoint is due
 history.py         series that grow by one row per round
 clients.py         what a client does in a round, wherever it lives
 engine.py          which engine runs a federation

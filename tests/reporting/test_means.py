@@ -5,9 +5,9 @@ import numpy as np
 from fedktl_cli import train
 from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
+from stages.engines.making import DONE, Outcome
 from stages.means import over_clients, selected
 from stages.reporting import scores
-from stages.train import DONE, Outcome
 from tests.helpers.made_runs import made_data, made_run
 
 
