@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from stages.artifacts.schemas import RUN, Run
+from stages.errors import UserError
 
 NOBODY = -1  # the client of what belongs to none alone
 
@@ -19,6 +21,15 @@ def columns(run: Run) -> dict[str, np.ndarray]:
     parts = [_rows(run, *series) for series in _series(run)]
     rounds, clients, metrics, values = (np.concatenate(column) for column in zip(*parts, strict=True))
     return {"round": rounds, "client": clients, "metric": metrics, "value": values}
+
+
+def frame(run: Run) -> Any:
+    """The columns as a pandas DataFrame. UserError without pandas."""
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("A frame needs pandas (pip install pandas); `metrics()` has the same columns.") from None
+    return pandas.DataFrame(columns(run))
 
 
 def _series(run: Run) -> Iterator[tuple[str, str, np.ndarray]]:

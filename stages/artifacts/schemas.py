@@ -151,11 +151,9 @@ class Run(Content):
         "rounds/simulated_seconds", "float64", "R K", "by which a slow client is late; 0 if none was simulated",
         optional=True,
     ))  # fmt: skip
-    wire: dict[str, np.ndarray] = field(
-        metadata=array(
-            "rounds/wire_<traffic>", "int64", "R K", "`upload_bytes` and `download_bytes` as handed to the network"
-        )
-    )
+    wire: dict[str, np.ndarray] = field(metadata=array(
+        "rounds/wire_<traffic>", "int64", "R K", "`upload_bytes` and `download_bytes` as handed to the network"
+    ))  # fmt: skip
     missing: np.ndarray = field(metadata=array(
         "faults/missing", "int64", "X 3", "round (from 1), client, reason (1 no node, 2 late, 3 failed, 4 refused)",
         optional=True,
@@ -182,9 +180,15 @@ class Run(Content):
 
     def metrics(self) -> dict[str, np.ndarray]:
         """Every number of every round, in columns: round, client (-1: of none alone), metric, value."""
-        from stages.artifacts.metrics import columns
+        from stages.artifacts import metrics
 
-        return columns(self)
+        return metrics.columns(self)
+
+    def frame(self) -> Any:
+        """`metrics` as a pandas DataFrame. UserError without pandas."""
+        from stages.artifacts import metrics  # which knows this module
+
+        return metrics.frame(self)
 
 
 RUN: dict[str, RunArray] = {one.name: one.metadata["array"] for one in fields(Run) if "array" in one.metadata}

@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,6 +41,18 @@ def test_every_number_of_every_round_is_a_row(store):
     assert {row[2] for row in rows} >= {"upload_bytes", "seconds/train", "peak_memory", "joined"}
     assert "test_auc" not in {row[2] for row in rows}  # which was not measured
     assert (columns["round"].dtype, columns["value"].dtype) == (np.int64, np.float64)
+
+
+def test_a_frame_has_the_same_columns_where_pandas_is(store, monkeypatch):
+    run_ = read_run(store.open("one"))
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=dict))
+    frame = run_.frame()
+    assert {name: values.tolist() for name, values in frame.items()} == {
+        name: values.tolist() for name, values in run_.metrics().items()
+    }
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match="needs pandas"):
+        run_.frame()
 
 
 def test_runs_stand_below_each_other_with_what_sets_them_apart(store):
