@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import shutil
@@ -16,7 +15,7 @@ from stages.artifacts.store import Store
 from stages.errors import printable
 from stages.foreign import reason
 
-EXTRAS = {  # the module that tells whether an extra is there, and what it is for
+EXTRAS = {  # the distribution that tells whether an extra is installed, and what it is for
     "flower": ("flwr", "clients on other machines, or simulated over Ray"),
     "diffusion": ("diffusers", "Stable Diffusion and other diffusion pipelines as generators"),
     "timm": ("timm", "timm's networks as clients' models"),
@@ -74,17 +73,19 @@ def _gibibytes(count: float) -> str:
 
 def _disk(root: Path) -> Finding:
     """The store, or the folder in which it would be made."""
-    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
+    shown = printable(str(root))
+    there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        return Finding("store", f"{shown} can't be written; choose another store", fault=True)
     free = shutil.disk_usage(there).free
-    if not os.access(there, os.W_OK):
-        return Finding("store", f"{root} can't be written; choose another store", fault=True)
-    return Finding("store", f"{root}, {_gibibytes(free)} free" + ", which is little" * (free < ROOM), fault=free == 0)
+    return Finding("store", f"{shown}, {_gibibytes(free)} free" + ", which is little" * (free < ROOM), fault=free == 0)
 
 
-def _extra(name: str, module: str, purpose: str) -> Finding:
-    if importlib.util.find_spec(module) is None:
+def _extra(name: str, distribution: str, purpose: str) -> Finding:
+    try:
+        return Finding(name, f"{distribution} {importlib.metadata.version(distribution)}, for {purpose}")
+    except importlib.metadata.PackageNotFoundError:
         return Finding(name, f"not installed; for {purpose}: pip install 'fedktl[{name}]'")
-    return Finding(name, f"{module} {importlib.metadata.version(module)}, for {purpose}")
 
 
 def _torch() -> Iterator[Finding]:

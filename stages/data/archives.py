@@ -96,7 +96,10 @@ def pickled(path: Path, name: str) -> Any:
 
 
 def write_pickled(path: Path, name: str, value: Any) -> None:
-    """Write an .npz with `value` pickled under `name`, as np.savez_compressed does but with the fastest compression."""
+    """Write an .npz with `value` pickled under `name`, as np.savez_compressed does but with the fastest compression.
+
+    PFLlib reads nothing else. Writing a pickle runs no code, and none is ever loaded here.
+    """
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open(f"{name}.npy", "w", force_zip64=True) as file,

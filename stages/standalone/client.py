@@ -118,10 +118,10 @@ class Client(nn.Module):
         return {name: tensor for name, tensor in self.tensors().items() if _memory(tensor) in watch.seen}
 
 
-def scores(client: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """float32 [n, classes] of images uint8 [n, 3, size, size]."""
+def scores(client: Callable[[Tensor], Tensor], images: Tensor, weights: int = 0) -> Tensor:
+    """float32 [n, classes] of images uint8 [n, 3, size, size]; told how many weights there are, in a run's own batches."""
     with torch.no_grad():
-        return torch.cat([client(normalised(part)) for part in images.split(eval_batch(images))])
+        return torch.cat([client(normalised(part)) for part in images.split(eval_batch(images, weights))])
 
 
 def _below(values: Values, path: str) -> Iterator[tuple[str, Tensor]]:

@@ -1,6 +1,5 @@
 """fedktl doctor: what it looks at, and what it calls a fault."""
 
-import importlib.util
 import json
 import tomllib
 from pathlib import Path
@@ -32,17 +31,21 @@ def test_a_machine_on_which_all_is_well(tmp_path, monkeypatch):
     assert not (tmp_path / "store").exists()  # it only looks
 
 
-def test_every_extra_is_told_of_with_how_to_get_it(monkeypatch):
+def test_every_extra_is_told_of_with_how_to_get_it():
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
     assert set(doctor.EXTRAS) == set(extras) - {"test", "dev"}
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'fedktl[timm]'" in doctor._extra("timm", *doctor.EXTRAS["timm"]).found
+    assert "pip install 'fedktl[timm]'" in doctor._extra("timm", "nothing-of-this-name", "networks").found
 
 
 def test_faults_end_with_code_2(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     answer = run(tmp_path / "store", "doctor", code=2)
     assert "FAULT" in answer.stdout and "Not all is well: store." in answer.stderr
+
+
+def test_a_file_in_the_place_of_the_store_is_a_fault(tmp_path):
+    (tmp_path / "store").write_text("")
+    assert findings(tmp_path / "store", code=2)["store"]["fault"]
 
 
 def test_a_device_that_computes_nothing_useful_is_a_fault(monkeypatch):
