@@ -132,19 +132,23 @@ def _above_local(group: Group, groups: Sequence[Group]) -> list[Finding]:
                 False, "There is no local training to compare with.", "Train with algorithm=local on the same data."
             )
         ]
-    score = scores.validation_selected if _validated([group, *alone]) else scores.last
+    if _validated([group, *alone]):
+        score, where = scores.validation_selected, "at the rounds selected on validation"
+    else:
+        score, where = scores.last, "after the last round"
     own, *others = (np.array([score(run) for run in each.runs], np.float64) for each in [group, *alone])
     best = max(others, key=lambda values: np.mean(values))
     lead, noise = np.mean(own) - np.mean(best), np.hypot(_deviation(own), _deviation(best))
     if lead > noise:
-        return [Finding(True, f"It is {lead:.2f} points above local training.")]
+        return [Finding(True, f"It is {lead:.2f} points above local training {where}.")]
     advice = (
         f"Tune its hyperparameters to these data (fedktl algorithms show {group.facts['algorithm']} explains them)."
     )
     if lead >= -noise and noise:
-        says = f"It is not clearly apart from local training: {lead:+.2f} points, where seeds differ by {noise:.2f}."
+        says = f"It is not clearly apart from local training {where}: {lead:+.2f} points, where seeds differ by {noise:.2f}."
         return [Finding(False, says, f"Add seeds (seeds=0,1,2,3,4). {advice}")]
-    return [Finding(False, f"It is {-lead:.2f} points below local training." if lead else "It is level with local training.", advice)]  # fmt: skip
+    stands = f"{-lead:.2f} points below" if lead else "level with"
+    return [Finding(False, f"It is {stands} local training {where}.", advice)]
 
 
 def _federation(group: Group) -> tuple[object, ...]:
