@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from stages.artifacts.runs import SOURCES
 from stages.artifacts.schemas import Run
 from stages.errors import UserError
 from stages.reporting import scores
-from stages.settings import Train, names
+from stages.settings import SOURCES, Train, names
 
 TRAFFIC = ("upload_floats", "download_floats", "upload_bytes", "download_bytes")
 OWN = (*SOURCES, "models")  # settings that the run's facts or seed say better
