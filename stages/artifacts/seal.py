@@ -21,6 +21,7 @@ from stages.foreign import LARGEST
 
 ROOT = "zarr.json"
 STRAYS = ("._*", ".DS_Store", ".nfs*", ".smb*", ".cifs*", ".fuse_hidden*", "Thumbs.db", "desktop.ini")
+SYNCS = 8  # files at a time, which a file system writes down together
 UNSYNCABLE = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # what CIFS, VirtualBox and sshfs answer for a folder
 
 
@@ -48,6 +49,8 @@ def _document(document: dict[str, Any], seal: str) -> bytes:
 
 def close(folder: Path, attributes: dict[str, Any]) -> None:
     """Write `attributes`, the manifest and the seal into the group's root and sync every file to disk."""
+    from concurrent.futures import ThreadPoolExecutor
+
     manifest = {
         name: [path.stat().st_size, sha256(path)] for name, path in files(folder) if name != ROOT and not stray(name)
     }
@@ -55,10 +58,8 @@ def close(folder: Path, attributes: dict[str, Any]) -> None:
     document["attributes"] = {**attributes, "manifest": manifest}
     seal = hashlib.sha256(_document(document, "")).hexdigest()
     (folder / ROOT).write_bytes(_document(document, seal))
-    for _, path in files(folder):
-        sync(path)
-    for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        sync(inner)
+    with ThreadPoolExecutor(SYNCS) as pool:
+        list(pool.map(sync, [folder, *folder.rglob("*")]))
 
 
 def sync(path: Path) -> None:
