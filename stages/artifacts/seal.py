@@ -57,6 +57,10 @@ def close(folder: Path, attributes: dict[str, Any]) -> None:
     (folder / ROOT).write_bytes(_document(document, seal))
     for _, path in files(folder):
         sync(path)
+    sync_folders(folder)
+
+
+def sync_folders(folder: Path) -> None:
     for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         sync(inner)
 
@@ -100,17 +104,23 @@ def _root(path: Path) -> dict[str, Any]:
     _plain(path, path)
     try:
         raw = path.read_bytes()
+    except OSError as error:
+        raise damaged(path, f"can't be read ({error.strerror})") from error
+    return parsed(raw, path)
+
+
+def parsed(raw: bytes, shown: Path | str) -> dict[str, Any]:
+    """The attributes in the bytes of a root file whose seal matches."""
+    try:
         document = json.loads(raw)
         attributes: dict[str, Any] = document["attributes"]
         seal, manifest = attributes["seal"], attributes["manifest"]
         listed = all(isinstance(size, int) and isinstance(digest, str) for size, digest in manifest.values())
         whole = hashlib.sha256(_document(document, "")).hexdigest() == seal and raw == _document(document, seal)
-    except OSError as error:
-        raise damaged(path, f"can't be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise damaged(path, "is damaged") from None
+        raise damaged(shown, "is damaged") from None
     if not (listed and whole):
-        raise damaged(path, "is damaged")
+        raise damaged(shown, "is damaged")
     return attributes
 
 
@@ -146,5 +156,5 @@ def _plain(path: Path, shown: Path) -> int:
     return found.st_size
 
 
-def damaged(path: Path, what: str) -> UserError:
+def damaged(path: Path | str, what: str) -> UserError:
     return UserError(f"{path} {what}. Restore it from a copy, or make the artifact again.")
