@@ -17,7 +17,7 @@ from typer.core import TyperArgument
 
 from fedktl_cli import completion
 from stages.errors import UserError
-from stages.settings import Generate, Prepare, Settings, Train, TrainGenerator, key
+from stages.settings import DECISIVE, Generate, Prepare, Settings, Train, TrainGenerator, key
 
 
 class Argument(TyperArgument):
@@ -38,7 +38,9 @@ def flags(field: dataclasses.Field[Any]) -> tuple[str, str]:
 
 
 OPTIONS = {key(f): flags(f) for kind in (Prepare, Generate, Train, TrainGenerator) for f in dataclasses.fields(kind)}
-OPTIONS |= {name: (f"--{name}", "") for name in ("resume", "format", "client")}  # arguments of stages, no settings
+OPTIONS |= {
+    name: (f"--{name}", "") for name in ("resume", "format", "client", "unfinished")
+}  # arguments of stages, no settings
 
 
 def with_settings(settings: type[Settings]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -46,7 +48,8 @@ def with_settings(settings: type[Settings]) -> Callable[[Callable[..., None]], C
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         hints = typing.get_type_hints(settings)
-        added = [parameter(field, hints[field.name]) for field in dataclasses.fields(settings)]
+        several = DECISIVE if settings is Train else ()
+        added = [parameter(f, hints[f.name], key(f) in several) for f in dataclasses.fields(settings)]
         signature = inspect.signature(function, eval_str=True)
         own = [p for p in signature.parameters.values() if p.name != "given"]
         names = {p.name for p in added}
@@ -89,11 +92,14 @@ def _options(settings: list[str]) -> str:
     return " ".join(words)
 
 
-def parameter(field: dataclasses.Field[Any], hint: Any) -> inspect.Parameter:
-    """One field as a Typer option. Its default is None, so that what the user gave can be told from a default."""
+def parameter(field: dataclasses.Field[Any], hint: Any, several: bool) -> inspect.Parameter:
+    """One field as a Typer option, which may take several values, a run each, separated by commas.
+
+    Its default is None, so that what the user gave can be told from a default.
+    """
     on, off = flags(field)
     plain = next(t for t in typing.get_args(hint) if t is not type(None)) if isinstance(hint, types.UnionType) else hint
-    spellings, kind = [on, *field.metadata["also"]], str if field.metadata["none"] else plain
+    spellings, kind = [on, *field.metadata["also"]], str if field.metadata["none"] or (several and not off) else plain
     if off:
         spellings = [f"{on}/{off}"]
     elif typing.get_origin(plain) is tuple:

@@ -18,6 +18,7 @@ from stages.reporting import formats, numbers, paper
 from stages.reporting.numbers import count
 from stages.reporting.rows import label
 from stages.reporting.scores import best_on_test, last
+from stages.settings import DECISIVE
 
 if TYPE_CHECKING:
     from stages.engines.making import Outcome
@@ -140,7 +141,13 @@ def report(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Group
 def _scores(row: dict[str, Any]) -> list[str]:
     accuracies = [formats.accuracy(row[name]) for name in ("last", "validation_selected", "best_on_test")]
     traffic = [count(row[f"{way}_floats_per_round"]) for way in ("upload", "download")]
-    return [*accuracies, f"{row['worst_client']:.2f}", *traffic, str(row["rounds"]), str(len(row["runs"]))]
+    return [
+        *accuracies,
+        f"{row['worst_client']:.2f}",
+        *traffic,
+        formats.COLUMNS["rounds"].text(row),
+        str(len(row["runs"])),
+    ]
 
 
 def _seconds(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> Fitted:
@@ -169,7 +176,7 @@ def previews(found: Sequence[dict[str, Any]]) -> Group:
     """A dry run: the architectures, what each kind of run costs, and the settings; what is the same is said once."""
     kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}  # runs that differ in their seed alone
     for one in found:
-        kinds.setdefault((one["algorithm"], str(one["hyper"])), []).append(one)
+        kinds.setdefault((one["algorithm"], str(_choices(one))), []).append(one)
     blocks: list[Any] = []
     shown: dict[str, list[str]] = {}
     for (name, _), runs in kinds.items():
@@ -192,11 +199,8 @@ def previews(found: Sequence[dict[str, Any]]) -> Group:
     settings = {**first["settings"], **sources}
     for one in found:
         settings |= {f"{one['algorithm']}.{name}": value for name, value in one["hyper"].items()}
-    for name in (
-        "algorithm",
-        "seeds",
-        *(f"{one['algorithm']}.{name}" for one in found for name in _varied(one, found)),
-    ):
+    varied = [each for one in found for name in _varied(one, found) for each in (name, f"{one['algorithm']}.{name}")]
+    for name in ("algorithm", "seeds", *varied):
         settings.pop(name, None)
     kept = (
         f"Weights kept: {_kept(first['weights_bytes'])}. On disk while it goes on: {numbers.size(first['most_disk'])}."
@@ -217,7 +221,7 @@ def _cost(runs: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]], on_gp
     """A row of the price list: runs that differ in their seed alone."""
     one, missing = runs[0], [run for run in runs if not run["there"]]
     return [
-        " ".join([one["algorithm"], *(f"{name}={_value(one['hyper'][name])}" for name in _varied(one, found))]),
+        " ".join([one["algorithm"], *(f"{name}={_value(_choices(one)[name])}" for name in _varied(one, found))]),
         str(len(runs)), f"{one['seconds_per_round']:.2f}", _time(missing),
         numbers.memory(one["host_memory"]), *[numbers.memory(one["device_memory"])] * on_gpu,
         numbers.size(sum(run["disk"] for run in missing)),
@@ -232,9 +236,14 @@ def _time(runs: Sequence[dict[str, Any]]) -> str:
 
 
 def _varied(one: dict[str, Any], found: Sequence[dict[str, Any]]) -> list[str]:
-    """The hyperparameters in which runs of its algorithm differ."""
-    alike = [other["hyper"] for other in found if other["algorithm"] == one["algorithm"]]
-    return [name for name, value in one["hyper"].items() if any(hyper[name] != value for hyper in alike)]
+    """The settings and hyperparameters in which runs of its algorithm differ."""
+    alike = [_choices(other) for other in found if other["algorithm"] == one["algorithm"]]
+    return [name for name, value in _choices(one).items() if any(other[name] != value for other in alike)]
+
+
+def _choices(one: dict[str, Any]) -> dict[str, Any]:
+    settings, hyper = one["settings"], one["hyper"]
+    return {**{name: settings[name] for name in DECISIVE}, **hyper}
 
 
 def _kept(sizes: dict[str, int]) -> str:

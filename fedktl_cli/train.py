@@ -12,7 +12,7 @@ from fedktl_cli.options import Json, Name, Preset, with_settings
 from fedktl_cli.terminal import INCOMPLETE, INTERRUPTED, Terminal, guarded, here
 from stages import plugins, presets
 from stages.errors import UserError
-from stages.settings import Train
+from stages.settings import Train, gridded
 
 if TYPE_CHECKING:
     from stages.artifacts.schemas import Run
@@ -48,13 +48,13 @@ def train(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Train the clients: a run artifact per algorithm, choice of hyperparameters and seed.
+    """Train the clients: a run artifact per algorithm, choice of settings and hyperparameters, and seed.
 
     Repeating a command keeps the runs that are there, resumes those that were stopped, and makes the rest.
 
     [dim]fedktl train --algorithm fedktl --algorithm local --rounds 50 --seeds 0-2[/]
 
-    [dim]fedktl train --data cifar10@v2 --models small --set mu=1,10,50 --set lambda=0.1,1 --dry-run[/]
+    [dim]fedktl train --data cifar10@v2 --models small --lr 0.01,0.1 --set mu=1,10,50 --dry-run[/]
     """
     terminal = here(context)
     if resume and (name or preset or assignments or again or stop_on_error or dry_run):
@@ -63,7 +63,7 @@ def train(
             "--dry-run."
         )
     chosen = presets.load(preset)
-    settings = Train.make(chosen.train, given)
+    settings, grid = gridded(chosen.train, given)
     from fedktl_cli import tables
     from stages import algorithms
     from stages.engines.making import DONE, Outcome
@@ -76,7 +76,7 @@ def train(
         hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
     if dry_run:
         with terminal.observer() as observer, plugins.only(*words):
-            previews = planned(terminal.store, settings, hyper, observer, name)
+            previews = planned(terminal.store, settings, hyper, observer, name, grid)
         if json:
             terminal.json({"previews": previews})
         else:
@@ -86,7 +86,7 @@ def train(
         if resume:
             outcomes = [Outcome(resume, DONE, go_on(terminal.store, resume, given, observer))]
         else:
-            outcomes = study(terminal.store, name, settings, hyper, observer, again, stop_on_error, wait=True)
+            outcomes = study(terminal.store, name, settings, hyper, observer, again, stop_on_error, True, grid)
     report(terminal, outcomes, json)
 
 

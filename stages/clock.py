@@ -61,6 +61,13 @@ def phase(name: str) -> Iterator[None]:
             yield
 
 
+def charge(name: str, seconds: float) -> None:
+    """Charge a phase with seconds that passed in another one; negative ones take them off that."""
+    clock = _current.get()
+    if clock is not None:
+        clock.seconds[name] = clock.seconds.get(name, 0.0) + seconds
+
+
 @contextmanager
 def side_by_side(source: str) -> Iterator[list[Mapping[str, float]]]:
     """A block in the phase `source` whose turns run side by side; append the seconds of each turn to the list it gives.
@@ -70,11 +77,8 @@ def side_by_side(source: str) -> Iterator[list[Mapping[str, float]]]:
     turns: list[Mapping[str, float]] = []
     begun = time.perf_counter()
     yield turns
-    clock, elapsed = _current.get(), time.perf_counter() - begun
-    total = sum(sum(turn.values()) for turn in turns)
-    if clock is None or not total:
-        return
+    elapsed, total = time.perf_counter() - begun, sum(sum(turn.values()) for turn in turns)
     for name, seconds in ((name, seconds) for turn in turns for name, seconds in turn.items() if name != TURN):
-        part = elapsed * seconds / total
-        clock.seconds[source] = clock.seconds.get(source, 0.0) - part
-        clock.seconds[name] = clock.seconds.get(name, 0.0) + part
+        part = elapsed * seconds / (total or 1.0)
+        charge(source, -part)
+        charge(name, part)

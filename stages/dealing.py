@@ -91,7 +91,8 @@ def member(plan: jobs.Plan, observer: Observer) -> Iterator[Callable[[str, bool]
     """What makes a run by its name, and perhaps anew, in one of several processes."""
     observer = Several(observer, *trackers.chosen(plan.settings.track, observer.note))
     with open_engine(plan.settings, observer) as engine:
-        whole = Study(plan.store, planned(plan.store, plan.settings, plan.hyper, engine.data), plan.name)
+        specs = planned(plan.store, plan.settings, plan.hyper, engine.data, plan.grid)
+        whole = Study(plan.store, specs, plan.name)
         points = {point.name: point for point in whole.points}
 
         def run(name: str, again: bool) -> jobs.Result:

@@ -39,6 +39,7 @@ def setting(
     none: str | None = None,
     empty: bool = False,
     own: bool = False,
+    commas: bool = False,
     affects: bool = True,
     resumable: bool | None = None,
     source: str = "",
@@ -47,14 +48,14 @@ def setting(
 
     `low` and `high` are inclusive bounds, `above` is an exclusive one; `off` is the option that switches a flag off, `also`
     are other spellings of the option; `none` is the word for None; `empty` allows an empty text, which is not None; with
-    `own` a user's `package.module:name` is a choice too; `affects` says whether the result depends on the setting, except
+    `own` a user's `package.module:name` is a choice too; with `commas` text that has some is one value; `affects` says whether the result depends on the setting, except
     for the last digits, which depend on the device; `resumable` whether it may change when a run is resumed (by default,
     if the result does not depend on it); `source` is where the default comes from.
     """
     resumable = not affects if resumable is None else resumable
     metadata = dict(
         help=help, panel=panel, choices=choices, low=low, high=high, above=above, off=off, also=also, none=none,
-        empty=empty, own=own, affects=affects, resumable=resumable, source=source,
+        empty=empty, own=own, commas=commas, affects=affects, resumable=resumable, source=source,
     )  # fmt: skip
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -124,26 +125,31 @@ class Settings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def product(kind: type[Settings], values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every choice from values some of which are several: a list, or text with commas; UserError for an empty one.
-
-    >>> product(Settings, {"mu": "1,10", "lambda": 2, "etf": [True, False]})[1]
-    {'mu': '1', 'lambda': 2, 'etf': False}
-    """
-    hints = typing.get_type_hints(kind)
-    lists = {
-        key(f) for f in dataclasses.fields(kind) if typing.get_origin(hints[f.name]) is tuple
-    }  # one list, one value
+def several(kind: type[Settings], values: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What each value stands for: a list, or text with commas, for several; UserError for an empty one."""
+    hints, fields = typing.get_type_hints(kind), dataclasses.fields(kind)
+    lists = {key(f) for f in fields if typing.get_origin(hints[f.name]) is tuple}  # one list, one value
+    whole = {key(f) for f in fields if f.metadata["commas"]}
 
     def each(name: str, value: Any) -> list[Any]:
-        if name in lists or not (isinstance(value, (list, tuple)) or (isinstance(value, str) and "," in value)):
+        parts = value.split(",") if isinstance(value, str) and name not in whole else value
+        if name in lists or not isinstance(parts, (list, tuple)) or parts == [value]:
             return [value]
-        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+        parts = [part.strip() if isinstance(part, str) else part for part in parts]
         if not parts or "" in parts:
             raise UserError(f"{name} has an empty value among those to run; give values separated by single commas.")
         return parts
 
-    choices = itertools.product(*(each(name, value) for name, value in values.items()))
+    return {name: each(name, value) for name, value in values.items()}
+
+
+def product(kind: type[Settings], values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every choice from values some of which are `several`.
+
+    >>> product(Settings, {"mu": "1,10", "lambda": 2, "etf": [True, False]})[1]
+    {'mu': '1', 'lambda': 2, 'etf': False}
+    """
+    choices = itertools.product(*several(kind, values).values())
     return [dict(zip(values, choice, strict=True)) for choice in choices]
 
 

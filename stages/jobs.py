@@ -33,6 +33,7 @@ class Plan:
     name: str | None
     settings: Train
     hyper: Mapping[str, Mapping[str, Any]]
+    grid: Mapping[str, Any] | None
     again: bool
     named: frozenset[str] | None  # code that may be loaded; None: all
 

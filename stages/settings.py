@@ -6,13 +6,17 @@ is defined once. Standard library only: `fedktl --help` imports this module and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from stages.fields import LARGEST_SEED, MOST, WIDEST, Settings, key, names, setting
+from stages.fields import LARGEST_SEED, MOST, WIDEST, Settings, key, names, setting, several
 
 __all__ = [
+    "DECISIVE",
     "LARGEST_SEED",
     "MOST",
+    "SOURCES",
     "WIDEST",
     "Generate",
     "Prepare",
@@ -20,6 +24,7 @@ __all__ = [
     "Settings",
     "Train",
     "TrainGenerator",
+    "gridded",
     "key",
     "names",
     "setting",
@@ -150,7 +155,7 @@ class Train(Settings):
     latents: str | None = setting(None, "Latents artifact; default: the newest.", panel="What")
     models: str = setting(
         "small", "A model group, or architectures separated by commas: names, timm:NAME, module:factory; +N adds a hidden layer to the head.",
-        panel="What",
+        panel="What", commas=True,
     )  # fmt: skip
     pretrained: tuple[str, ...] = setting(
         (), "ARCHITECTURE=FILE: start from torchvision's or a run's exported weights, .pth or .safetensors; repeatable.",
@@ -291,6 +296,18 @@ class Train(Settings):
     )
 
 
+SOURCES = ("algorithm", "data", "latents", "seeds")  # settings that a run records better, by seals and a seed
+DECISIVE = tuple(name for name in names(Train, affects=True, resumable=False) if name not in (*SOURCES, "pretrained"))
+
+
+def gridded(*layers: Mapping[str, Any]) -> tuple[Train, dict[str, list[Any]]]:
+    """Settings from layers as `Train.make` takes them, and apart from them the decisive ones that have several values."""
+    given = {name.replace("-", "_"): value for layer in layers for name, value in layer.items()}
+    values = several(Train, {name: value for name, value in given.items() if name in DECISIVE})
+    grid = {name: each for name, each in values.items() if len(each) > 1}
+    return Train.make({name: value for name, value in given.items() if name not in grid}), grid
+
+
 @dataclass(frozen=True)
 class Report(Settings):
     """Settings of `fedktl report`."""
@@ -299,3 +316,4 @@ class Report(Settings):
     columns: tuple[str, ...] = setting(
         (), "Columns of the table of results, on the page as well; default: all that fit."
     )
+    unfinished: bool = setting(False, "Draw unfinished runs as well, as far as their last checkpoint goes.")

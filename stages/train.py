@@ -29,14 +29,16 @@ from stages.settings import Train
 
 def train(
     store: Store, name: str | None, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT,
-    again: bool = False,
+    again: bool = False, grid: Mapping[str, Any] | None = None,
 ) -> list[Artifact]:  # fmt: skip
     """The runs of a study; those that are missing are made. `hyper` holds what differs from the defaults, by algorithm.
+
+    `grid` are settings with several values, as hyperparameters may have them: every combination is a run.
 
     Raises UserError for bad input, or once all that can be made is there, for the first run that failed; Interrupted when
     the observer asks to stop.
     """
-    outcomes = study(store, name, settings, hyper, observer, again)
+    outcomes = study(store, name, settings, hyper, observer, again, grid=grid)
     for outcome in sorted(outcomes, key=lambda outcome: outcome.state != STOPPED):
         if outcome.error:
             raise outcome.error
@@ -45,9 +47,9 @@ def train(
 
 def study(
     store: Store, name: str | None, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT,
-    again: bool = False, stop_on_error: bool = False, wait: bool = False,
+    again: bool = False, stop_on_error: bool = False, wait: bool = False, grid: Mapping[str, Any] | None = None,
 ) -> list[Outcome]:  # fmt: skip
-    """Every algorithm with every choice of hyperparameters and every seed. Finished runs are kept, unfinished ones resumed.
+    """Every algorithm with every choice of settings, hyperparameters and seed. Finished runs are kept, unfinished ones resumed.
 
     `again` makes a new version of finished ones. A run that fails ends no other, unless `stop_on_error`. With `wait`, runs
     that other processes work on are waited for, and taken over if their process dies. Raises UserError for bad input;
@@ -57,12 +59,13 @@ def study(
     own = replace(settings, device=devices[0])
     watching = Several(observer, *trackers.chosen(settings.track, observer.note))
     with open_engine(own, watching) as engine, announced(store) as tell_waiting:
-        whole = Study(store, planned(store, own, hyper, engine.data), name)
+        whole = Study(store, planned(store, own, hyper, engine.data, grid), name)
         tell_sources(whole, settings, observer)
         turn = Turn(whole, again, stop_on_error, wait, tell_waiting)
         check_algorithms([point.spec for point in turn.missing()])
         if len(devices) > 1 and len(whole.points) > 1:
-            outcomes = side_by_side(turn, jobs.Plan(store, name, own, hyper, again, plugins.named()), devices, observer)
+            plan = jobs.Plan(store, name, own, hyper, grid, again, plugins.named())
+            outcomes = side_by_side(turn, plan, devices, observer)
         else:
             outcomes = one_by_one(turn, engine, watching)
     if all(one.state == FAILED and not one.ref and one.error for one in outcomes):
@@ -71,8 +74,8 @@ def study(
 
 
 def check_algorithms(specs: Sequence[RunSpec]) -> None:
-    """UserError, before anything is made, if one of several algorithms can't federate these models or has too small a bank."""
-    firsts = {spec.algorithm.name: spec for spec in reversed(specs)}
+    """UserError, before anything is made, if one of several kinds of runs can't be: its models federated, its bank too small."""
+    firsts = {(spec.algorithm.name, spec.settings): spec for spec in reversed(specs)}
     for spec in firsts.values() if len(firsts) > 1 else ():
         assemble(spec, images=False, alike=True)
 
@@ -107,7 +110,7 @@ def resume(store: Store, ref: str, changes: Mapping[str, Any], observer: Observe
 
 def dry_run(
     store: Store, settings: Train, hyper: Mapping[str, Mapping[str, Any]], observer: Observer = SILENT,
-    name: str | None = None,
+    name: str | None = None, grid: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """What each run of a study would be and cost, found by a few steps of every architecture; nothing is written."""
     trackers.chosen(settings.track, SILENT.note)
@@ -117,7 +120,7 @@ def dry_run(
         )
     devices = jobs.places(settings)
     settings = replace(settings, device=devices[0], jobs=len(devices))
-    whole = Study(store, planned(store, settings, hyper, Local().data), name)
+    whole = Study(store, planned(store, settings, hyper, Local().data, grid), name)
     found = previews([point.spec for point in whole.points], observer)
     return [
         {"run": point.name, "there": there(whole, point), **facts}

@@ -13,6 +13,7 @@ from stages.errors import Failed, Interrupted, UserError
 from stages.fields import product
 from stages.observer import Observer
 from stages.randomness import Rng
+from stages.settings import gridded
 from tests.helpers.toy_runs import StopAfter, assert_same, numbers, settings
 from tests.helpers.toy_store import write_toy_data
 
@@ -227,6 +228,51 @@ def test_a_grid_runs_every_choice_and_names_it_by_what_differs(toy_store):
     assert [run.attributes["facts"]["hyper"]["mu"] for run in made] == [1, 1, 10, 10]
     (alone,) = stages.train(toy_store, None, settings(rounds=1), {"fedktl": {"server_epochs": 1, "mu": 10}})
     assert alone.ref == made[2].ref  # etf is on by default
+
+
+def test_settings_that_affect_results_make_a_grid_as_well(toy_store):
+    grid = {"lr": "0.1,0.05", "drop_last": [True, False]}
+    made = stages.train(toy_store, None, settings(**LOCAL, seeds="0,1"), {}, grid=grid)
+    assert refs(made) == [
+        f"local-toy-lr{lr}-drop_last{drop}-s{seed}@v1"
+        for lr, drop, seed in itertools.product(("0.1", "0.05"), ("on", "off"), (0, 1))
+    ]
+    assert [run.settings["lr"] for run in made] == [0.1] * 4 + [0.05] * 4
+    (alone,) = stages.train(toy_store, None, settings(**LOCAL, lr=0.05), {})
+    assert alone.ref == made[6].ref  # drop_last is off by default
+    rows = stages.report(toy_store, "grid", stages.Report()).attributes["rows"]
+    assert {row["variant"] for row in rows} == {
+        f"drop_last={drop}, lr={lr}" for lr, drop in itertools.product((0.1, 0.05), (True, False))
+    }
+
+
+def test_a_grid_of_settings_is_dealt_to_processes(toy_store):
+    chosen, grid = settings(**LOCAL, models="CNN", feature_dim=8, jobs=2), {"batch_size": [4, 8]}
+    outcomes = stage.study(toy_store, None, chosen, {}, grid=grid)
+    assert [one.ref for one in outcomes] == ["local-toy-batch_size4-s0@v1", "local-toy-batch_size8-s0@v1"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "sentence"),
+    [
+        ({"lr": "0.1,,1"}, "lr has an empty value"), ({"lr": [0.1, -1]}, "lr must be above 0, not -1"), ({"lr": "0.1,x"}, "lr must be a number"),
+        ({"rounds": [1, 2]}, "no setting that may have several values named 'rounds'"), ({"pairs": "bank,life"}, "did you mean live"),
+    ],
+)  # fmt: skip
+def test_a_wrong_grid_is_refused_before_anything_is_written(toy_store, grid, sentence):
+    with pytest.raises(UserError, match=sentence):
+        stage.study(toy_store, None, settings(**LOCAL), {}, grid=grid)
+    assert not toy_store.names("run") and not list(toy_store.root.glob(".study*"))
+
+
+def test_settings_with_several_values_are_told_from_those_with_one():
+    one, grid = gridded(
+        {"lr": [0.01, 0.1], "models": ["small", "CNN"], "wire": "fp16"}, {"batch-size": "8, 16", "seeds": "0,1"}
+    )
+    assert grid == {"lr": [0.01, 0.1], "models": ["small", "CNN"], "batch_size": ["8", "16"]}
+    assert (one.lr, one.wire, one.seeds) == (0.01, "fp16", (0, 1))
+    one, grid = gridded({"lr": [0.01, 0.1]}, {"lr": "0.5", "models": "CNN,resnet4"})  # a later layer beats a grid, too
+    assert (one.lr, one.models, grid) == (0.5, "CNN,resnet4", {})
 
 
 def test_the_same_choice_twice_is_one_run(toy_store):

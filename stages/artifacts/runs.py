@@ -14,10 +14,7 @@ from stages.artifacts.folders import numbers
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
 from stages.errors import UserError
-from stages.settings import Train, names
-
-SOURCES = ("algorithm", "data", "latents", "seeds")  # settings that a run records better, by seals and a seed
-DECISIVE = tuple(name for name in names(Train, affects=True, resumable=False) if name not in (*SOURCES, "pretrained"))
+from stages.settings import DECISIVE, Train
 
 
 def identity(facts: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from stages.errors import UserError, unknown
 from stages.fields import product
 from stages.foreign import understood
 from stages.models import pretrained
-from stages.settings import Train, names
+from stages.settings import DECISIVE, Train, names
 
 RESUMABLE = names(Train, resumable=True)
 NAMING = (
@@ -93,10 +93,11 @@ def planned(
     settings: Train,
     hyper: Mapping[str, Mapping[str, Any]],
     data: Callable[[Store, Train], Artifact | RemoteData],
+    grid: Mapping[str, Any] | None = None,
 ) -> list[RunSpec]:
-    """One spec per algorithm, choice of hyperparameters and seed, everything checked that can be without reading arrays.
+    """One spec per algorithm, choice of settings and hyperparameters, and seed, checked as far as can be without reading arrays.
 
-    A hyperparameter that is a list, or text with commas, stands for each of its values.
+    A hyperparameter, or a setting in `grid`, that is a list, or text with commas, stands for each of its values.
 
     `data` gives what the clients train on, for which an engine may have to wait: it is asked when the settings are known
     to be right.
@@ -105,22 +106,27 @@ def planned(
     for name in hyper:
         if name not in settings.algorithm:
             raise unknown("algorithm in this run", name, settings.algorithm)
+    for name in grid or {}:
+        if name not in DECISIVE:
+            raise unknown("setting that may have several values", name, DECISIVE)
+    variants = [Train.make(settings.as_dict(), values) for values in product(Train, grid or {})]
     points = [
-        (algorithm, algorithm.Hyper.make(values))
+        (algorithm, algorithm.Hyper.make(values), variant)
         for algorithm in chosen
+        for variant in variants
         for values in product(algorithm.Hyper, hyper.get(algorithm.name, {}))
     ]
     training, latents = data(store, settings), None
-    if any(own.needs_latents() for _, own in points):
+    if any(own.needs_latents() for _, own, _ in points):
         latents = source(store, "latents", settings.latents)
 
     digests = pretrained.digests(settings.pretrained)
 
-    def spec(algorithm: AnyAlgorithm, own: Hyperparameters, seed: int) -> RunSpec:
+    def spec(algorithm: AnyAlgorithm, own: Hyperparameters, variant: Train, seed: int) -> RunSpec:
         key = uuid.uuid4().hex if settings.engine == "flower" else None
-        return RunSpec(algorithm, own, settings, seed, training, latents if own.needs_latents() else None, key, digests)
+        return RunSpec(algorithm, own, variant, seed, training, latents if own.needs_latents() else None, key, digests)
 
-    return [spec(algorithm, own, seed) for algorithm, own in points for seed in settings.seeds]
+    return [spec(*point, seed) for point in points for seed in settings.seeds]
 
 
 @understood("What the run tells of itself")

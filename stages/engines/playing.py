@@ -16,7 +16,7 @@ from stages.engines.assembly import assemble
 from stages.engines.engine import Engine
 from stages.engines.federation import Diverged, Federation, State
 from stages.engines.plan import RunSpec
-from stages.engines.run_artifact import packed_run, publish
+from stages.engines.run_artifact import facts, packed_run, publish
 from stages.errors import Failed, Interrupted, sentence
 from stages.observer import Observer, Several
 
@@ -34,7 +34,7 @@ class Ready:
 def begin(store: Store, name: str, spec: RunSpec, engine: Engine, taken: Callable[[], bool] = lambda: False) -> Ready:
     """A new run. Raises Taken if another process has begun it; a run that can't be assembled leaves nothing."""
     federation, state = assemble(spec, engine.images)
-    return Ready(Partial.begin(store, "run", name, spec.facts(), taken), spec, federation, state)
+    return Ready(Partial.begin(store, "run", name, facts(spec, federation), taken), spec, federation, state)
 
 
 def resume(
@@ -55,9 +55,9 @@ def resume(
             federation, state = assemble(replace(spec, settings=replace(spec.settings, pretrained=())), engine.images)
             checkpoint.unpack(state, packed, spec.algorithm, federation.device)
         if isinstance(from_, Path):
-            partial.record(spec.facts())
+            partial.record(facts(spec, federation))
         else:
-            partial = Partial.begin(store, "run", from_.ref.name, spec.facts(), taken)
+            partial = Partial.begin(store, "run", from_.ref.name, facts(spec, federation), taken)
             held.callback(partial.close)
             with store.writable(partial.path):
                 save(partial, state)  # from here on the finished run is not needed

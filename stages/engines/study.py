@@ -1,10 +1,10 @@
-"""A study: runs that differ in algorithm, hyperparameters and seed. What each is called, and what the store has of it."""
+"""A study: runs that differ in algorithm, settings, hyperparameters and seed. What each is called, and what the store has of it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from stages.artifacts.refs import LONGEST, checked_name
 from stages.artifacts.runs import Kept, identity, kept
 from stages.artifacts.store import Store
 from stages.engines.plan import RemoteData, RunSpec
-from stages.settings import key
+from stages.settings import DECISIVE
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,15 @@ class Study:
 
 
 def differences(spec: RunSpec, specs: Sequence[RunSpec]) -> list[str]:
-    """The hyperparameters that are not the same in all runs of this algorithm, as in `mu10`."""
-    alike = [other.hyper for other in specs if other.algorithm.name == spec.algorithm.name]
-    varied = [f for f in fields(spec.hyper) if len({getattr(hyper, f.name) for hyper in alike}) > 1]
-    return [f"{key(field)}{shown(getattr(spec.hyper, field.name))}" for field in varied]
+    """The settings and hyperparameters that are not the same in all runs of this algorithm, as in `lr0.1` and `mu10`."""
+    own, *alike = (choices(one) for one in (spec, *specs) if one.algorithm.name == spec.algorithm.name)
+    return [f"{name}{shown(own[name])}" for name in own if any(other[name] != own[name] for other in alike)]
+
+
+def choices(spec: RunSpec) -> dict[str, Any]:
+    """What a run may be chosen to differ in, besides its algorithm and seed."""
+    settings = spec.settings.as_dict()
+    return {name: settings[name] for name in DECISIVE} | spec.hyper.as_dict()
 
 
 def shown(value: Any) -> str:

@@ -28,6 +28,11 @@ def _phases(row: Row) -> str:
     return f"{seconds(sum(phases.values()))} ({', '.join(f'{name} {seconds(s)}' for name, s in phases.items())})"
 
 
+def _rounds(row: Row) -> str:
+    """`30`; of an unfinished run `30 of 100`."""
+    return f"{row['rounds']} of {planned}" if (planned := row.get("planned_rounds")) else str(row["rounds"])
+
+
 @dataclass(frozen=True)
 class Column:
     header: str
@@ -40,7 +45,7 @@ COLUMNS = {
     "data": Column("Data", lambda row: row["data"], ("data",)),
     "models": Column("Models", lambda row: row["models"], ("models",)),
     "seeds": Column("Seeds", lambda row: str(len(row["runs"])), ("seeds", "runs")),
-    "rounds": Column("Rounds", lambda row: str(row["rounds"]), ("rounds",)),
+    "rounds": Column("Rounds", _rounds, ("rounds",)),
     "last": Column("Last (%)", lambda row: accuracy(row["last"]), ("last",)),
     "selected": Column("Selected (%)", lambda row: accuracy(row["validation_selected"]), ("validation_selected",)),
     "best": Column("Best on test (%)", lambda row: accuracy(row["best_on_test"]), ("best_on_test",)),
@@ -84,7 +89,7 @@ def order(row: Row, column: str) -> float | str | None:
 
 # An artifact keeps its attributes sorted by name; people read what was run first, then how good it is, then its cost.
 FIRST = (
-    "algorithm", "variant", "data", "models", "runs", "seeds", "rounds", "last", "validation_selected", "best_on_test",
+    "algorithm", "variant", "data", "models", "runs", "seeds", "rounds", "planned_rounds", "last", "validation_selected", "best_on_test",
     "worst_client", "spread", "auc", "auc_spread",
 )  # fmt: skip
 
@@ -92,7 +97,7 @@ FIRST = (
 def _ordered(row: Row, names: Sequence[str] = ()) -> Row:
     """The row's fields in the order of reading, or those of the columns named."""
     fields = [field for name in chosen_columns(names) for field in COLUMNS[name].fields] if names else (*FIRST, *row)
-    return {field: row[field] for field in fields}
+    return {field: row[field] for field in fields if field in row}
 
 
 def as_json(rows: list[Row], names: Sequence[str] = ()) -> str:

@@ -128,6 +128,22 @@ def test_a_preset_may_hold_a_grid(store, tmp_path):
     assert run(store, *typed).stdout.count("there already") == 4
 
 
+def test_a_grid_of_settings_from_options_and_from_a_preset(store, tmp_path):
+    preset = tmp_path / "grid.toml"
+    preset.write_text('[train]\nalgorithm = "local"\nrounds = 1\nlr = [0.01, 0.1]\nshuffle = [true, false]\n')
+    words = ["train", "--preset", str(preset), *TINY[:4]]
+    shown = run(store, *words, "--no-shuffle", "--dry-run").stdout
+    assert "local lr=0.01 " in shown and "local lr=0.1 " in shown and "shuffle=off" in shown and "2 runs" in shown
+    made = told(run(store, *words, "--no-shuffle", "--json"))
+    assert [one["run"] for one in made] == ["local-toy-lr0.01-s0@v1", "local-toy-lr0.1-s0@v1"]
+    typed = run(store, *LOCAL, "--rounds", "1", "--no-shuffle", "--lr", "0.1,0.01,1").stdout
+    assert typed.count("there already") == 2 and "local-toy-lr1-s0@v1" in typed
+    for wrong in ("0.1,", "0.1,x", ",", "0"):
+        assert "lr" in run(store, *LOCAL, "--lr", wrong, code=2).stderr
+    table = run(store, "report", "--name", "grid").stdout
+    assert all(f"local (lr={lr})" in table for lr in (0.01, 0.1, 1.0))
+
+
 def test_of_several_data_artifacts_one_must_be_chosen(toy_store):
     write_toy_data(toy_store, "other")
     refused = run(toy_store.root, *LOCAL, code=2).stderr

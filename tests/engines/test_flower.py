@@ -16,9 +16,9 @@ import stages
 from stages import algorithms
 from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
-from stages.engines import checkpoint, rounds
+from stages.engines import checkpoint, clients, rounds
 from stages.engines.assembly import assemble
-from stages.engines.federation import Missing
+from stages.engines.federation import Diverged, Missing
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.engine import Deployed
 from stages.engines.flower.link import GridLink, RelayLink, relay
@@ -62,6 +62,49 @@ def test_every_algorithm_computes_what_it_computes_in_one_process(toy_store, hom
     assert_same_state(local, state)
     moved = state.history["rounds/wire_upload_bytes"]
     assert torch.equal(moved > 0, state.history["rounds/joined"]) and moved.shape == (3, CLIENTS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "messages"),
+    [
+        ({}, 3 * CLIENTS + CLIENTS),  # the last evaluation has no round to travel with
+        ({"join_ratio": 0.5}, 3 * CLIENTS + CLIENTS),
+        (
+            {"eval_every": 3},
+            3 * CLIENTS + CLIENTS,
+        ),  # the first evaluation travels with a round, and the last one does not
+        ({"patience": 9}, (3 + 4) * CLIENTS),  # whether a round follows depends on the evaluation before it
+    ],
+)
+def test_a_round_is_one_message_a_client_and_the_numbers_are_those_of_two(toy_store, homes, changes, messages):
+    grid = Grid(homes)
+    *_, federation, state, pool = over_flower(toy_store, homes, "fedproto", grid=grid, **changes)
+    before = len(grid.contents)  # each node was asked who it is
+    rounds.run(federation, state, pool, SILENT, lambda s: None)
+    assert len(grid.contents) - before == messages
+    _, local = played(planned(toy_store, "fedproto", **changes))
+    one, other = local.history.tensors(), state.history.tensors()
+    for name in one:
+        if not f"history/{name}".startswith(APART):
+            assert torch.equal(one[name].nan_to_num(), other[name].nan_to_num()), name
+    assert (state.history["seconds/local training"] > 0).all() and (state.history["seconds/evaluation"] >= 0).all()
+
+
+def test_a_client_whose_training_fails_has_been_evaluated(toy_store, homes, monkeypatch):
+    notes, update = Notes(), clients.train
+
+    def trained(federation, client, *rest):
+        if client == 1:
+            raise Diverged("Client 1 diverged in round 1: its loss is nan")
+        return update(federation, client, *rest)
+
+    monkeypatch.setattr(clients, "train", trained)
+    *_, federation, state, pool = over_flower(toy_store, homes, "local", notes=notes)
+    rounds.evaluate(federation, state, pool)
+    assert not state.history["rounds/test_accuracy"].isnan().any() and not notes.said
+    rounds.play_round(federation, state, pool)
+    assert state.history["faults/missing"].tolist() == [[1, 1, Missing.FAILED]]
+    assert notes.said == ["Client 1 is missing after round 0: Client 1 diverged in round 1: its loss is nan"]
 
 
 def test_no_image_of_a_client_leaves_it(toy_store, homes):
@@ -129,23 +172,24 @@ def test_a_client_that_left_is_missing_and_taken_back_with_its_model(toy_store, 
     home = grid.leave(2)
     rounds.play_round(federation, state, pool)
     rounds.evaluate(federation, state, pool)
-    grid.come(home)  # as another node
-    rounds.play_round(federation, state, pool)
-    assert state.history["rounds/uploaded"][:, 2].tolist() == [True, False, True]
-    assert state.history["faults/missing"].tolist() == [[2, 2, Missing.ABSENT]]
+    grid.come(home)  # as another node, once the others have trained with the evaluation
+    for _ in range(2):
+        rounds.play_round(federation, state, pool)
+    assert state.history["rounds/uploaded"][:, 2].tolist() == [True, False, False, True]
+    assert state.history["faults/missing"].tolist() == [[2, 2, Missing.ABSENT], [3, 2, Missing.ABSENT]]
     accuracy = state.history["rounds/test_accuracy"][0]
     assert accuracy.isnan().tolist() == [False, False, True, False]
-    assert list(Disk(tmp_path / "disks", RUN, 2).states()) == [1, 3]
+    assert list(Disk(tmp_path / "disks", RUN, 2).states()) == [1, 4]
     together = over_clients(accuracy.numpy(), federation.sizes["test"].numpy())
     assert float(together) == pytest.approx(float(accuracy[[0, 1, 3]].mean()) * 100)
 
 
 def evaluation(**changes):
-    """Changes what an answer to `evaluate` says was measured."""
+    """Changes what an answer says was measured."""
 
     def change(kind, reply):
-        if kind == "evaluate":
-            arrays, facts = from_records(reply.content)
+        arrays, facts = from_records(reply.content)
+        if "measured" in facts:
             facts["measured"] |= changes
             reply.content = to_records(arrays, facts)
         return reply

@@ -41,7 +41,7 @@ def federation(tmp_path_factory):
     write_toy_latents(store)
     grid, notes, answers = Grid([ClientNode(client, data, folder / "disks") for client in range(CLIENTS)]), Notes(), {}
     grid.spoil = {1: lambda kind, answer: answers.setdefault(kind, copy.deepcopy(answer)) and answer}
-    *_, state, pool = over_flower(store, list(grid.homes.values()), "fedproto", grid=grid, notes=notes)
+    *_, state, pool = over_flower(store, list(grid.homes.values()), "fedproto", grid=grid, notes=notes, rounds=1)
     rounds.play_round(pool.federation, state, pool)
     rounds.evaluate(pool.federation, state, pool)
     answers["query"] = copy.deepcopy(answers["train"])
@@ -190,6 +190,7 @@ def test_there_are_many_of_them():
 def test_an_answer_that_can_not_be_is_refused_by_name(federation, kind, name):
     pool, notes, answers = federation
     notes.said.clear()
+    pool.told.clear()
     start = time.perf_counter()
     answer = copy.copy(answers[kind])
     answer.content = ASKED[kind][name](answers[kind].content)

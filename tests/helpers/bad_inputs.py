@@ -15,6 +15,7 @@ import numpy as np
 import typer
 
 from fedktl_cli.main import app
+from stages.settings import DECISIVE, Train
 
 WORDS = [
     "", " ", "\t\n", "..", "../../x", "no-such", "x" * 300, "x" * 100_000, "\x1b[2J\x07", "\udcff\udcfe", "%s {0}", "@",
@@ -102,9 +103,12 @@ def commands(group: typer.core.TyperGroup | None = None, path: tuple[str, ...] =
 
 
 def of_its_type(command: Any, name: str) -> list[str]:
-    """What is wrong for a parameter of that type, as the function behind the command declares it."""
-    declared = str(inspect.signature(command.callback).parameters[name].annotation)
-    return WHOLE if re.search(r"\bint\b", declared) else NUMBERS if re.search(r"\bfloat\b", declared) else WORDS
+    """What is wrong for a parameter of that type, as the function behind the command declares it, or the setting does."""
+    varied = command.name == "train" and name in DECISIVE  # several values are right, but not every text with commas
+    signature = inspect.signature(Train if varied else command.callback)
+    declared = str(signature.parameters[name].annotation)
+    wrong = WHOLE if re.search(r"\bint\b", declared) else NUMBERS if re.search(r"\bfloat\b", declared) else WORDS
+    return [*(bad for bad in wrong if bad != "1,2"), "1,,2", "1,x", ","] if varied and wrong is not WORDS else wrong
 
 
 def cases(folder: Path) -> list[list[str]]:

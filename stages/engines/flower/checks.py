@@ -33,6 +33,10 @@ LARGEST = 1e15  # number in an upload: a sum of squares of larger ones would not
 ROUNDING = 0.01  # of rows rounded to half precision on the wire
 
 
+class ClientFailed(UserError):
+    """The client says, or Flower says of it, that it failed."""
+
+
 @dataclass(frozen=True)
 class UploadSpec:
     """What an upload must be; `kind` is None for an algorithm that sends nothing."""
@@ -60,7 +64,7 @@ def upload_spec(federation: Federation, state: ClientState, shape: tuple[int, in
 def checked(reply: Reply, client: int) -> Reply:
     """The reply, if it is an answer from that client."""
     if reply.error or "error" in reply.facts:
-        raise UserError(reply.error or str(reply.facts["error"]))
+        raise ClientFailed(reply.error or str(reply.facts["error"]))
     if reply.facts.get("client") != client:
         raise UserError(f"it says it is client {reply.facts.get('client')}")
     return reply
@@ -91,6 +95,8 @@ def described(reply: Reply, alike: Facts) -> None:
 
 def trained(reply: Reply, wanted: UploadSpec, federation: Federation, images: int) -> Answer:
     """The answer of a client that trained on that many images. The UserError says what is wrong."""
+    if "failed" in reply.facts:
+        raise ClientFailed(str(reply.facts["failed"]))
     metrics = reply.facts.get("metrics")
     if not isinstance(metrics, dict) or metrics.keys() != wanted.metrics:
         raise UserError(f"its metrics are not {', '.join(sorted(wanted.metrics))}")

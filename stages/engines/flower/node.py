@@ -1,7 +1,7 @@
 """A client: its images, its model on its own disk, and its answers to the server's messages.
 
 query                      who it is and how many images it has; never the images themselves
-train, evaluate            a round's work, by the same functions as in every other engine
+train, evaluate            a round's work, by the same functions as in every other engine; `train` evaluates first if asked
 """
 
 from __future__ import annotations
@@ -85,22 +85,29 @@ def answer(kind: str, arrays: Arrays, facts: Facts, home: ClientNode) -> Answere
     if facts["client"] != home.client:
         raise UserError(f"A message for client {facts['client']} reached client {home.client}.")
     disk, rounds = Disk(home.folder, facts["run"], home.client), facts["rounds"]
-    splits = EVALUATED if kind == "evaluate" else ("train",)
+    evaluates = kind == "evaluate" or facts["evaluate"]
+    splits = (*(EVALUATED if evaluates else ()), *(("train",) if kind == "train" else ()))
     federation, state, shares = at_home(facts["terms"], home, disk.newest(rounds) is None, splits)
     disk.load(state, rounds, federation.device)
     record = federation.algorithm.Download if facts["sent"] else None
     came = {name: tensor.to(federation.device) for name, tensor in received(arrays).items()}
     download = None if record is None else rebuilt(record, came)
-    if kind == "evaluate":
+    told: dict[str, Any] = {"client": home.client}
+    if evaluates:
         found = clients.evaluated(federation, state, shares, download)
         measured = {name: value.item() for name, value in found.items() if name != "test_confusion"}  # which is large
-        return {}, {"client": home.client, "measured": {k: None if v != v else v for k, v in measured.items()}}
+        told["measured"] = {name: None if value != value else value for name, value in measured.items()}
+    if kind == "evaluate":
+        return {}, told
     disk.forget(rounds, facts["kept"])
-    done = clients.train(federation, home.client, state, shares["train"], rounds, download)
-    clients.check_finite(done.metrics, f"Client {home.client}", rounds)  # before the state on disk changes
+    try:
+        done = clients.train(federation, home.client, state, shares["train"], rounds, download)
+        clients.check_finite(done.metrics, f"Client {home.client}", rounds)  # before the state on disk changes
+    except UserError as error:
+        return {}, {**told, "failed": printable(str(error), 1000)}
     disk.save(state, rounds + 1)
-    own = {"client": home.client, "metrics": done.metrics, "sent": done.upload is not None}
-    return packed(done.upload, federation.settings.wire), own
+    told |= {"metrics": done.metrics, "sent": done.upload is not None}
+    return packed(done.upload, federation.settings.wire), told
 
 
 def at_home(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from stages.algorithms.common.records import packed
+from stages.clock import charge
 from stages.engines.clients import EVALUATED, Answer
 from stages.engines.federation import Federation, Missing
 from stages.engines.flower import checks
-from stages.engines.flower.link import Link, Reply
+from stages.engines.flower.link import Link, Reply, Sent
 from stages.engines.flower.payload import Facts
 from stages.engines.plan import RunSpec, data_spec_of
+from stages.engines.rounds import participants
 from stages.errors import UserError, printable
 from stages.observer import Observer
 
@@ -82,9 +84,23 @@ class NodeRegistry:
             del self.claims[node]
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """What came back from clients that were sent work, and what went there."""
+
+    rounds: int
+    replies: Mapping[int, Reply]
+    down: Mapping[int, int]  # bytes sent to each client
+    seconds: float
+
+
 @dataclass
 class FlowerClients:
-    """The pool. `terms` is what every client needs to take part; `run` is the key of its model on its disk."""
+    """The pool. `terms` is what every client needs to take part; `run` is the key of its model on its disk.
+
+    A client gets one message a round: what it is to evaluate and to train with is the same, so if a round follows, its
+    training travels with the evaluation before it, and `train` finds the answers there.
+    """
 
     federation: Federation
     link: Link
@@ -99,27 +115,50 @@ class FlowerClients:
     def __post_init__(self) -> None:
         self.done = self.saved
         self.moved: dict[str, list[int]] = {}
+        self.ahead: Exchange | None = None  # with the training of the next round
+        self.told: set[str] = set()  # of the clients of one exchange
 
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer | Missing]:
         """Raises UserError if fewer than `min_clients` answer."""
-        replies = self.exchange("train", rounds, joined, download)
-        answers = {client: self.judged(client, replies, self.trained) for client in joined}
+        if self.ahead and self.ahead.rounds == rounds:
+            came = self.ahead
+            charge("local training", came.seconds)
+        else:
+            came = self.exchange(rounds, download, dict.fromkeys(joined, "train"))
+        self.ahead = None
+        answers = {client: self.judged(client, came.replies, self.trained) for client in joined}
         self.check_enough(list(answers.values()), f"In round {rounds + 1}")
+        everyone = range(self.federation.clients)
+        self.moved = {
+            "wire_upload_bytes": [came.replies[c].size if c in joined and c in came.replies else 0 for c in everyone],
+            "wire_download_bytes": [came.down.get(c, 0) if c in joined else 0 for c in everyone],
+        }
         self.done = rounds + 1
         return answers
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
+        joined = (
+            participants(self.federation, self.federation.rng.at("round", rounds))[0] if self.goes_on(rounds) else []
+        )
         everyone = list(range(self.federation.clients))
-        replies = self.exchange("evaluate", rounds, everyone, download)
+        came = self.exchange(rounds, download, {c: "train" if c in joined else "evaluate" for c in everyone}, True)
+        if joined:
+            self.ahead = came
+            charge("evaluation", -came.seconds)
         measured = {split: torch.full((len(everyone),), -1, dtype=torch.int64) for split in EVALUATED}
         measured["test_auc"] = torch.full((len(everyone),), torch.nan, dtype=torch.float64)
-        found = [self.judged(client, replies, self.evaluated) for client in everyone]
+        found = [self.judged(client, came.replies, self.evaluated) for client in everyone]
         self.check_enough(found, f"In the evaluation after round {rounds}")
         for client, its in enumerate(found):
             if not isinstance(its, Missing):
                 for name, number in its.items():
                     measured[name][client] = number
         return measured
+
+    def goes_on(self, rounds: int) -> bool:
+        """Whether another round is certain to follow `rounds` done, whatever their evaluation will say."""
+        settings = self.federation.settings
+        return rounds < settings.rounds and not settings.patience and not self.registry.observer.stop_requested()
 
     def check_enough(self, answers: list[Any], when: str) -> None:
         count, least = sum(not isinstance(a, Missing) for a in answers), self.federation.settings.min_clients
@@ -145,27 +184,34 @@ class FlowerClients:
         if reply is not None:
             try:
                 return read(client, checks.checked(reply, client))
+            except checks.ClientFailed as error:
+                missing, why = Missing.FAILED, str(error)
             except UserError as error:
-                failed = reply.error or "error" in reply.facts
-                missing, why = Missing.FAILED if failed else Missing.REFUSED, str(error)
+                missing, why = Missing.REFUSED, str(error)
         if reply is None or reply.error:
             self.registry.lost(client)
-        self.registry.observer.note(f"Client {client} is missing after round {self.done}: {printable(why, LONGEST)}")
+        note = f"Client {client} is missing after round {self.done}: {printable(why, LONGEST)}"
+        if note not in self.told:
+            self.registry.observer.note(note)
+        self.told.add(note)
         return missing
 
-    def exchange(self, kind: str, rounds: int, wanted: list[int], download: Any) -> dict[int, Reply]:
-        """The replies that arrive within `round_timeout`, by client."""
-        settings, deadline = self.federation.settings, time.monotonic() + self.federation.settings.round_timeout
-        nodes = self.present(wanted)
-        while len(nodes) < min(settings.min_clients, len(wanted)) and time.monotonic() < deadline:
+    def exchange(self, rounds: int, download: Any, work: Mapping[int, str], evaluate: bool = False) -> Exchange:
+        """Send clients their `work`, train or evaluate, and with `evaluate` both; take what comes within `round_timeout`."""
+        begun = time.monotonic()
+        settings, timeout, self.told = self.federation.settings, self.federation.settings.round_timeout, set()
+        nodes = self.present(work)
+        while len(nodes) < min(settings.min_clients, len(work)) and time.monotonic() < begun + timeout:
             time.sleep(POLL)
-            nodes = self.present(wanted)
+            nodes = self.present(work)
         facts = {
-            "run": self.run, "terms": self.terms, "rounds": rounds, "kept": self.saved, "sent": download is not None
+            "run": self.run, "terms": self.terms, "rounds": rounds, "kept": self.saved, "sent": download is not None,
+            "evaluate": evaluate,
         }  # fmt: skip
-        arrays, timeout = packed(download, settings.wire), settings.round_timeout
-        own = {node: {**facts, "client": client} for client, node in nodes.items()}
-        sent = self.link.push(kind, arrays, own, timeout) if own else {}
+        arrays, sent = packed(download, settings.wire), dict[int, Sent]()
+        for kind in sorted(set(work.values())):
+            own = {node: {**facts, "client": client} for client, node in nodes.items() if work[client] == kind}
+            sent |= self.link.push(kind, arrays, own, timeout) if own else {}
         waiting = {sent[node].id: client for client, node in nodes.items() if node in sent}
         replies: dict[int, Reply] = {}
         deadline = time.monotonic() + timeout
@@ -173,16 +219,10 @@ class FlowerClients:
             for id, reply in self.link.pull(waiting).items():
                 replies[waiting.pop(id)] = reply
             time.sleep(POLL if waiting else 0)
-        if kind == "train":
-            count = self.federation.clients
-            down = {client: sent[node].size for client, node in nodes.items() if node in sent}
-            self.moved = {
-                "wire_upload_bytes": [replies[c].size if c in replies else 0 for c in range(count)],
-                "wire_download_bytes": [down.get(c, 0) for c in range(count)],
-            }
-        return replies
+        down = {client: sent[node].size for client, node in nodes.items() if node in sent}
+        return Exchange(rounds, replies, down, time.monotonic() - begun)
 
-    def present(self, wanted: list[int]) -> dict[int, int]:
+    def present(self, wanted: Iterable[int]) -> dict[int, int]:
         self.registry.update()
         nodes = self.registry.nodes
         return {client: nodes[client] for client in wanted if client in nodes}
