@@ -49,8 +49,6 @@ def _document(document: dict[str, Any], seal: str) -> bytes:
 
 def close(folder: Path, attributes: dict[str, Any]) -> None:
     """Write `attributes`, the manifest and the seal into the group's root and sync every file to disk."""
-    from concurrent.futures import ThreadPoolExecutor
-
     manifest = {
         name: [path.stat().st_size, sha256(path)] for name, path in files(folder) if name != ROOT and not stray(name)
     }
@@ -58,6 +56,13 @@ def close(folder: Path, attributes: dict[str, Any]) -> None:
     document["attributes"] = {**attributes, "manifest": manifest}
     seal = hashlib.sha256(_document(document, "")).hexdigest()
     (folder / ROOT).write_bytes(_document(document, seal))
+    sync_all(folder)
+
+
+def sync_all(folder: Path) -> None:
+    """Sync a folder and everything in it."""
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(SYNCS) as pool:
         list(pool.map(sync, [folder, *folder.rglob("*")]))
 
@@ -101,17 +106,23 @@ def _root(path: Path) -> dict[str, Any]:
     _plain(path, path)
     try:
         raw = path.read_bytes()
+    except OSError as error:
+        raise damaged(path, f"can't be read ({error.strerror})") from error
+    return parsed(raw, path)
+
+
+def parsed(raw: bytes, shown: Path | str) -> dict[str, Any]:
+    """The attributes in the bytes of a root file whose seal matches."""
+    try:
         document = json.loads(raw)
         attributes: dict[str, Any] = document["attributes"]
         seal, manifest = attributes["seal"], attributes["manifest"]
         listed = all(isinstance(size, int) and isinstance(digest, str) for size, digest in manifest.values())
         whole = hashlib.sha256(_document(document, "")).hexdigest() == seal and raw == _document(document, seal)
-    except OSError as error:
-        raise damaged(path, f"can't be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise damaged(path, "is damaged") from None
+        raise damaged(shown, "is damaged") from None
     if not (listed and whole):
-        raise damaged(path, "is damaged")
+        raise damaged(shown, "is damaged")
     return attributes
 
 
@@ -147,5 +158,5 @@ def _plain(path: Path, shown: Path) -> int:
     return found.st_size
 
 
-def damaged(path: Path, what: str) -> UserError:
+def damaged(path: Path | str, what: str) -> UserError:
     return UserError(f"{path} {what}. Restore it from a copy, or make the artifact again.")
