@@ -188,7 +188,11 @@ def previews(found: Sequence[dict[str, Any]]) -> Group:
     columns = ["", "runs", "s/round", "time", "memory", *["device"] * on_gpu, "disk", "up", "down"]
     blocks += [plain(columns, [_cost(runs, found, on_gpu) for runs in kinds.values()])]
     blocks += [
-        Text("memory of one run; time and disk of all that are missing; floats a round with every client", "dim")
+        Text(
+            "memory of one run; time and disk of all that are missing, if the machine does nothing else; floats a round with "
+            "every client",
+            "dim",
+        )
     ]
     missing = [one for one in found if not one["there"]]
     if len(found) > 1:
