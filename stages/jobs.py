@@ -15,7 +15,7 @@ from typing import Any
 
 from stages import plugins
 from stages.artifacts.store import Store
-from stages.engines.workers import die_with_parent
+from stages.children import die_with_parent
 from stages.errors import UserError
 from stages.observer import Observer
 from stages.settings import Train

@@ -12,12 +12,12 @@ from torch import nn
 
 import stages
 from stages.artifacts import schemas
+from stages.children import undisturbed
 from stages.engines import engine, growing, rounds
 from stages.engines.assembly import assemble
 from stages.engines.engine import Local
 from stages.engines.federation import Diverged
 from stages.engines.shared_memory import SharedMemory
-from stages.engines.workers import undisturbed
 from stages.errors import UserError
 from stages.observer import SILENT, Observer
 from tests.helpers.toy_runs import CODE, planned, same, weights
