@@ -242,7 +242,7 @@ class Store:
             group = hidden / "group"
             group.mkdir(exist_ok=True)
             gather(group)
-            seal.sync_folders(group)
+            seal.sync_all(group)
             seal.opened(group)
             with name_lock(folder):
                 return self._place(group, self.vacant(ref))
