@@ -181,6 +181,48 @@ def export(
         terminal.show(str(path))
 
 
+Url = Annotated[str, typer.Argument(help="s3://, gs://, az://, https:// (pull only), or a folder.", metavar="URL")]
+
+
+@app.command("push")
+@guarded
+def push(context: typer.Context, ref: Reference, url: Url) -> None:
+    """Send an artifact to an object store or a folder. The same command goes on after a break.
+
+    Credentials come from the environment: AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY, GOOGLE_APPLICATION_CREDENTIALS ...
+
+    [dim]fedktl artifacts push digits s3://bucket/digits.zarr[/]
+    """
+    from stages.artifacts.travel import push as send
+
+    terminal = here(context)
+    with terminal.observer() as observer:
+        remote = send(terminal.store, terminal.store.resolve(ref), url, observer)
+    terminal.show(str(remote))
+
+
+@app.command("pull")
+@guarded
+def pull(
+    context: typer.Context,
+    url: Url,
+    ref: Annotated[str, typer.Argument(help="NAME, or NAME@v3 to keep a number.", metavar="REF")],
+) -> None:
+    """Get an artifact that was pushed; it appears once all of it has arrived and its seal is right.
+
+    [dim]fedktl artifacts pull s3://bucket/digits.zarr digits[/]
+    """
+    from stages.artifacts.travel import pull as get
+    from stages.report import lay_missing
+
+    terminal = here(context)
+    with terminal.observer() as observer:
+        artifact = get(terminal.store, url, ref, observer)
+    if artifact.kind == "report":
+        lay_missing(terminal.store)
+    terminal.show(f"{artifact.kind}/{artifact.ref}")
+
+
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without a question.")]
 Patterns = typer.Argument(
     help="References, or patterns such as 'local-*' or 'report/*'.",

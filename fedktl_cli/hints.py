@@ -22,6 +22,8 @@ NEXT = {
     "artifacts verify": "fedktl artifacts gc",
     "artifacts lineage": "fedktl artifacts export REF FOLDER",
     "artifacts export": "fedktl artifacts verify",
+    "artifacts push": "fedktl artifacts pull URL REF, in another store",
+    "artifacts pull": "fedktl artifacts lineage REF",
     "artifacts remove": "fedktl artifacts gc",
     "artifacts prune": "fedktl artifacts gc",
     "artifacts gc": "fedktl artifacts list",

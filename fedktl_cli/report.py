@@ -58,8 +58,16 @@ def report(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option("--columns", metavar="A,B", help="Columns of the table, in any format: algorithm,last,up, ..."),
+        typer.Option(
+            "--columns",
+            metavar="A,B",
+            help="Columns of the table, in any format: algorithm,last,up, or a setting that differs",
+        ),
     ] = None,
+    unfinished: Annotated[
+        bool,
+        typer.Option("--unfinished", help="Draw unfinished runs as well, as far as their last checkpoint goes."),
+    ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead.")] = None,
     name: Name = None,
     json: Json = False,
@@ -70,9 +78,11 @@ def report(
 
     [dim]fedktl report fedktl-digits-s0 local-digits-s0 --format latex --metric best --output table.tex[/]
 
-    [dim]fedktl report --columns algorithm,selected,worst,up[/]
+    [dim]fedktl report --columns algorithm,mu,selected,worst,up[/] (mu, where runs differ in it)
 
     [dim]fedktl report --format tidy --output numbers.csv[/] (or .parquet): every number of every round
+
+    [dim]fedktl report --unfinished[/] (runs that go on, too)
 
     [dim]fedktl report --paper table1[/]
     """
@@ -85,20 +95,21 @@ def report(
     if metric is not None and (metric not in METRICS or format != "latex"):
         raise UserError("--metric chooses selected, last or best for --format latex; leave it out otherwise.")
     if paper is not None:
-        if metric or columns:
-            raise UserError("--paper compares what the paper prints; leave out --metric and --columns.")
+        if metric or columns or unfinished:
+            raise UserError("--paper compares what the paper prints; leave out --metric, --columns and --unfinished.")
         beside_paper(terminal, paper, runs or [], format, output, name)
         return
     if format == "tidy":
         if columns or name:
             raise UserError("--format tidy writes all numbers and makes no artifact; leave out --columns and --name.")
-        tidy(terminal, runs or [], output)
+        tidy(terminal, runs or [], unfinished, output)
         return
     from stages.artifacts.schemas import read_report
     from stages.report import page_path
     from stages.report import report as run
 
-    settings = Report.make({"runs": runs or [], "columns": (columns or "").replace(",", " ").split()})
+    chosen = {"runs": runs or [], "columns": (columns or "").replace(",", " ").split(), "unfinished": unfinished}
+    settings = Report.make(chosen)
     with terminal.observer() as observer:
         artifact = run(terminal.store, "report" if name is None else name, settings, observer)
     content = read_report(artifact)
@@ -106,8 +117,9 @@ def report(
         from fedktl_cli import tables
 
         terminal.show(tables.report(content.rows, settings.columns))
-        if pending := artifact.settings.get("unfinished"):
-            terminal.say(f"Not finished, and in no table: {', '.join(pending)}.")
+        if pending := artifact.settings["unfinished"]:
+            how = "" if unfinished else ", and in no table; --unfinished draws what there is"
+            terminal.say(f"Not finished{how}: {', '.join(pending)}.")
         terminal.show(f"Page: {page_path(terminal.store, artifact.ref)}")
     elif format == "html" and output is None:
         terminal.show(str(page_path(terminal.store, artifact.ref)))
@@ -148,13 +160,13 @@ def beside_paper(
         deliver(terminal, as_text(comparison, "markdown" if format == "table" else format), output)
 
 
-def tidy(terminal: Terminal, runs: list[str], output: Path | None) -> None:
+def tidy(terminal: Terminal, runs: list[str], unfinished: bool, output: Path | None) -> None:
     """The runs' numbers as CSV, or as Parquet into a file that is called so."""
     from stages.report import tidy_table
     from stages.reporting.tidy import as_csv, as_parquet
 
     with terminal.observer() as observer:
-        columns = tidy_table(terminal.store, runs, observer)
+        columns = tidy_table(terminal.store, runs, observer, unfinished)
     parquet = output is not None and output.suffix == ".parquet"
     deliver(terminal, as_parquet(columns) if parquet else as_csv(columns), output)
 

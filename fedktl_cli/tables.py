@@ -141,7 +141,13 @@ def report(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Group
 def _scores(row: dict[str, Any]) -> list[str]:
     accuracies = [formats.accuracy(row[name]) for name in ("last", "validation_selected", "best_on_test")]
     traffic = [count(row[f"{way}_floats_per_round"]) for way in ("upload", "download")]
-    return [*accuracies, f"{row['worst_client']:.2f}", *traffic, str(row["rounds"]), str(len(row["runs"]))]
+    return [
+        *accuracies,
+        f"{row['worst_client']:.2f}",
+        *traffic,
+        formats.COLUMNS["rounds"].text(row),
+        str(len(row["runs"])),
+    ]
 
 
 def _seconds(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> Fitted:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages.artifacts import partial, schemas, seal
+from stages.artifacts import partial, partial_run, schemas, seal
+from stages.artifacts.partial_run import PartialRun
 from stages.artifacts.refs import Ref
 from stages.artifacts.schemas import Run
 from stages.artifacts.store import Artifact, Store, software
@@ -27,20 +29,23 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
     The artifact's `rows` attribute is the table as JSON. A report made before of the same runs is returned as it is.
     UserError if there are no runs, or if they contradict each other.
     """
-    columns = formats.chosen_columns(settings.columns) if settings.columns else []
-    runs = read(chosen(store, settings.runs), observer)
+    runs = read(chosen(store, settings.runs, settings.unfinished), observer)
     if not settings.runs:
         runs = latest(runs)
+    groups = grouped(runs)
+    choices = [name for group in groups for name in group.choices]
+    columns = formats.chosen_columns(settings.columns, choices) if settings.columns else []
     pending = unfinished(store, runs)
+    finished = [run.artifact for run in runs if not isinstance(run.artifact, PartialRun)]
     chosen_so = {
-        "runs": [str(run.artifact.ref) for run in runs], "columns": columns,
+        "runs": [str(run.ref) for run in finished], "columns": columns,
         "unfinished": [f"{one['run']} ({one['done']}, {one['state']})" for one in pending],
+        "drawn": [f"{run.artifact.ref} (round {len(run.joined)})" for run in runs if run.artifact not in finished],
     }  # fmt: skip
-    made_from = {f"run-{number}": run.artifact for number, run in enumerate(runs)}
+    made_from = {f"run-{number}": run for number, run in enumerate(finished)}
     sources = lineage(store, runs)
     if made := _made_before(store, name, chosen_so, made_from):
         return made
-    groups = grouped(runs)
     rows = [row(group) for group in groups]
     labels = [label_counts(data) for (kind, _), data in sources.items() if kind == "data" and data]
     pictures = figures.pictures(groups, labels)
@@ -58,8 +63,9 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
 
 
 def unfinished(store: Store, runs: list[Run]) -> list[dict[str, Any]]:
-    """The runs on the same data that are going on, stopped or failed, with how far they are and why."""
+    """The runs on the same data that are going on, stopped or failed, with how far they are and why; those `drawn`, too."""
     data, found = [run.artifact.sources.get("data") for run in runs], []
+    drawn = {str(run.artifact.ref) for run in runs}
     for path in partial.unfinished(store):
         try:
             facts = partial.facts(path)
@@ -70,8 +76,9 @@ def unfinished(store: Store, runs: list[Run]) -> list[dict[str, Any]]:
             done = (
                 f"{failed['rounds'] if failed else partial.progress(path)} of {facts['settings'].get('rounds')} rounds"
             )
+            ref = f"{path.parent.name}@{path.stem}"
             found.append({
-                "run": f"{path.parent.name}@{path.stem}", "algorithm": facts["algorithm"], "seed": facts["seed"],
+                "run": ref, "drawn": ref in drawn, "algorithm": facts["algorithm"], "seed": facts["seed"],
                 "done": done, "state": "failed" if failed else "unfinished", "why": failed["sentence"] if failed else "",
             })  # fmt: skip
     return found
@@ -90,9 +97,11 @@ def _made_before(store: Store, name: str, settings: dict[str, Any], made_from: d
     return made
 
 
-def tidy_table(store: Store, runs: Iterable[str] = (), observer: Observer = SILENT) -> tidy.Columns:
+def tidy_table(
+    store: Store, runs: Iterable[str] = (), observer: Observer = SILENT, unfinished: bool = False
+) -> tidy.Columns:
     """The numbers of runs (default: all of the newest data) in long form, for other tools; nothing is written."""
-    found = read(chosen(store, runs), observer)
+    found = read(chosen(store, runs, unfinished), observer)
     return tidy.table(found if runs else latest(found))
 
 
@@ -119,30 +128,42 @@ def sources(store: Store, run: Artifact) -> dict[str, Artifact]:
     return found
 
 
-def chosen(store: Store, refs: Iterable[str]) -> list[Artifact]:
-    """The named runs, each once; without names all runs of the newest data artifact, oldest first."""
+def chosen(store: Store, refs: Iterable[str], unfinished: bool = False) -> list[Artifact]:
+    """The named runs, each once; without names all runs of the newest data artifact, oldest first, the unfinished last."""
     if refs:
-        named = dict.fromkeys(_finished(store, ref) for ref in refs)
-        return [store.open(ref) for ref in named]
+        return list({run.ref: run for run in (_named(store, ref, unfinished) for ref in refs)}.values())
     data = store.newest("data")
     runs = [store.open(ref) for ref in store.refs("run")]
-    made = [run for run in runs if run.sources.get("data") == data.identity]
+    runs.sort(key=lambda run: (run.attributes["created"], run.ref.name, run.ref.version))
+    made = [run for run in [*runs, *(_going(store) if unfinished else ())] if run.sources.get("data") == data.identity]
     if not made:
         raise UserError(
             f"No run was made from {data.ref}, the newest data; train on it with `fedktl train`, or name the runs to report."
         )
-    return sorted(made, key=lambda run: (run.attributes["created"], run.ref.name, run.ref.version))
+    return made
 
 
-def _finished(store: Store, text: str) -> Ref:
-    """The run that a reference refers to; UserError, with how to finish it, for one that is not finished."""
+def _going(store: Store) -> list[Artifact]:
+    """The unfinished runs that have done a round; one that can't be read is left for `train --resume` to tell of."""
+    found: list[Artifact] = []
+    for path in partial.unfinished(store):
+        with suppress(UserError):
+            if run := partial_run.opened(store, path):
+                schemas.read_facts(run)
+                found.append(run)
+    return found
+
+
+def _named(store: Store, text: str, unfinished: bool) -> Artifact:
+    """The run that a reference refers to; UserError for one that is not finished, unless it may be `unfinished`."""
     going = partial.find_unfinished(store, Ref.parse(text))
-    if going is not None:
-        raise UserError(
-            f"{text} is not finished ({partial.progress(going)} rounds are done), so there is nothing to compare yet; finish it "
-            f"with `resume={text}`."
-        )
-    return store.resolve(text, "run")
+    if going is None:
+        return store.open(store.resolve(text, "run"))
+    if unfinished and (run := partial_run.opened(store, going)):
+        return run
+    done = partial.progress(going)
+    draw = "; `unfinished` draws them" if done else ""
+    raise UserError(f"{text} is not finished ({done} rounds are done{draw}); finish it with `resume={text}`.")
 
 
 def read(artifacts: list[Artifact], observer: Observer) -> list[Run]:

@@ -316,3 +316,4 @@ class Report(Settings):
     columns: tuple[str, ...] = setting(
         (), "Columns of the table of results, on the page as well; default: all that fit."
     )
+    unfinished: bool = setting(False, "Draw unfinished runs as well, as far as their last checkpoint goes.")

@@ -10,6 +10,7 @@ from types import FunctionType
 import pytest
 
 import stages
+from tests.helpers.cli import run
 from tests.helpers.toy_store import write_toy_data
 
 ROOT = Path(__file__).parents[1]
@@ -23,17 +24,33 @@ def test_what_the_readme_shows_runs(tmp_path, monkeypatch):
     assert names["accuracy"].shape == (4, 4) and "table@v1" in repr(names["page"])
 
 
-def test_what_the_page_of_the_algorithms_shows_runs():
-    page = Path(stages.__file__).parent / "algorithms" / "README.md"
-    assert run_python_of(page)["ALGORITHM"].name == "alike"
-
-
 def run_python_of(page: Path) -> dict:
     """The names that the page's one example in Python leaves."""
-    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     names: dict = {}
-    exec(compile(code, str(page), "exec"), names)
+    exec(compile(example(page), str(page), "exec"), names)
     return names
+
+
+def example(page: Path) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    return str(code)
+
+
+@pytest.mark.parametrize("part", ["algorithms", "data", "generators", "models"])
+def test_a_part_of_ones_own_runs_as_its_page_shows_it(part, toy_store, tmp_path, monkeypatch):
+    """The example saved as `mine.py`, and every command of the page that names it."""
+    page = Path(stages.__file__).parent / part / "README.md"
+    code = example(page)
+    assert len(code.splitlines()) < 25
+    (tmp_path / "mine.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    own = [line for line in re.findall(r"^    fedktl (.*)$", page.read_text(), re.MULTILINE) if "mine:" in line]
+    assert own
+    for line in own:
+        run(toy_store.root, *line.split())
+    monkeypatch.delitem(sys.modules, "mine")
 
 
 def test_importing_the_package_imports_nothing_heavy_and_every_name_can_be_had():

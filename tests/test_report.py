@@ -5,15 +5,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from stages.artifacts import schemas
+from stages.artifacts import partial, schemas
 from stages.artifacts.partial import Partial
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
-from stages.errors import UserError
+from stages.errors import Interrupted, UserError
 from stages.observer import Observer
-from stages.report import chosen, page_path, report
+from stages.report import chosen, page_path, report, tidy_table
 from stages.settings import Report
+from stages.train import train
+from tests.helpers.cli import run
 from tests.helpers.made_runs import made_data, made_latents, made_run
+from tests.helpers.toy_runs import StopAfter, settings
 
 
 @pytest.fixture
@@ -115,8 +118,78 @@ def test_runs_that_are_not_finished_are_shown_as_such(store):
     ]
     text = Page(schemas.read(found).page).text
     assert "failed@v1 fedproto 4 0 of 50 rounds failed: Client 3 diverged. going@v1" in text
-    with pytest.raises(UserError, match=r"going is not finished \(0 rounds are done\).*resume=going"):
-        report(store, "second", Report(runs=("a", "going")))
+    for unfinished in (False, True):
+        with pytest.raises(
+            UserError, match=r"going is not finished \(0 rounds are done\); finish it with `resume=going`"
+        ):
+            report(store, "second", Report(runs=("a", "going"), unfinished=unfinished))
+
+
+@pytest.fixture
+def halfway(toy_store):
+    """A finished run of local training, and one of FedKTL that was stopped after two of its five rounds."""
+    train(toy_store, None, settings(algorithm="local", rounds=5), {})
+    with pytest.raises(Interrupted):
+        train(toy_store, None, settings(rounds=5), {"fedktl": {"server_epochs": 2}}, StopAfter(2))
+    return toy_store
+
+
+def test_unfinished_runs_are_drawn_as_far_as_their_checkpoint_goes(halfway):
+    found = report(halfway, "first", Report(unfinished=True))
+    local, going = found.attributes["rows"]
+    assert (local["variant"], local["rounds"], local["planned_rounds"]) == ("", 5, None)
+    assert (going["variant"], going["rounds"], going["planned_rounds"]) == ("seed 0, round 2 of 5", 2, 5)
+    assert list(found.sources) == ["run-0"] and found.settings["drawn"] == ["fedktl-toy-s0@v1 (round 2)"]
+    page = Page(schemas.read(found).page)
+    assert any("fedktl (seed 0, round 2 of 5) goes from" in told and "in 2 rounds" in told for told in page.told)
+    assert "2 of 5" in page.text and "rank none of them" in page.text and "Learning on the server" in page.text
+    assert page.text.split("Diagnosis")[0].count("local reaches") == 1  # the summary is of what is finished
+    assert "at the round" not in page.text.split("Results")[0]  # no comparison with local training yet
+    assert report(halfway, "first", Report(unfinished=True)).ref == found.ref
+    assert len(report(halfway, "first", Report()).attributes["rows"]) == 1
+    shown = run(halfway.root, "report", "--unfinished")
+    assert re.search(r"fedktl \(seed 0, round +.*2 of 5 +1\n", shown.stdout, re.DOTALL)
+    assert "in no table; --unfinished draws what there is: fedktl-toy-s0@v1" in " ".join(
+        run(halfway.root, "report").stderr.split()
+    )
+    assert "leave out" in run(halfway.root, "report", "--unfinished", "--paper", "table1", code=2).stderr
+
+
+def test_a_report_of_unfinished_runs_alone_equals_that_of_the_run_once_it_is_finished(halfway):
+    halfway.remove(halfway.resolve("local-toy-s0", "run"))
+    with pytest.raises(UserError, match="No run was made from toy@v1"):
+        report(halfway, "first", Report())
+    with pytest.raises(UserError, match="2 rounds are done; `unfinished` draws them"):
+        report(halfway, "first", Report(runs=("fedktl-toy-s0",)))
+    (going,) = report(halfway, "first", Report(runs=("fedktl-toy-s0",), unfinished=True)).attributes["rows"]
+    assert going["planned_rounds"] == 5
+    drawn = tidy_table(halfway, unfinished=True)
+    assert set(drawn["finished"]) == {False}
+    train(halfway, None, settings(rounds=5), {"fedktl": {"server_epochs": 2}})
+    whole = tidy_table(halfway)
+    assert "finished" not in whole
+    accuracies = [
+        [row for row in zip(*(table[name] for name in ("round", "client", "metric", "value")), strict=True)
+         if row[2] == "test_accuracy" and row[0] <= 2]
+        for table in (drawn, whole)
+    ]  # fmt: skip
+    assert accuracies[0] == accuracies[1] and len(accuracies[0]) == 12
+
+
+def test_an_unfinished_run_without_its_data_or_with_foreign_facts_is_left_out_and_harms_nothing(halfway):
+    path = partial.find_unfinished(halfway, Ref("fedktl-toy-s0"))
+    held = Partial.reopen(path)
+    held.record({**held.facts, "architectures": 3})
+    held.close()
+    assert len(report(halfway, "first", Report(unfinished=True)).attributes["rows"]) == 1
+    held = Partial.reopen(path)
+    held.record(
+        {**held.facts, "architectures": ["x"] * 4, "made_from": {"data": {"kind": "data", "ref": "no", "seal": ""}}}
+    )
+    held.close()
+    assert len(report(halfway, "first", Report(unfinished=True)).attributes["rows"]) == 1
+    with pytest.raises(UserError, match="no data artifact named 'no'"):
+        report(halfway, "first", Report(runs=("fedktl-toy-s0",), unfinished=True))
 
 
 def test_only_settings_that_apply_are_on_the_page(store):

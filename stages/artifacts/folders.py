@@ -57,6 +57,23 @@ def scratch(folder: Path) -> Iterator[Path]:
         lock.release()
 
 
+@contextmanager
+def resumed(folder: Path, key: str) -> Iterator[Path]:
+    """Like `scratch`, but the hidden folder goes by a key of 32 hexadecimal digits, and outlives an exception."""
+    hidden = folder / f".writing-{key}"
+    lock = FileLock(hidden / "lock")
+    try:
+        with name_lock(folder):
+            hidden.mkdir(exist_ok=True)
+            lock.acquire(timeout=0)
+        yield hidden
+        shutil.rmtree(hidden, ignore_errors=True)
+    except Timeout:
+        raise UserError(f"Another process is writing the same artifact to {folder}; wait for it.") from None
+    finally:
+        lock.release()
+
+
 def resumable(path: Path) -> bool:
     """Whether this is the folder of unfinished work that can be resumed, or is in progress."""
     is_run = path.suffix == ".partial" and UNFINISHED.fullmatch(path.name)

@@ -116,15 +116,10 @@ class Partial:
         return target
 
     def whole(self) -> dict[int, Path]:
-        """The checkpoints whose content matches the digest in their name, by number, ascending."""
-        return {n: path for n, path in _saved(self.path) if path.stem.endswith(seal.sha256(path)[:16])}
+        return whole(self.path)
 
     def checkpoint(self) -> Path | None:
-        """The newest intact checkpoint; None before the first is saved, UserError if all are damaged."""
-        found, whole = checkpoints(self.path), self.whole()
-        if found and not whole:
-            raise seal.damaged(found[max(found)], "is damaged")
-        return whole[max(whole)] if whole else None
+        return newest(self.path)
 
     def close(self) -> None:
         self._hold.release()
@@ -170,6 +165,19 @@ def failure(path: Path) -> dict[str, Any] | None:
 def checkpoints(path: Path) -> dict[int, Path]:
     """The checkpoint files in a folder, by number, ascending."""
     return dict(_saved(path))
+
+
+def whole(path: Path) -> dict[int, Path]:
+    """The checkpoints whose content matches the digest in their name, by number, ascending."""
+    return {number: file for number, file in _saved(path) if file.stem.endswith(seal.sha256(file)[:16])}
+
+
+def newest(path: Path) -> Path | None:
+    """The newest intact checkpoint; None before the first is saved, UserError if all are damaged."""
+    found, intact = checkpoints(path), whole(path)
+    if found and not intact:
+        raise seal.damaged(found[max(found)], "is damaged")
+    return intact[max(intact)] if intact else None
 
 
 def progress(path: Path) -> int:

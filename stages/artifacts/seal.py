@@ -21,6 +21,7 @@ from stages.foreign import LARGEST
 
 ROOT = "zarr.json"
 STRAYS = ("._*", ".DS_Store", ".nfs*", ".smb*", ".cifs*", ".fuse_hidden*", "Thumbs.db", "desktop.ini")
+SYNCS = 8  # files at a time, which a file system writes down together
 UNSYNCABLE = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # what CIFS, VirtualBox and sshfs answer for a folder
 
 
@@ -55,10 +56,15 @@ def close(folder: Path, attributes: dict[str, Any]) -> None:
     document["attributes"] = {**attributes, "manifest": manifest}
     seal = hashlib.sha256(_document(document, "")).hexdigest()
     (folder / ROOT).write_bytes(_document(document, seal))
-    for _, path in files(folder):
-        sync(path)
-    for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        sync(inner)
+    sync_all(folder)
+
+
+def sync_all(folder: Path) -> None:
+    """Sync a folder and everything in it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(SYNCS) as pool:
+        list(pool.map(sync, [folder, *folder.rglob("*")]))
 
 
 def sync(path: Path) -> None:
@@ -100,17 +106,23 @@ def _root(path: Path) -> dict[str, Any]:
     _plain(path, path)
     try:
         raw = path.read_bytes()
+    except OSError as error:
+        raise damaged(path, f"can't be read ({error.strerror})") from error
+    return parsed(raw, path)
+
+
+def parsed(raw: bytes, shown: Path | str) -> dict[str, Any]:
+    """The attributes in the bytes of a root file whose seal matches."""
+    try:
         document = json.loads(raw)
         attributes: dict[str, Any] = document["attributes"]
         seal, manifest = attributes["seal"], attributes["manifest"]
         listed = all(isinstance(size, int) and isinstance(digest, str) for size, digest in manifest.values())
         whole = hashlib.sha256(_document(document, "")).hexdigest() == seal and raw == _document(document, seal)
-    except OSError as error:
-        raise damaged(path, f"can't be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise damaged(path, "is damaged") from None
+        raise damaged(shown, "is damaged") from None
     if not (listed and whole):
-        raise damaged(path, "is damaged")
+        raise damaged(shown, "is damaged")
     return attributes
 
 
@@ -146,5 +158,5 @@ def _plain(path: Path, shown: Path) -> int:
     return found.st_size
 
 
-def damaged(path: Path, what: str) -> UserError:
+def damaged(path: Path | str, what: str) -> UserError:
     return UserError(f"{path} {what}. Restore it from a copy, or make the artifact again.")

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +25,7 @@ from stages.artifacts.folders import (
     next_version,
     numbers,
     resumable,
+    resumed,
     scratch,
     unlocked,
 )
@@ -194,18 +195,7 @@ class Store:
         full = self.resolve(ref, kind)
         assert full.kind is not None
         attributes = seal.opened(self.path(full), thorough)
-        found, schema = attributes.get("kind"), attributes.get("schema")
-        if found != full.kind:
-            raise UserError(f"{self.path(full)} says it is '{found}'; it lies in the folder of another kind.")
-        if type(schema) is not int or schema < 1:
-            raise UserError(f"{self.path(full)} has no schema version; make the artifact again.")
-        if schema > (known := SCHEMAS[full.kind]):
-            raise UserError(
-                f"{full} has {found} schema {schema}, but this fedktl reads schemas up to {known}; install a newer version."
-            )
-        for name, wanted in ATTRIBUTES.items():
-            if not isinstance(attributes.get(name, ...), wanted):
-                raise UserError(f"{self.path(full)} does not record its {name} properly; make the artifact again.")
+        check(attributes, full, self.path(full))
         return Artifact(full, self.path(full), attributes)
 
     def newest(self, kind: str) -> Artifact:
@@ -234,16 +224,43 @@ class Store:
 
         def move(group: Path) -> Artifact:
             with name_lock(folder):
-                number = version or next_version(folder)
-                os.utime(group)  # `newest` goes by the time of publishing
-                group.rename(folder / f"v{number}.zarr")
-                seal.sync(folder)
-            return self.open(Ref(name, number, kind))
+                return self._place(group, Ref(name, version or next_version(folder), kind))
 
         with self.writable(folder), scratch(folder) as hidden:
             writer = Writer(hidden / "group", attributes, move)
             yield writer
             writer.publish()
+
+    def receive(self, ref: Ref, attributes: Mapping[str, Any], gather: Callable[[Path], None]) -> Artifact:
+        """Publish an artifact made elsewhere, once `gather` has put all its files into the group it is given.
+
+        On an exception the group stays hidden, and the next attempt for the same artifact is given it again.
+        """
+        assert ref.kind is not None
+        folder = self.folder(ref.kind, ref.name)
+        with self.writable(folder), resumed(folder, attributes["seal"][:32]) as hidden:
+            group = hidden / "group"
+            group.mkdir(exist_ok=True)
+            gather(group)
+            seal.sync_all(group)
+            seal.opened(group)
+            with name_lock(folder):
+                return self._place(group, self.vacant(ref))
+
+    def vacant(self, ref: Ref) -> Ref:
+        """`ref` with the number of the next version, or with its own if no version or unfinished work has that."""
+        assert ref.kind is not None
+        folder = self.folder(ref.kind, ref.name)
+        if ref.version in (*self.versions(ref.kind, ref.name), *numbers(folder, "partial")):
+            raise UserError(f"{ref} is already there; leave out the version to get the next one.")
+        return Ref(ref.name, ref.version or next_version(folder), ref.kind)
+
+    def _place(self, group: Path, ref: Ref) -> Artifact:
+        """Make a whole group appear. Hold `name_lock`."""
+        os.utime(group)  # `newest` goes by the time of publishing
+        group.rename(self.path(ref))
+        seal.sync(self.path(ref).parent)
+        return self.open(ref)
 
     @contextmanager
     def writable(self, folder: Path) -> Iterator[None]:
@@ -279,6 +296,23 @@ class Store:
                     if path.is_dir() and not resumable(path) and unlocked(path):
                         found.append(path)
         return sorted(found)
+
+
+def check(attributes: Mapping[str, Any], ref: Ref, shown: Path | str) -> None:
+    """UserError unless these are the attributes of an artifact of the kind in `ref` that this program can read."""
+    assert ref.kind is not None
+    found, schema = attributes.get("kind"), attributes.get("schema")
+    if found != ref.kind:
+        raise UserError(f"{shown} says it is '{found}'; it lies in the folder of another kind.")
+    if type(schema) is not int or schema < 1:
+        raise UserError(f"{shown} has no schema version; make the artifact again.")
+    if schema > (known := SCHEMAS[ref.kind]):
+        raise UserError(
+            f"{ref} has {found} schema {schema}, but this fedktl reads schemas up to {known}; install a newer version."
+        )
+    for name, wanted in ATTRIBUTES.items():
+        if not isinstance(attributes.get(name, ...), wanted):
+            raise UserError(f"{shown} does not record its {name} properly; make the artifact again.")
 
 
 def software() -> dict[str, str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stages.artifacts import partial as partials
 from stages.artifacts.partial import Partial
@@ -16,7 +17,7 @@ from stages.engines.assembly import assemble
 from stages.engines.engine import Engine
 from stages.engines.federation import Diverged, Federation, State
 from stages.engines.plan import RunSpec
-from stages.engines.run_artifact import packed_run, publish
+from stages.engines.run_artifact import facts, packed_run, publish
 from stages.errors import Failed, Interrupted, sentence
 from stages.observer import Observer, Several
 
@@ -34,7 +35,7 @@ class Ready:
 def begin(store: Store, name: str, spec: RunSpec, engine: Engine, taken: Callable[[], bool] = lambda: False) -> Ready:
     """A new run. Raises Taken if another process has begun it; a run that can't be assembled leaves nothing."""
     federation, state = assemble(spec, engine.images)
-    return Ready(Partial.begin(store, "run", name, spec.facts(), taken), spec, federation, state)
+    return Ready(Partial.begin(store, "run", name, facts(spec, federation), taken), spec, federation, state)
 
 
 def resume(
@@ -55,9 +56,9 @@ def resume(
             federation, state = assemble(replace(spec, settings=replace(spec.settings, pretrained=())), engine.images)
             checkpoint.unpack(state, packed, spec.algorithm, federation.device)
         if isinstance(from_, Path):
-            partial.record(spec.facts())
+            partial.record(facts(spec, federation))
         else:
-            partial = Partial.begin(store, "run", from_.ref.name, spec.facts(), taken)
+            partial = Partial.begin(store, "run", from_.ref.name, facts(spec, federation), taken)
             held.callback(partial.close)
             with store.writable(partial.path):
                 save(partial, state)  # from here on the finished run is not needed
@@ -86,6 +87,8 @@ def finish(store: Store, ready: Ready, engine: Engine, observer: Observer) -> Ar
                 f"Stopped {partial.ref} after round {state.rounds}; the same command continues from there."
             )
         artifact = publish(store, partial, spec, federation, state)
+        if promise := artifact.attributes["facts"].get("privacy"):
+            observer.note(f"{artifact.ref}: {private(promise)}")
         partial.discard()
         ended = "done"
         return artifact
@@ -101,6 +104,16 @@ def finish(store: Store, ready: Ready, engine: Engine, observer: Observer) -> Ar
         observer.finish()
         observer.end_run(ended)
         partial.close()
+
+
+def private(promise: Mapping[str, Any]) -> str:
+    """What a run's noise promises its clients, in a sentence."""
+    if promise["epsilon"] is None:
+        return "epsilon is not computed; `pip install 'fedktl[privacy]'` for it."
+    return (
+        f"{promise['releases']} uploads of prototypes are ({promise['epsilon']:.3g}, {promise['delta']:g})-differentially "
+        f"private; the unit is {promise['unit']}."
+    )
 
 
 def failed(partial: Partial, error: BaseException) -> Failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,25 +23,37 @@ from stages.foreign import understood
 from stages.models import split
 
 
+def facts(spec: RunSpec, federation: Federation) -> dict[str, Any]:
+    """What a run says of itself from its first round on."""
+    names, data_spec = split.architectures(spec.settings.models, federation.clients), data_spec_of(spec.data)
+    size = {
+        name: split.parameters(split.meta_model(name, data_spec.shape, data_spec.classes, spec.settings.feature_dim))
+        for name in set(names)
+    }
+    return spec.facts() | {
+        "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
+        "models": spec.settings.models, "architectures": names, "parameters": [size[name] for name in names],
+        "device": str(federation.device), "server_metrics": dict(spec.algorithm.server_metrics),
+    }  # fmt: skip
+
+
 def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federation, state: State) -> Artifact:
     """Write the run artifact with the version reserved for it."""
     ref = partial.ref
-    with store.write("run", ref.name, spec.facts()["settings"], spec.seed, spec.sources, ref.version) as writer:
-        names, data_spec = split.architectures(spec.settings.models, federation.clients), data_spec_of(spec.data)
-        size = {
-            name: split.parameters(
-                split.meta_model(name, data_spec.shape, data_spec.classes, spec.settings.feature_dim)
-            )
-            for name in set(names)
-        }
-        writer.attributes["facts"] = spec.facts() | {
-            "rounds": state.rounds, "data": str(spec.data.ref), "latents": str(spec.latents.ref) if spec.latents else None,
-            "models": spec.settings.models, "architectures": names, "device": str(federation.device),
-            "parameters": [size[name] for name in names], "summary": recording.summary(federation, state), "server_metrics": dict(spec.algorithm.server_metrics),
+    with store.write("run", ref.name, partial.facts["settings"], spec.seed, spec.sources, ref.version) as writer:
+        writer.attributes["facts"] = partial.facts | {
+            "rounds": state.rounds, "summary": recording.summary(federation, state), **promised(federation, state)
         }  # fmt: skip
         write_history(writer, federation, state)
         write_weights(writer, spec.settings.keep, checkpoint.pack(state))
         return writer.publish()
+
+
+def promised(federation: Federation, state: State) -> dict[str, Any]:
+    """The privacy of the client that joined most often; nothing if nothing is promised. What was lost on the way counts."""
+    joined = state.history.tensors().get("rounds/joined")
+    promise = None if joined is None else federation.hyper.privacy(int(joined.sum(0).max()))
+    return {"privacy": promise} if promise else {}
 
 
 def write_history(writer: Writer, federation: Federation, state: State) -> None:

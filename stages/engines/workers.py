@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from pickle import PicklingError
 from typing import Any
 
@@ -13,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages import processes
 from stages.algorithms.common.records import rebuilt, tensors
 from stages.algorithms.contract import ClientState
-from stages.children import die_with_parent, undisturbed
 from stages.clock import TURN, Clock, collecting, side_by_side
 from stages.devices import set_up
 from stages.engines import clients
@@ -75,13 +74,10 @@ class Workers:
         federation.shares = mine.shares
         for state, moved in zip(states, shared, strict=True):
             state.model = moved.model
-        context = get_context("spawn")  # a fork would inherit locks and threads
         self._workers = []
         for _ in range(min(count, len(states))):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs, memory), daemon=True)
-            with undisturbed():
-                process.start()
+            ours, theirs = connection.Pipe()
+            process = processes.started(work, theirs, memory, daemon=True)
             theirs.close()
             self._workers.append((process, ours))
 
@@ -149,8 +145,7 @@ class Workers:
 
 
 def work(pipe: connection.Connection, memory: SharedMemory) -> None:
-    """What a worker process runs: job after job, until the pipe is closed or the parent is gone."""
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    """What a worker process runs: job after job, until the pipe is closed."""
     federation, states = memory.load()
     set_up(federation.settings)
     while True:

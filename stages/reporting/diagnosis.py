@@ -123,9 +123,13 @@ def _transfer(group: Group) -> list[Finding]:
 
 def _above_local(group: Group, groups: Sequence[Group]) -> list[Finding]:
     """Whether the group's accuracy is above that of clients on their own, who upload nothing."""
-    if not _uploads(group):
+    if not _uploads(group) or group.planned:
         return []
-    alone = [other for other in groups if not _uploads(other) and _federation(other) == _federation(group)]
+    alone = [
+        other
+        for other in groups
+        if not _uploads(other) and not other.planned and _federation(other) == _federation(group)
+    ]
     if not alone:
         return [
             Finding(

@@ -24,8 +24,11 @@ class Matrix:
 
     def rank(self, row: str, column: str, metric: str) -> int | None:
         """0 for the best of a column, 1 for the second; None for the rest, and where there is nothing to compare."""
-        means = [self.mean(each, column, metric) for each in self.rows]
+        means = [None if self._unfinished(each, column) else self.mean(each, column, metric) for each in self.rows]
         return ranked(means)[self.rows.index(row)]
+
+    def _unfinished(self, row: str, column: str) -> bool:
+        return bool(self.cells.get((row, column), {}).get("planned_rounds"))
 
     def mean(self, row: str, column: str, metric: str) -> float | None:
         score = self.score(row, column, metric)

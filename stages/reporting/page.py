@@ -56,7 +56,7 @@ def render(
     """The page as HTML. `sources` are the data and latents by kind and reference, None for one that is gone.
 
     `columns` are those of the table of results; default: what the page does not say elsewhere. `unfinished` are runs
-    that the table lacks: run, algorithm, seed, done, state, why.
+    that are not done: run, whether it is drawn, algorithm, seed, done, state, why.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -111,8 +111,9 @@ def _listed(names: list[str]) -> str:
 
 
 def _summary(groups: list[Group], rows: list[dict[str, Any]]) -> str:
-    """One sentence: who is ahead at the last round, by how much on the same data, and what it sends."""
-    order = sorted(range(len(rows)), key=lambda index: -rows[index]["last"]["mean"])
+    """One sentence: which finished run is ahead at the last round, by how much on the same data, and what it sends."""
+    finished = [index for index, row in enumerate(rows) if not row["planned_rounds"]]
+    order = sorted(finished or range(len(rows)), key=lambda index: -rows[index]["last"]["mean"])
     first, row = groups[order[0]], rows[order[0]]
     reached = f"reaches {formats.accuracy(row['last'])} % test accuracy after {row['rounds']} rounds"
     rivals = [index for index in order[1:] if rows[index]["data"] == row["data"]]
@@ -132,20 +133,21 @@ def _table(rows: list[dict[str, Any]], columns: Sequence[str]) -> dict[str, Any]
     """
     alike = [name for name in ("data", "models") if len({row[name] for row in rows}) == 1]
     names = list(columns) or [name for name in formats.COLUMNS if name not in (*TIMES, *alike)]
-    comparable = len(rows) > 1 and len({row["data"] for row in rows}) == 1
+    finished = [row for row in rows if not row["planned_rounds"]]
+    comparable = len(finished) > 1 and len({row["data"] for row in finished}) == 1
     best = {}
     for name in SCORES if comparable else ():
-        orders = [formats.order(row, name) for row in rows]
+        orders = [formats.order(row, name) for row in finished]
         best[name] = None if None in orders else max(orders)  # type: ignore[type-var]
 
     def cell(row: dict[str, Any], name: str) -> dict[str, Any]:
         order = formats.order(row, name)
         return {
-            "text": formats.COLUMNS[name].text(row), "order": order, "words": name in formats.WORDS,
-            "best": order is not None and best.get(name) == order,
+            "text": formats.column(name).text(row), "order": order, "words": name in formats.WORDS,
+            "best": order is not None and best.get(name) == order and not row["planned_rounds"],
         }  # fmt: skip
 
-    headers = [{"header": formats.COLUMNS[name].header, "words": name in formats.WORDS} for name in names]
+    headers = [{"header": formats.column(name).header, "words": name in formats.WORDS} for name in names]
     return {"columns": headers, "rows": [[cell(row, name) for name in names] for row in rows]}
 
 
@@ -217,5 +219,5 @@ def _settings_line(settings: Mapping[str, Any]) -> str:
 
 def _software(groups: list[Group]) -> list[str]:
     """The distinct sets of library versions that the runs were made with."""
-    lines = (run.artifact.attributes["software"] for group in groups for run in group.runs)
+    lines = (run.artifact.attributes["software"] for group in groups for run in group.runs if not group.planned)
     return list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in line.items()) for line in lines))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.artifacts.partial_run import PartialRun
 from stages.artifacts.schemas import Run
 from stages.errors import UserError
 from stages.reporting import scores
@@ -28,13 +29,23 @@ class Group:
     choices: dict[str, Any]  # what sets it apart from groups of the same algorithm, data and models: mu is 10
 
     @property
+    def planned(self) -> int | None:
+        """The rounds that its run is to have; None if it is finished."""
+        run = self.runs[0].artifact
+        return run.planned if isinstance(run, PartialRun) else None
+
+    @property
     def facts(self) -> dict[str, Any]:
         return self.runs[0].facts
 
     @property
     def variant(self) -> str:
-        """Its choices in words: `mu=10, lr=0.1`, or nothing."""
-        return ", ".join(f"{name}={value}" for name, value in self.choices.items())
+        """Its choices in words, `mu=10, lr=0.1`, and how far an unfinished run is; or nothing."""
+        words = [f"{name}={value}" for name, value in self.choices.items()]
+        if self.planned:
+            seed, rounds = self.runs[0].artifact.attributes["seed"], len(self.runs[0].joined)
+            words += [f"seed {seed}", f"round {rounds} of {self.planned}"]
+        return ", ".join(words)
 
     @property
     def label(self) -> str:
@@ -54,11 +65,14 @@ def configuration(run: Run) -> dict[str, Any]:
 
 
 def latest(runs: Iterable[Run]) -> list[Run]:
-    """Without the runs that a later one repeats or extends: the same choices and seed; `runs` come oldest first."""
+    """Without the runs that a later one repeats or extends: the same choices and seed; finished `runs`, oldest first."""
     return list({(_key(run, HOW_LONG), run.artifact.attributes["seed"]): run for run in runs}.values())
 
 
 def _key(run: Run, without: Collection[str] = ()) -> str:
+    """The same for runs that differ in their seed alone; an unfinished run is like no other."""
+    if isinstance(run.artifact, PartialRun):
+        return str(run.artifact.ref)
     chosen = configuration(run).items()
     return json.dumps({name: value for name, value in chosen if name not in without}, sort_keys=True)
 
@@ -93,7 +107,7 @@ def row(group: Group) -> dict[str, Any]:
 
     Accuracies are in percent; `std` is the sample standard deviation over seeds (ddof=1), None for one seed.
     Traffic is the sum over all clients and, like the seconds, a mean over seeds; simulated seconds are those of a round's
-    slowest client; peak memory is the highest of any seed.
+    slowest client; peak memory is the highest of any seed. `planned_rounds` is None for finished runs.
     """
     facts, runs = group.facts, group.runs
     selected, aucs = [scores.validation_selected(run) for run in runs], [scores.auc(run) for run in runs]
@@ -104,6 +118,7 @@ def row(group: Group) -> dict[str, Any]:
         "runs": [str(run.artifact.ref) for run in runs],
         "seeds": [run.artifact.attributes["seed"] for run in runs],
         "rounds": max(len(run.joined) for run in runs),
+        "planned_rounds": group.planned,
         "last": over_seeds([scores.last(run) for run in runs]),
         "validation_selected": None if None in selected else over_seeds(selected),
         "best_on_test": over_seeds([scores.best_on_test(run) for run in runs]),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stages.artifacts.metrics import NOBODY
+from stages.artifacts.partial_run import PartialRun
 from stages.artifacts.schemas import Run
 from stages.errors import UserError
 from stages.reporting.rows import configuration
@@ -19,11 +20,16 @@ Columns = dict[str, Any]  # by name, each a sequence of the same length
 def table(runs: Sequence[Run]) -> Columns:
     """Run, algorithm, data, models, seed, the settings in which the runs differ, round, client, metric, value.
 
-    The client is None for what belongs to none alone, a setting for an algorithm that does not have it.
+    The client is None for what belongs to none alone, a setting for an algorithm that does not have it. Where some of the
+    runs are unfinished, `finished` is among the settings.
     """
     chosen = [configuration(run) for run in runs]
+    for run, one in zip(runs, chosen, strict=True):
+        one["finished"] = not isinstance(run.artifact, PartialRun)
     names = dict.fromkeys(name for one in chosen for name in one if name not in FIRST)
     differing = [name for name in names if any(one.get(name) != chosen[0].get(name) for one in chosen)]
+    if not all(one["finished"] for one in chosen):
+        differing = [*dict.fromkeys((*differing, "finished"))]
     found: Columns = {name: [] for name in (*FIRST, *differing, "round", "client", "metric", "value")}
     for run, own in zip(runs, chosen, strict=True):
         numbers = run.metrics()

@@ -1,18 +1,14 @@
-"""A worker process that computes nothing: it repeats what it is told, and dies or fails of what tells it to. Imports no torch."""
+"""A worker process that computes nothing: it repeats what it is told, and dies or fails of what tells it to."""
 
 import os
 import signal
-import sys
-import threading
 from pathlib import Path
 
-from stages.children import die_with_parent
 from stages.engines.flower.frames import heard, tell
 from stages.engines.flower.worker import Home, Worker
 
 
 def work(connection, home):
-    threading.Thread(target=die_with_parent, daemon=True).start()
     if home.data == "missing":
         tell(connection, {"error": "There is no data artifact 'missing'."}, {})
         return
@@ -28,7 +24,7 @@ def work(connection, home):
             os.kill(os.getpid(), signal.SIGKILL)
         if asked["facts"].get("always"):
             os.kill(os.getpid(), signal.SIGKILL)
-        tell(connection, {**asked["facts"], "pid": os.getpid(), "torch": "torch" in sys.modules}, arrays)
+        tell(connection, {**asked["facts"], "pid": os.getpid()}, arrays)
 
 
 if __name__ == "__main__":  # a node that is killed: prints its worker's process and waits

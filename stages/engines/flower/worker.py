@@ -6,16 +6,14 @@ Its parent, which talks to the server, loads none of these. They speak over a pa
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.children import die_with_parent, undisturbed
+from stages import processes
 from stages.engines.flower.frames import heard, tell
 from stages.engines.flower.payload import Arrays, Facts
 from stages.errors import UserError, printable
@@ -52,11 +50,9 @@ class Worker:
         """Start a process; returns how its client describes itself. UserError if it has no such client."""
         self.end()
         ours, theirs = socket.socketpair()
-        # a fork would inherit threads
-        self.process = get_context("spawn").Process(target=work, args=(theirs, self.home), daemon=True)
         self.connection = ours
-        with undisturbed(), theirs:
-            self.process.start()
+        with theirs:
+            self.process = processes.started(work, theirs, self.home, daemon=True)
         try:
             told, _ = heard(ours)
         except OSError as error:
@@ -102,13 +98,13 @@ def working(home: Home) -> Iterator[tuple[Worker, Facts]]:
 
 
 def work(connection: socket.socket, home: Home) -> None:
-    """What the process runs: message after message, until its parent is gone."""
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    """What the process runs: message after message, until its parent ends it."""
     from stages.artifacts.store import Store
-    from stages.engines.flower.node import Client, ClientNode
+    from stages.engines.flower.node import Client, ClientNode, secret_in
 
     try:
-        client = Client(ClientNode(home.client, Store(home.store).open(home.data, "data"), home.folder))
+        data = Store(home.store).open(home.data, "data")
+        client = Client(ClientNode(home.client, data, home.folder, secret_in(home.folder)))
         tell(connection, client.answer("query", {}, {})[1], {})
         while True:
             asked, arrays = heard(connection)
