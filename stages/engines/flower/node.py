@@ -6,7 +6,11 @@ train, evaluate            a round's work, by the same functions as in every oth
 
 from __future__ import annotations
 
+import os
+import secrets
+import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +52,7 @@ class ClientNode:
     client: int
     data: Artifact
     folder: Path
+    secret: str = ""  # which the server does not know, for noise that protects the client from it
 
     def __post_init__(self) -> None:
         part, clients = self.data.attributes.get("part_of"), len(self.data.array("counts"))
@@ -119,7 +124,7 @@ def at_home(
     """
     algorithm, settings = algorithms.get(terms["algorithm"]), Train.make(terms["settings"])
     set_up(settings)
-    device, rng = placed(settings.device), Rng(terms["seed"])
+    device, rng = placed(settings.device), Rng(terms["seed"], secret=home.secret)
     own = home.data_spec
     data_spec = schemas.DataSpec(
         terms["classes"], tuple(terms["shape"]), dict.fromkeys(schemas.SPLITS, [0] * terms["clients"])
@@ -168,4 +173,18 @@ def home_of_node(context: Context) -> ClientNode:
     """The home that `fedktl federation join` gave a SuperNode."""
     config = context.node_config
     data = Store(Path(str(config["store"]))).open(str(config["data"]), "data")
-    return ClientNode(int(config["client"]), data, Path(str(config["folder"])))
+    folder = Path(str(config["folder"]))
+    return ClientNode(int(config["client"]), data, folder, secret_in(folder))
+
+
+def secret_in(folder: Path) -> str:
+    """The client's secret, drawn once; the same for a message that comes again, so that its answer tells nothing new."""
+    path, draft = folder / "secret", folder / f"secret.{uuid.uuid4().hex}"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_hex(16))
+        with suppress(FileExistsError):  # of a process that was quicker
+            os.link(draft, path)
+        draft.unlink()
+    return path.read_text()
