@@ -139,7 +139,7 @@ def assert_same_answer(own, told, wanted_own, wanted_told):
         assert own[name].dtype == wanted_own[name].dtype and np.array_equal(own[name], wanted_own[name]), name
 
 
-@pytest.mark.parametrize("algorithm", ["fedktl", "fedkd", "fedgen"])
+@pytest.mark.parametrize("algorithm", ["fedktl", "fedkd"])
 def test_a_client_that_stays_ready_answers_as_one_that_starts_anew(toy_store, tmp_path, monkeypatch, algorithm):
     data, heard = overheard(toy_store, tmp_path / "disks", algorithm, join_ratio=0.75)
     prepared, at_home = [], node.at_home

@@ -31,12 +31,16 @@ class Terminals:
         self.folder, self.running = folder, {}
 
     def start(self, name, *arguments):
+        """A command of fedktl."""
+        return self.run(name, "fedktl_cli", *arguments)
+
+    def run(self, name, module, *arguments):
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FLWR_HOME": str(self.folder / "flwr")
         }  # fmt: skip
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "fedktl_cli", *map(str, arguments)], stdout=log, stderr=log, cwd=self.folder,
+                [sys.executable, "-m", module, *map(str, arguments)], stdout=log, stderr=log, cwd=self.folder,
                 env=environment, start_new_session=True,
             )  # fmt: skip
         return self.running[name]
