@@ -58,7 +58,11 @@ def report(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option("--columns", metavar="A,B", help="Columns of the table, in any format: algorithm,last,up, ..."),
+        typer.Option(
+            "--columns",
+            metavar="A,B",
+            help="Columns of the table, in any format: algorithm,last,up, or a setting that differs",
+        ),
     ] = None,
     unfinished: Annotated[
         bool,
@@ -74,7 +78,7 @@ def report(
 
     [dim]fedktl report fedktl-digits-s0 local-digits-s0 --format latex --metric best --output table.tex[/]
 
-    [dim]fedktl report --columns algorithm,selected,worst,up[/]
+    [dim]fedktl report --columns algorithm,mu,selected,worst,up[/] (mu, where runs differ in it)
 
     [dim]fedktl report --format tidy --output numbers.csv[/] (or .parquet): every number of every round
 

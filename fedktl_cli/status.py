@@ -15,9 +15,12 @@ from stages.errors import UserError
 from stages.reporting.numbers import duration
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from stages.status import Status
 
 PAUSE = 2.0  # seconds between two looks
+ORDER = ("running", "failed", "stopped", "waiting", "done")  # of what is watched, the end of which a terminal may lack
 Watch = Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")]
 
 
@@ -38,7 +41,7 @@ def status(context: typer.Context, watch: Watch = False, json: Json = False) -> 
         try:
             with Live(console=terminal.out, auto_refresh=False) as live:
                 while True:
-                    live.update(table(look(terminal.store)), refresh=True)
+                    live.update(watched(look(terminal.store)), refresh=True)
                     time.sleep(PAUSE)
         except KeyboardInterrupt:
             return
@@ -51,9 +54,28 @@ def status(context: typer.Context, watch: Watch = False, json: Json = False) -> 
         terminal.say(f"{terminal.store.root} holds no runs yet; `fedktl train` makes some.")
 
 
-def table(found: list[Status]) -> Any:
-    """A line per run; below, who is working on what, and why something failed."""
+def watched(found: list[Status]) -> Any:
+    """Counts first, then what goes on or went wrong: a terminal shows as much as it has lines for."""
     from rich.console import Group
+
+    return Group(counts(found), *parts(sorted(found, key=lambda one: ORDER.index(one.state))))
+
+
+def table(found: list[Status]) -> Any:
+    from rich.console import Group
+
+    return Group(*parts(found), counts(found))
+
+
+def counts(found: list[Status]) -> Text:
+    from rich.text import Text
+
+    states = Counter(one.state for one in found)
+    return Text(", ".join(f"{states[state]} {state}" for state in ORDER if states[state]) or "no runs", style="dim")
+
+
+def parts(found: list[Status]) -> list[Any]:
+    """A line per run; below, who is working on what, and why something failed."""
     from rich.table import Table
     from rich.text import Text
 
@@ -75,9 +97,7 @@ def table(found: list[Status]) -> Any:
             notes.append(f"{one.run}: process {one.process} on {one.host} since {since}")
         if one.why:
             notes.append(f"{one.run}: {one.why}")
-    counts = Counter(one.state for one in found)
-    notes.append(", ".join(f"{count} {state}" for state, count in counts.items()) or "no runs")
-    return Group(rows, Text("\n".join(map(safe, notes)), style="dim"))
+    return [rows, *(Text(safe(note), style="dim") for note in notes)]
 
 
 def register(app: typer.Typer) -> None:

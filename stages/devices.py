@@ -40,9 +40,9 @@ def set_up(settings: Train) -> None:
     if settings.deterministic and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in WORKSPACES:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = WORKSPACES[0]
     torch.backends.cudnn.deterministic = settings.deterministic
-    already = torch.are_deterministic_algorithms_enabled()
-    if settings.deterministic != already:  # setting it imports PyTorch's compiler, which takes two seconds
-        torch.use_deterministic_algorithms(settings.deterministic, warn_only=True)  # a user's model may not have any
+    # A user's model may have no deterministic algorithms. `use_deterministic_algorithms` would take two seconds: it
+    # imports PyTorch's compiler.
+    torch.set_deterministic_debug_mode("warn" if settings.deterministic else "default")
 
 
 def home(offload: str, models: Iterable[nn.Module], device: torch.device) -> torch.device:

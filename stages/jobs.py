@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from multiprocessing import connection, get_context
+from multiprocessing import connection
 from typing import Any
 
-from stages import plugins
+from stages import plugins, processes
 from stages.artifacts.store import Store
-from stages.engines.workers import die_with_parent
 from stages.errors import UserError
 from stages.observer import Observer
 from stages.settings import Train
@@ -69,8 +67,8 @@ class Crew:
     """The processes, each with a lane of the observer."""
 
     def __init__(self, plan: Plan, devices: Sequence[str], observer: Observer):
-        self._plan, self._devices, self._context = plan, devices, get_context("spawn")
-        self._stop = self._context.Event()
+        self._plan, self._devices = plan, devices
+        self._stop = processes.context().Event()
         self._lanes = [observer.lane(number) for number in range(len(devices))]
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._cores = shares_of(cores, len(devices)) if cores else [[]] * len(devices)
@@ -128,10 +126,9 @@ class Crew:
 
     def _member(self, number: int) -> tuple[Any, connection.Connection]:
         if number not in self._members:
-            ours, theirs = self._context.Pipe()
+            ours, theirs = connection.Pipe()
             plan = replace(self._plan, settings=replace(self._plan.settings, jobs=1, device=self._devices[number]))
-            process = self._context.Process(target=work, args=(theirs, self._stop, plan, self._cores[number]))
-            process.start()
+            process = processes.started(work, theirs, self._stop, plan, self._cores[number])
             theirs.close()
             self._members[number] = process, ours
         return self._members[number]
@@ -193,11 +190,7 @@ class Told(Observer):
 
 
 def work(pipe: connection.Connection, stop: Any, plan: Plan, cores: list[int]) -> None:
-    """A process's life: run after run, until the pipe is closed or the process that deals them is gone."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)  # these are the dealer's to answer
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    """A process's life: run after run, until the pipe is closed."""
     if cores:
         os.sched_setaffinity(0, cores)
     from stages.dealing import member

@@ -29,10 +29,12 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
     The artifact's `rows` attribute is the table as JSON. A report made before of the same runs is returned as it is.
     UserError if there are no runs, or if they contradict each other.
     """
-    columns = formats.chosen_columns(settings.columns) if settings.columns else []
     runs = read(chosen(store, settings.runs, settings.unfinished), observer)
     if not settings.runs:
         runs = latest(runs)
+    groups = grouped(runs)
+    choices = [name for group in groups for name in group.choices]
+    columns = formats.chosen_columns(settings.columns, choices) if settings.columns else []
     pending = unfinished(store, runs)
     finished = [run.artifact for run in runs if not isinstance(run.artifact, PartialRun)]
     chosen_so = {
@@ -44,7 +46,6 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
     sources = lineage(store, runs)
     if made := _made_before(store, name, chosen_so, made_from):
         return made
-    groups = grouped(runs)
     rows = [row(group) for group in groups]
     labels = [label_counts(data) for (kind, _), data in sources.items() if kind == "data" and data]
     pictures = figures.pictures(groups, labels)

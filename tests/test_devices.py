@@ -42,15 +42,17 @@ def test_what_concerns_a_gpu_changes_nothing_on_a_cpu(toy_store, settings):
 
 
 def test_a_training_does_not_wait_for_the_compiler_that_it_has_no_use_for(monkeypatch):
-    devices.set_up(Train())
     monkeypatch.setattr(torch, "use_deterministic_algorithms", pytest.fail)  # it imports the compiler, which takes 2 s
-    devices.set_up(Train())
-
-
-def test_determinism_is_switched_on_and_off():
     for wanted in (True, False):
         devices.set_up(Train(deterministic=wanted))
         assert torch.are_deterministic_algorithms_enabled() == wanted
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+def test_a_users_model_without_deterministic_algorithms_trains_all_the_same():
+    devices.set_up(Train(deterministic=True))
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    devices.set_up(Train())
 
 
 def test_bfloat16_learns_the_same_within_its_precision(toy_store):

@@ -3,11 +3,12 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.randomness import Rng
+from stages.randomness import Rng, seeded
 
 steady = settings(deadline=None, derandomize=True)
 # Without "/", which separates parts.
@@ -47,6 +48,16 @@ def test_parts_of_different_type_are_different():
 def test_parts_do_not_run_together():
     seeds = {Rng(0).seed(*path) for path in (("ab", "c"), ("a", "bc"), ("abc",), (1, 23), (12, 3), (123,))}
     assert len(seeds) == 6
+
+
+def test_a_seeded_block_draws_what_torch_draws_and_leaves_no_trace(monkeypatch):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    before = torch.get_rng_state()
+    monkeypatch.setattr("traceback.format_stack", pytest.fail)  # `torch.manual_seed` does it, and takes milliseconds
+    with seeded(7):
+        assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_same_path_gives_the_same_numbers_on_every_machine():

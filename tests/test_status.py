@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import re
 import resource
 import shutil
 import socket
@@ -127,6 +129,43 @@ finally:
     assert done.stderr.strip() == "[]"
     # of the processor, whatever else the machine does; below one on a quiet machine
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.5
+
+
+@pytest.mark.parametrize("columns", [60, 100])
+def test_watching_fits_the_terminal_shows_first_what_goes_on_and_ends_with_ctrl_c(toy_store, columns):
+    """In a terminal of twelve lines and a store of more runs."""
+    stages.train(
+        toy_store, "done-with-a-name-that-is-far-longer-than-the-others", settings(algorithm="local", rounds=1), {}
+    )
+    folder = toy_store.folder("run", "done-with-a-name-that-is-far-longer-than-the-others")
+    for number in range(20):
+        shutil.copytree(folder, folder.with_name(f"{folder.name}-{number}"), copy_function=os.link)
+    with pytest.raises(Interrupted):
+        stages.train(toy_store, "z-stopped", settings(algorithm="local"), {}, StopAfter(1))
+    shown, code = in_terminal(columns, 12, "--store", str(toy_store.root), "status", "--watch")
+    screen = shown.split("\x1b[?25h")[0].split("...")[0]  # until the screen is full
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line).rstrip() for line in screen.splitlines()]
+    assert lines[0] == "1 stopped, 21 done" and lines[2].split()[:3] == ["z-stopped@v1", "stopped", "1/3"]
+    assert max(map(len, lines)) <= columns
+    assert code == 0 and "Traceback" not in shown and shown.count("\x1b[?25h")  # the cursor is there again
+
+
+def in_terminal(columns: int, lines: int, *words: str) -> tuple[str, int]:
+    """What a command writes to a terminal of that size until Ctrl-C after its first picture, and its exit code."""
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(Path(__file__).parents[1])
+        sized = {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": str(lines)}
+        os.execve(sys.executable, [sys.executable, "-m", "fedktl_cli", *words], {**os.environ, **sized})
+    shown, asked = b"", False
+    try:
+        while True:
+            shown += os.read(terminal, 1 << 16)
+            if b"..." in shown and not asked:  # the picture is whole, and fills the terminal
+                asked = bool(os.write(terminal, b"\x03"))
+    except OSError:  # the terminal is closed
+        pass
+    return shown.decode(), os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 def test_watching_needs_a_terminal(toy_store):

@@ -21,6 +21,7 @@ from stages.foreign import LARGEST
 
 ROOT = "zarr.json"
 STRAYS = ("._*", ".DS_Store", ".nfs*", ".smb*", ".cifs*", ".fuse_hidden*", "Thumbs.db", "desktop.ini")
+SYNCS = 8  # files at a time, which a file system writes down together
 UNSYNCABLE = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # what CIFS, VirtualBox and sshfs answer for a folder
 
 
@@ -55,14 +56,15 @@ def close(folder: Path, attributes: dict[str, Any]) -> None:
     document["attributes"] = {**attributes, "manifest": manifest}
     seal = hashlib.sha256(_document(document, "")).hexdigest()
     (folder / ROOT).write_bytes(_document(document, seal))
-    for _, path in files(folder):
-        sync(path)
-    sync_folders(folder)
+    sync_all(folder)
 
 
-def sync_folders(folder: Path) -> None:
-    for inner in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        sync(inner)
+def sync_all(folder: Path) -> None:
+    """Sync a folder and everything in it."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(SYNCS) as pool:
+        list(pool.map(sync, [folder, *folder.rglob("*")]))
 
 
 def sync(path: Path) -> None:

@@ -25,7 +25,7 @@ from stages.randomness import Rng
 def assemble(spec: RunSpec, images: bool = True, alike: bool = False) -> tuple[Federation, State]:
     """Build every client's model, read the artifacts, put everything on the device; images are read only with `images`.
 
-    If `alike`, clients of one architecture share one state: enough to see what a run would be. If the clients are on other
+    If `alike`, clients of one architecture share one model: enough to see what a run would be. If the clients are on other
     machines, their states are not kept here. Raises UserError for data that can't be trained on, for a model that does not
     fit the data, and for a bank that is too small.
     """
@@ -39,8 +39,7 @@ def assemble(spec: RunSpec, images: bool = True, alike: bool = False) -> tuple[F
     images_of = sum(sum(sizes) for sizes in data_spec.sizes.values())
     check_room(device, images_of * math.prod(data_spec.shape), built, settings)
     waiting = home(settings.offload, built, device)
-    state_of = {id(model): ClientState(model.to(waiting)) for model in built}
-    states = [state_of[id(model)] for model in built]
+    states = [ClientState(model.to(waiting)) for model in built]
     spec.algorithm.check(spec.hyper, task, [state.model for state in states])
     server, shared = spec.algorithm.init(spec.hyper, task, rng.at("init"))
     sizes = {name: torch.tensor(data_spec.sizes[name]) for name in schemas.SPLITS}

@@ -15,6 +15,7 @@ from stages.algorithms.contract import ClientState
 from stages.engines.federation import ClientData, Diverged, Federation
 from stages.models.split import parameters
 from stages.pixels import normalised
+from stages.randomness import seeded
 
 EVALUATED = ("test", "validation")  # splits
 
@@ -32,8 +33,7 @@ def train(
 ) -> Answer:
     """Local training in the round that follows `rounds` finished ones; changes `state`."""
     rng = federation.rng.at("round", rounds).at("client", client)
-    with torch.random.fork_rng(device_list(federation.device)):
-        torch.manual_seed(rng.seed("layers"))  # for dropout and the like in a user's model
+    with seeded(rng.seed("layers"), federation.device):  # for dropout and the like in a user's model
         upload, metrics = federation.algorithm.client_update(
             federation.hyper, federation.shared, state, download, batches(federation, share), rng
         )
@@ -103,7 +103,3 @@ def check_finite(metrics: Mapping[str, float], who: str, rounds: int) -> None:
     for name, value in metrics.items():
         if not torch.tensor(value).isfinite():
             raise Diverged(f"{who} diverged in round {rounds + 1}: its {name} is {value}")
-
-
-def device_list(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []

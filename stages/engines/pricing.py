@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from stages import devices, memory
+from stages.algorithms.contract import ClientState
 from stages.engines.clients import EVALUATED, batches
 from stages.engines.federation import ClientData, Federation, State
 from stages.engines.growing import WORTH, cores, worthwhile
@@ -120,11 +121,14 @@ class Trial:
     def __init__(self, federation: Federation, state: State, some: Sequence[int]):
         shares = {split: [each[client] for client in some] for split, each in federation.shares.items()}
         self._all, self._state, self._joined = replace(federation, shares=shares), state, list(range(len(some)))
-        self._pool = in_process(self._all, [state.clients[client] for client in some])
+        self._clients = [ClientState(state.clients[client].model) for client in some]
+        self._pool = in_process(self._all, self._clients)
 
     def train(self, steps: int) -> tuple[float, int]:
         """Seconds for about so many steps of each epoch, and how many steps they were in all."""
         self._cut(train=max(2, steps * self._all.settings.batch_size))
+        for client in self._clients:
+            client.private = {}  # it may be about the images it had before
         begun = time.perf_counter()
         self._pool.train(self._state.rounds, self._joined, self._state.download)
         return time.perf_counter() - begun, sum(len(own) for own in self.steps())

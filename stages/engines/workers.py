@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from multiprocessing import connection, get_context, parent_process, resource_tracker
-from os import _exit
+from multiprocessing import connection
 from pickle import PicklingError
 from typing import Any
 
@@ -16,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages import processes
 from stages.algorithms.common.records import rebuilt, tensors
 from stages.algorithms.contract import ClientState
 from stages.clock import TURN, Clock, collecting, side_by_side
@@ -77,13 +74,10 @@ class Workers:
         federation.shares = mine.shares
         for state, moved in zip(states, shared, strict=True):
             state.model = moved.model
-        context = get_context("spawn")  # a fork would inherit locks and threads
         self._workers = []
         for _ in range(min(count, len(states))):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs, memory), daemon=True)
-            with undisturbed():
-                process.start()
+            ours, theirs = connection.Pipe()
+            process = processes.started(work, theirs, memory, daemon=True)
             theirs.close()
             self._workers.append((process, ours))
 
@@ -150,20 +144,8 @@ class Workers:
             ) from error
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """A process started within never sees what asks to stop, which comes to all processes of a terminal: its parent handles it."""
-    resource_tracker.ensure_running()  # which starting a process would do, and which unblocks signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def work(pipe: connection.Connection, memory: SharedMemory) -> None:
-    """What a worker process runs: job after job, until the pipe is closed or the parent is gone."""
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    """What a worker process runs: job after job, until the pipe is closed."""
     federation, states = memory.load()
     set_up(federation.settings)
     while True:
@@ -201,11 +183,3 @@ def arrays_of(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 def tensors_of(values: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value) for name, value in values.items()}
-
-
-def die_with_parent() -> None:
-    """End this process when its parent is gone, whatever it is doing."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    _exit(1)

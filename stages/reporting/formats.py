@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,41 +63,58 @@ COLUMNS = {
 WORDS = ("algorithm", "data", "models")  # columns that stand to the left, the numbers to the right
 
 
-def chosen_columns(names: Sequence[str]) -> list[str]:
-    """The columns named, or all of them; UserError for an unknown one."""
+def chosen_columns(names: Sequence[str], choices: Iterable[str]) -> list[str]:
+    """The columns named, or all but the `choices`, the settings in which runs differ; UserError for an unknown one."""
+    known = {**COLUMNS, **dict.fromkeys(choices)}
     for name in names:
-        if name not in COLUMNS:
-            raise unknown("column", name, COLUMNS)
+        if name not in known:
+            raise unknown("column", name, known)
     return list(dict.fromkeys(names)) or list(COLUMNS)
+
+
+def column(name: str) -> Column:
+    """The column called so, else that of a setting."""
+    return COLUMNS.get(name) or Column(name, lambda row: _shown(value(row, name)), (name,))
+
+
+def value(row: Row, field: str) -> Any:
+    """A field of a row, else one of its choices; None of neither."""
+    return row[field] if field in row else row.get("choices", {}).get(field)
+
+
+def _shown(choice: Any) -> str:
+    return "–" if choice is None else ("off", "on")[choice] if isinstance(choice, bool) else str(choice)
 
 
 def table(rows: list[Row], names: Sequence[str] = ()) -> tuple[list[str], list[list[str]], int]:
     """Headers, the cells of each row as they are shown to people, and how many columns of words come first."""
-    columns = [COLUMNS[name] for name in chosen_columns(names)]
-    cells = [[column.text(row) for column in columns] for row in rows]
-    words = next((place for place, name in enumerate(chosen_columns(names)) if name not in WORDS), len(columns))
-    return [column.header for column in columns], cells, words
+    names = names or list(COLUMNS)
+    columns = [column(name) for name in names]
+    cells = [[each.text(row) for each in columns] for row in rows]
+    words = next((place for place, name in enumerate(names) if name not in WORDS), len(columns))
+    return [each.header for each in columns], cells, words
 
 
-def order(row: Row, column: str) -> float | str | None:
+def order(row: Row, name: str) -> float | str | None:
     """What a column sorts a row by."""
-    value = row[COLUMNS[column].fields[0]]
-    if isinstance(value, dict):
-        return value["mean"] if "mean" in value else sum(value.values())
-    return len(value) if isinstance(value, list) else value
+    found = value(row, column(name).fields[0])
+    if isinstance(found, dict):
+        return found["mean"] if "mean" in found else sum(found.values())
+    return len(found) if isinstance(found, list) else found
 
 
 # An artifact keeps its attributes sorted by name; people read what was run first, then how good it is, then its cost.
 FIRST = (
-    "algorithm", "variant", "data", "models", "runs", "seeds", "rounds", "planned_rounds", "last", "validation_selected", "best_on_test",
+    "algorithm", "variant", "choices", "data", "models", "runs", "seeds", "rounds", "planned_rounds", "last", "validation_selected", "best_on_test",
     "worst_client", "spread", "auc", "auc_spread",
 )  # fmt: skip
 
 
 def _ordered(row: Row, names: Sequence[str] = ()) -> Row:
     """The row's fields in the order of reading, or those of the columns named."""
-    fields = [field for name in chosen_columns(names) for field in COLUMNS[name].fields] if names else (*FIRST, *row)
-    return {field: row[field] for field in fields if field in row}
+    if not names:
+        return {field: row[field] for field in (*FIRST, *row) if field in row}
+    return {field: value(row, field) for name in names for field in column(name).fields}
 
 
 def as_json(rows: list[Row], names: Sequence[str] = ()) -> str:
@@ -113,7 +130,7 @@ def as_csv(rows: list[Row], names: Sequence[str] = ()) -> str:
 
 
 def csv_of(rows: list[Row]) -> str:
-    """One flat record a row, numbers in full: `last.mean`, `seconds_per_round.train`; lists are joined by blanks."""
+    """One flat record a row, numbers in full: `last.mean`, `seconds_per_round.train`, `mu`; lists are joined by blanks."""
     records = [_flat(row) for row in rows]
     text = io.StringIO()
     writer = csv.DictWriter(text, list({name: None for record in records for name in record}), lineterminator="\n")
@@ -124,13 +141,15 @@ def csv_of(rows: list[Row]) -> str:
 
 def _flat(row: Row) -> Row:
     record: Row = {}
-    for name, value in row.items():
-        if isinstance(value, dict):
-            record.update({f"{name}.{inner}": part for inner, part in value.items()})
-        elif isinstance(value, list):
-            record[name] = " ".join(map(str, value))
-        elif value is not None:
-            record[name] = value
+    for name, part in row.items():
+        if name == "choices":  # one that is called as a field is told there
+            record.update(_flat({choice: its for choice, its in part.items() if choice not in row}))
+        elif isinstance(part, dict):
+            record.update({f"{name}.{inner}": its for inner, its in part.items()})
+        elif isinstance(part, list):
+            record[name] = " ".join(map(str, part))
+        elif part is not None:
+            record[name] = part
     return record
 
 

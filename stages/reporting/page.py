@@ -143,11 +143,11 @@ def _table(rows: list[dict[str, Any]], columns: Sequence[str]) -> dict[str, Any]
     def cell(row: dict[str, Any], name: str) -> dict[str, Any]:
         order = formats.order(row, name)
         return {
-            "text": formats.COLUMNS[name].text(row), "order": order, "words": name in formats.WORDS,
+            "text": formats.column(name).text(row), "order": order, "words": name in formats.WORDS,
             "best": order is not None and best.get(name) == order and not row["planned_rounds"],
         }  # fmt: skip
 
-    headers = [{"header": formats.COLUMNS[name].header, "words": name in formats.WORDS} for name in names]
+    headers = [{"header": formats.column(name).header, "words": name in formats.WORDS} for name in names]
     return {"columns": headers, "rows": [[cell(row, name) for name in names] for row in rows]}
 
 

@@ -142,6 +142,13 @@ def test_a_grid_of_settings_from_options_and_from_a_preset(store, tmp_path):
         assert "lr" in run(store, *LOCAL, "--lr", wrong, code=2).stderr
     table = run(store, "report", "--name", "grid").stdout
     assert all(f"local (lr={lr})" in table for lr in (0.01, 0.1, 1.0))
+    columns = run(store, "report", "--columns", "lr,last", "--format", "csv").stdout.splitlines()
+    assert columns[0] == "lr,last.mean,last.std" and [line.split(",")[0] for line in columns[1:]] == [
+        "0.01",
+        "0.1",
+        "1.0",
+    ]
+    assert "did you mean lr" in run(store, "report", "--columns", "lrr,last", code=2).stderr
 
 
 def test_of_several_data_artifacts_one_must_be_chosen(toy_store):

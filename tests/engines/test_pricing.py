@@ -1,6 +1,7 @@
 """The price of a run, with a clock that counts what is asked of the clients."""
 
 import os
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,8 @@ from stages import memory
 from stages.engines import clients
 from stages.engines.assembly import assemble
 from stages.engines.preview import preview
+from stages.prepare import prepare
+from stages.settings import Prepare
 from tests.helpers.toy_runs import planned
 
 TURN, STEP, IMAGE = 0.03, 0.002, 0.0005
@@ -77,7 +80,14 @@ def test_memory_and_disk_count_every_client_and_hold_one_of_each_architecture(to
     assert found["disk"] == sum(found["weights_bytes"].values()) and found["most_disk"] > 3 * models
     assert 50e6 < found["host_memory"] < 8e9 and found["device_memory"] == 0
     alike = assemble(plan, alike=True)[1].clients
-    assert len(alike) == 4 and len({id(client) for client in alike}) == 2
+    assert len(alike) == 4 and len({id(client.model) for client in alike}) == 2
+
+
+@pytest.mark.parametrize("name", ["fd", "fedkd", "fedl2g", "fedmrl"])
+def test_what_a_client_keeps_to_itself_is_not_taken_for_that_of_another_of_its_architecture(toy_store, name):
+    """It may be about its images, of which the others have more or fewer."""
+    uneven = prepare(toy_store, "uneven", Prepare(clients=6, beta=0.2, min_samples=20, image_size=16))
+    assert preview(replace(planned(toy_store, name, batch_size=1, workers=1), data=uneven))["seconds_per_round"] > 0
 
 
 def test_peak_memory_is_that_since_the_watch_began():

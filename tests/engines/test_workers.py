@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import time
 from dataclasses import replace
 
 import pytest
@@ -17,7 +16,6 @@ from stages.engines.assembly import assemble
 from stages.engines.engine import Local
 from stages.engines.federation import Diverged
 from stages.engines.shared_memory import SharedMemory
-from stages.engines.workers import undisturbed
 from stages.errors import UserError
 from stages.observer import SILENT, Observer
 from tests.helpers.toy_runs import CODE, planned, same, weights
@@ -139,17 +137,3 @@ def test_workers_are_as_many_as_cores_and_memory_allow(monkeypatch):
     assert [growing.worthwhile(*of) for of in ((20, 1), (3, 1), (20, 2), (20, 16))] == [5, 3, 4, 1]
     monkeypatch.undo()
     assert growing.free_memory() > 1 << 20
-
-
-def test_a_process_started_undisturbed_never_sees_what_asks_to_stop():
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    with undisturbed():
-        process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
-        process.start()
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        os.kill(process.pid, number)
-    process.join(0.5)
-    assert process.is_alive()
-    process.kill()
-    process.join()

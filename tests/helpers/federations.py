@@ -65,7 +65,7 @@ class Terminals:
     def join(self, port, client, *more):
         return self.start(
             f"node{client}", "--store", f"share{client}", "federation", "join", f"127.0.0.1:{port}", "--data",
-            f"toy-client-{client:03d}", "--client", client, "--port", free_port(), *more,
+            f"toy-client-{client:03d}", "--client", client, *more,
         )  # fmt: skip
 
     def train(self, port, *more, name="train"):

@@ -33,7 +33,19 @@ def test_columns_are_chosen_in_every_format():
     )
     assert formats.as_markdown([ROW], chosen).splitlines()[1] == "| --- | ---: | ---: |"
     with pytest.raises(UserError, match="no column named 'lats'; did you mean last"):
-        formats.table([ROW], ["lats"])
+        formats.chosen_columns(["lats"], ["mu"])
+
+
+def test_settings_that_differ_are_columns():
+    rows = [ROW | {"choices": {"mu": 10.0, "etf": True, "rounds": 30}}, OTHER | {"choices": {"rounds": 40}}]
+    assert formats.chosen_columns(["mu", "last", "mu"], ["mu", "etf"]) == ["mu", "last"]
+    assert formats.table(rows, ["algorithm", "mu", "etf"])[1] == [["fedktl (mu=10)", "10.0", "on"], ["local", "–", "–"]]
+    assert [formats.order(row, "mu") for row in rows] == [10.0, None]
+    first, second = csv.DictReader(io.StringIO(formats.as_csv(rows)))
+    assert list(first)[:5] == ["algorithm", "variant", "mu", "etf", "data"]
+    assert (first["mu"], first["etf"], first["rounds"]) == ("10.0", "True", "30")
+    assert (second["mu"], second["rounds"]) == ("", "30")
+    assert formats.as_csv(rows, ["mu", "algorithm"]).splitlines()[:2] == ["mu,algorithm,variant", "10.0,fedktl,mu=10"]
 
 
 def test_rows_are_sorted_by_numbers_and_words():

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from stages.models.split import SplitModel
+from stages.randomness import seeded
 
 DROPOUTS = (F.dropout, F.alpha_dropout, F.feature_alpha_dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 TOLERANCE = 0.02  # of the largest feature: rounding is far below it, statistics of the wrong images far above
@@ -106,8 +107,7 @@ def tried(model: SplitModel, shape: torch.Size, seed: int) -> bool:
     def outcome(passes: Callable[[OnePass], Callable[..., tuple[Tensor, Tensor]]]) -> list[Tensor]:
         own = copy.deepcopy(model).train()
         own.bf16 = False
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with seeded(seed, device):
             features = passes(OnePass(own, track_both=False))(first.to(device), second.to(device))
         return [*features, *(norm.running_mean for norm in tracking(own))]
 
