@@ -21,6 +21,7 @@ EXTRAS = {  # the distribution that tells whether an extra is installed, and wha
     "timm": ("timm", "timm's networks as clients' models"),
     "hf": ("datasets", "data sets that the library datasets has or saved"),
     "parquet": ("pyarrow", "a report's numbers as a Parquet file"),
+    "privacy": ("opacus", "the epsilon of noise on uploaded prototypes"),
     "remote": ("obstore", "artifacts pushed to and pulled from S3, Azure, GCS or a web server"),
     "onnx": ("onnx", "clients exported for other runtimes"),
     "tensorboard": ("tensorboard", "curves in TensorBoard"),

@@ -47,16 +47,22 @@ class Rng:
     True
     """
 
-    def __init__(self, seed: int, *path: Part):
+    def __init__(self, seed: int, *path: Part, secret: str = ""):
+        """`secret` is known to those only who may follow the `hidden` streams."""
         self._path: tuple[Part, ...] = (seed, *path)
+        self._secret = secret
 
     def at(self, *path: Part) -> Rng:
-        return Rng(*self._path, *path)  # type: ignore[arg-type]
+        return Rng(*self._path, *path, secret=self._secret)  # type: ignore[arg-type]
 
     def seed(self, *purpose: Part) -> int:
         """An int in [0, 2^63) that depends on the seed and the whole path."""
         text = "/".join(_name(part) for part in (*self._path, *purpose))
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+    def hidden(self, *purpose: Part) -> torch.Generator:
+        """Like `torch`, for what others must not guess from the seed, such as noise that protects a client."""
+        return self.at("secret", self._secret).torch(*purpose)
 
     def torch(self, *purpose: Part) -> torch.Generator:
         """A CPU generator, so that the stream is the same on every device."""

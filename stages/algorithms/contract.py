@@ -69,6 +69,10 @@ class Hyperparameters(Settings):
         """Whether the server works with image-latent pairs."""
         return False
 
+    def privacy(self, releases: int) -> dict[str, Any] | None:
+        """What so many uploads of a client promise it, JSON-able; None if they promise nothing."""
+        return None
+
 
 @dataclass(frozen=True)
 class Task:

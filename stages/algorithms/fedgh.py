@@ -20,6 +20,7 @@ from stages.algorithms import local
 from stages.algorithms.common import one_head
 from stages.algorithms.common.batches import Batches, passes
 from stages.algorithms.common.one_head import Download, Shared
+from stages.algorithms.common.privacy import Protected, protected
 from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
 from stages.algorithms.common.weights import copied
@@ -31,7 +32,7 @@ from stages.settings import setting
 
 
 @dataclass(frozen=True)
-class Hyper(one_head.Hyper):
+class Hyper(one_head.Hyper, Protected):
     server_lr: float = setting(0.01, "Learning rate of the global head.", above=0, source="paper; public library")
     server_epochs: int = setting(1, "Passes over the uploaded features per round.", low=1, source="paper")
     server_batch_size: int = setting(1, "Features per step of the server.", low=1, source="paper")
@@ -82,7 +83,7 @@ def train_head(hyper: Hyper, head: nn.Linear, features: Tensor, labels: Tensor, 
 
 ALGORITHM = Algorithm(
     "fedgh", "Yi et al., ACM MM 2023, arXiv 2303.13137", Hyper=Hyper, Download=Download, init=init,
-    client_update=client_update, server_update=server_update, predict=one_head.predict, check=one_head.check,
+    client_update=protected(client_update), server_update=server_update, predict=one_head.predict, check=one_head.check,
     phases=("prototypes", "alignment"),
     server_metrics={"head": "loss of the global head"},
 )  # fmt: skip

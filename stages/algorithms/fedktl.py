@@ -16,9 +16,10 @@ from stages.algorithms.common.batches import Batches, Steps, endless, slices, tw
 from stages.algorithms.common.class_means import class_means
 from stages.algorithms.common.losses import arcface, fixed_bandwidths, mmd, prototypes, simplex_etf
 from stages.algorithms.common.one_pass import OnePass
+from stages.algorithms.common.privacy import Protected, protected
 from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, Adam, LossAndMetrics
-from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, PairSource, Task
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
 from stages.clock import phase
 from stages.pixels import normalised
 from stages.randomness import Rng, seeded
@@ -28,7 +29,7 @@ MAX_NORM = 100.0  # of the gradient of each module, on clients and server, as in
 
 
 @dataclass(frozen=True)
-class Hyper(Hyperparameters):
+class Hyper(Protected):
     mu: float = setting(50.0, "Weight of the knowledge transfer from pairs.", low=0, source="paper, mu of L^M")
     lambda_: float = setting(1.0, "Weight of the pull to the class centroids.", low=0, source="paper, lambda of L^MSE")
     server_lr: float = setting(0.01, "Learning rate of the server's Adam.", above=0, source="reference")
@@ -50,6 +51,10 @@ class Hyper(Hyperparameters):
     def tracks_pairs(self) -> bool:
         """Whether BatchNorm's running statistics follow the pairs' images as well as a client's own."""
         return False
+
+    def received(self, features: Tensor, loss: Tensor) -> Tensor:
+        """The pairs' features [B, F] as the transfer sees them, beside the classification loss of the same step."""
+        return features
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def client_update(
             return loss, {"loss": loss, "transfer": torch.zeros_like(loss)}
         features, transferred = features_of_both(x, images)
         loss = classification_loss(hyper, shared, model.logits(features), y)
-        transfer = F.mse_loss(projection(transferred), latents)
+        transfer = F.mse_loss(projection(hyper.received(transferred, loss)), latents)
         return loss + hyper.mu * transfer, {"loss": loss, "transfer": transfer}
 
     metrics = SGD(task.lr, model, projection, max_norm=MAX_NORM).minimise(objective, *sources)
@@ -188,7 +193,7 @@ def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Downloa
 
 ALGORITHM = Algorithm(
     "fedktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper=Hyper, Download=Download, init=init,
-    client_update=client_update, paired_server_update=server_update, predict=predict,
+    client_update=protected(client_update, unit=True), paired_server_update=server_update, predict=predict,
     unit_rows=("prototypes",), phases=("prototypes", "alignment", "pairs"),
     server_metrics={"mmd": "MMD to the latents", "mse": "MSE to the class centroids"},
     pictures=lambda download: (download.labels, download.images), centroids=lambda state: state.centroids,

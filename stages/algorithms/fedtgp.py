@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from stages.algorithms import fedproto
 from stages.algorithms.common.batches import Batches, passes
 from stages.algorithms.common.class_means import class_means
+from stages.algorithms.common.privacy import Protected, protected
 from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
+from stages.algorithms.contract import Algorithm, ClientState, Metrics, Task
 from stages.algorithms.fedproto import Download, Upload
 from stages.clock import phase
 from stages.randomness import Rng, seeded
@@ -29,7 +30,7 @@ from stages.settings import setting
 
 
 @dataclass(frozen=True)
-class Hyper(Hyperparameters):
+class Hyper(Protected):
     lambda_: float = setting(10.0, "Weight of the pull to the global prototypes.", low=0, source="public library")
     margin: str = setting(
         "farthest", "The margin: the largest distance between two class centres, or from any centre to its nearest.",
@@ -114,7 +115,7 @@ def contrast(uploaded: Tensor, labels: Tensor, prototypes: Tensor, margin: Tenso
 
 ALGORITHM = Algorithm(
     "fedtgp", "Zhang et al., AAAI 2024, arXiv 2401.03230", Hyper=Hyper, Download=Download, init=init,
-    client_update=client_update, server_update=server_update, predict=fedproto.predict,
+    client_update=protected(client_update), server_update=server_update, predict=fedproto.predict,
     phases=("prototypes", "alignment"),
     server_metrics={"contrast": "contrastive loss of the prototypes", "margin": "margin"},
 )  # fmt: skip

@@ -100,11 +100,11 @@ def pull(store: Store, url: str, ref: str, observer: Observer = SILENT) -> Artif
             target.parent.mkdir(parents=True, exist_ok=True)
             if remote.fetch(name, target, size) != digest:
                 raise seal.damaged(f"{remote}/{name}", "is damaged: its checksum differs")
-            seal.sync(target)
 
         _each(fetch, missing, manifest, f"pulling {wanted}", observer)
         (group / seal.ROOT).write_bytes(root)
-        seal.sync(group / seal.ROOT)
+        with ThreadPoolExecutor(AT_ONCE) as pool:  # at the end and side by side, which takes the least time
+            list(pool.map(seal.sync, (path for _, path in seal.files(group))))
 
     return store.receive(wanted, attributes, gather)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stages.artifacts import partial as partials
 from stages.artifacts.partial import Partial
@@ -86,6 +87,8 @@ def finish(store: Store, ready: Ready, engine: Engine, observer: Observer) -> Ar
                 f"Stopped {partial.ref} after round {state.rounds}; the same command continues from there."
             )
         artifact = publish(store, partial, spec, federation, state)
+        if promise := artifact.attributes["facts"].get("privacy"):
+            observer.note(f"{artifact.ref}: {private(promise)}")
         partial.discard()
         ended = "done"
         return artifact
@@ -101,6 +104,16 @@ def finish(store: Store, ready: Ready, engine: Engine, observer: Observer) -> Ar
         observer.finish()
         observer.end_run(ended)
         partial.close()
+
+
+def private(promise: Mapping[str, Any]) -> str:
+    """What a run's noise promises its clients, in a sentence."""
+    if promise["epsilon"] is None:
+        return "epsilon is not computed; `pip install 'fedktl[privacy]'` for it."
+    return (
+        f"{promise['releases']} uploads of prototypes are ({promise['epsilon']:.3g}, {promise['delta']:g})-differentially "
+        f"private; the unit is {promise['unit']}."
+    )
 
 
 def failed(partial: Partial, error: BaseException) -> Failed:

@@ -42,11 +42,18 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
     ref = partial.ref
     with store.write("run", ref.name, partial.facts["settings"], spec.seed, spec.sources, ref.version) as writer:
         writer.attributes["facts"] = partial.facts | {
-            "rounds": state.rounds, "summary": recording.summary(federation, state)
+            "rounds": state.rounds, "summary": recording.summary(federation, state), **promised(federation, state)
         }  # fmt: skip
         write_history(writer, federation, state)
         write_weights(writer, spec.settings.keep, checkpoint.pack(state))
         return writer.publish()
+
+
+def promised(federation: Federation, state: State) -> dict[str, Any]:
+    """The privacy of the client that joined most often; nothing if nothing is promised. What was lost on the way counts."""
+    joined = state.history.tensors().get("rounds/joined")
+    promise = None if joined is None else federation.hyper.privacy(int(joined.sum(0).max()))
+    return {"privacy": promise} if promise else {}
 
 
 def write_history(writer: Writer, federation: Federation, state: State) -> None:

@@ -61,6 +61,9 @@ def main(folder: Path, url: str) -> None:
             for piece in obstore.get(remote._store, name).stream(min_chunk_size=1 << 20):
                 file.write(piece)
 
+    def synced(name: str) -> None:
+        seal.sync(folder / "copy" / name)
+
     for _ in range(TIMES):
         place = f"{url}/{uuid.uuid4().hex}"
         times: dict[str, float] = {}
@@ -78,6 +81,7 @@ def main(folder: Path, url: str) -> None:
         shutil.rmtree(folder / "arrived")
         shutil.rmtree(folder / "copy", ignore_errors=True)
         times["plain download of the files"] = seconds(lambda: side_by_side(lambda n: copied_here(there, n)))  # noqa: B023
+        times["and synced"] = times["plain download of the files"] + seconds(lambda: side_by_side(synced))
         times["plain download of one file"] = seconds(lambda: copied_here(whole, "one"))  # noqa: B023
         shutil.rmtree(folder / "copy")
         print(

@@ -69,7 +69,7 @@ def completed(line: str, **environment: str) -> list[str]:
 def test_a_shell_completes_names(toy_store):
     store = {"FEDKTL_STORE": str(toy_store.root)}
     (toy_store.root / "runs" / "going" / "v1.partial").mkdir(parents=True)
-    assert completed("fedktl train --algorithm fedk") == ["fedkd", "fedktl"]
+    assert completed("fedktl train --algorithm fedk") == ["fedkd", "fedktl", "fedktl-gated"]
     assert completed("fedktl models show HtFE8-") == ["HtFE8-HtC4"]
     assert completed("fedktl train --pairs ") == ["bank", "live"]
     assert completed("fedktl artifacts show ", **store) == ["bank", "going", "toy"]

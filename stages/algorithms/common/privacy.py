@@ -1,0 +1,104 @@
+"""Clipping and Gaussian noise on uploaded prototypes, and what they promise. Both are off unless asked for.
+
+The unit of privacy is a whole client: all its images may be replaced by others of the same classes. The tempting bound
+on a mean of n images, 2 clip / n for one of them, would be wrong here, because the network that computed the features
+was trained on that image too, and moves with it all the prototypes of the client. What holds whatever the network
+does: a row is no longer than `clip`, so other images move k rows together by 2 clip sqrt(k) at most (Frobenius norm).
+Noise of `noise` times that on every number is one Gaussian mechanism of multiplier `noise`; a run is as many of them,
+each chosen after the ones before it, as the client joined rounds. The server sees who joined, so that it was drawn
+amplifies nothing.
+
+Not covered: which classes a client has, the counts beside the prototypes, losses and accuracies, and other runs over
+the same images, whose losses of privacy add up. The noise is of floats from an ordinary generator.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch.nn import functional as F
+
+from stages.algorithms.common.batches import Batches
+from stages.algorithms.contract import ClientState, ClientUpdate, Hyperparameters, Metrics
+from stages.errors import UserError
+from stages.randomness import Rng
+from stages.settings import setting
+
+DELTA = 1e-5
+LEAST = 0.001  # noise that is worth the name
+
+
+@dataclass(frozen=True)
+class Protected(Hyperparameters):
+    """Hyperparameters of an algorithm that uploads prototypes."""
+
+    clip: float = setting(
+        0.0, "Largest length of an uploaded prototype; a longer one is shortened, 0: none is.", low=0, source="off"
+    )
+    noise: float = setting(
+        0.0, "Gaussian noise on uploaded prototypes, times the most that other images could move them; needs clip.",
+        low=0, source="off",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.noise and not self.clip:
+            raise UserError("noise needs a clip, the largest length of a prototype; 1, say.")
+        if 0 < self.noise < LEAST:
+            raise UserError(f"noise must be 0 or at least {LEAST}; less protects nothing.")
+
+    def privacy(self, releases: int) -> dict[str, Any] | None:
+        if not (self.noise and releases):
+            return None
+        return {
+            "unit": "all images of a client, with the same classes", "noise": self.noise, "clip": self.clip,
+            "releases": releases, "delta": DELTA, "epsilon": epsilon(self.noise, releases),
+        }  # fmt: skip
+
+
+H = TypeVar("H", bound=Protected)
+Shared = TypeVar("Shared")
+D = TypeVar("D")
+U = TypeVar("U", bound=Any)  # a record with `prototypes`, float32 [k, width]
+
+
+def protected(client_update: ClientUpdate[H, Shared, U, D], unit: bool = False) -> ClientUpdate[H, Shared, U, D]:
+    """The same with clip and noise on what it uploads; rows that the method wants of length 1 get it back (`unit`)."""
+
+    def update(
+        hyper: H, shared: Shared, client: ClientState, download: D | None, batches: Batches, rng: Rng
+    ) -> tuple[U | None, Metrics]:
+        upload, metrics = client_update(hyper, shared, client, download, batches, rng)
+        if upload is None or not hyper.clip:
+            return upload, metrics
+        rows = upload.prototypes
+        rows = rows * (hyper.clip / rows.norm(dim=1, keepdim=True)).clamp(max=1)
+        if hyper.noise:
+            drawn = torch.randn(rows.shape, generator=rng.hidden("noise"))
+            rows = rows + hyper.noise * sensitivity(hyper.clip, len(rows)) * drawn.to(rows.device)
+            rows = F.normalize(rows) if unit else rows
+        return replace(upload, prototypes=rows), metrics
+
+    return update
+
+
+def sensitivity(clip: float, rows: int) -> float:
+    """How far all rows together move at most, each from one place in a ball of that radius to another."""
+    return 2 * clip * math.sqrt(rows)
+
+
+def epsilon(noise: float, releases: int) -> float | None:
+    """Of so many Gaussian mechanisms one after the other, at DELTA, by Opacus's accountant; None where that is missing."""
+    try:
+        from opacus.accountants import RDPAccountant
+    except ImportError:
+        return None
+    accountant = RDPAccountant()
+    accountant.history = [(noise, 1.0, releases)]  # nobody is left out by chance: every release counts in full
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a bound this loose could be a little tighter
+        return float(accountant.get_epsilon(DELTA))
