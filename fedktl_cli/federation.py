@@ -81,9 +81,6 @@ def join(
         Path | None,
         typer.Option(help="Folder of this client's models; default: `clients` in the store.", metavar="DIR"),
     ] = None,
-    port: Annotated[
-        int, typer.Option(help="Local port of this node; default: 9094 + client.", min=0, max=65535, metavar="N")
-    ] = 0,
     root_certificates: Annotated[
         Path | None,
         typer.Option(
@@ -91,30 +88,39 @@ def join(
         ),
     ] = None,
     node_key: Annotated[Path | None, typer.Option(help="This node's private key.", metavar="FILE")] = None,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Algorithm or model of your own, package.module:name, that the server may have run here; repeatable.",
+            metavar="NAME",
+        ),
+    ] = None,
 ) -> None:
-    """Start the SuperNode of one client, until Ctrl-C. Images and models stay in it.
+    """Serve one client to a SuperLink, until Ctrl-C. Images and models stay in it.
 
     [dim]fedktl --store share federation join server:8000 --data cifar10-client-003 --client 3[/]
     """
     terminal = here(context)
     require()
-    from stages.engines.flower.node import ClientNode
+    from stages.engines.flower import fleet
+    from stages.engines.flower.worker import Home, working
 
-    artifact = terminal.store.open(data, "data")
-    folder = (models or terminal.store.root / "clients").absolute()
-    ClientNode(client, artifact, folder)  # refuses a client that the artifact does not hold
     host, _, number = address.rpartition(":")
     if not (
         re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host) and number.isdecimal() and 0 < int(number[:6]) < 65536
     ):
         raise UserError(f"'{printable(address, 80)}' is no address; write HOST:PORT.")
-    config = {"store": str(terminal.store.root.absolute()), "data": f"data/{artifact.ref}", "folder": str(folder)}
-    text = " ".join([*(f'{name}="{value}"' for name, value in config.items()), f"client={client}"])
-    command = ["flower-supernode", "--superlink", address, "--port", str(port or 9094 + client), "--node-config", text]
-    command += ["--root-certificates", str(existing(root_certificates))] if root_certificates else ["--insecure"]
-    if node_key:
-        command += ["--auth-supernode-private-key", str(existing(node_key))]
-    hold(terminal, command)
+    if node_key and not root_certificates:
+        raise UserError("A node's key is for connections with TLS; add --root-certificates.")
+    authority = str(existing(root_certificates)) if root_certificates else None
+    key = existing(node_key) if node_key else None
+    store = terminal.store.root.absolute()
+    home = Home(store, data, client, (models or store / "clients").absolute(), tuple(code or ()))
+    with terminated(), working(home) as (worker, described):
+        terminal.say(
+            f"Client {client} of {described['clients']}, with {described['sizes']['train']} images to train on."
+        )
+        fleet.serve(address, authority, key, worker.answer, terminal.say)
 
 
 def existing(file: Path) -> Path:
@@ -137,12 +143,21 @@ def started(terminal: Terminal, command: list[str]) -> Iterator[subprocess.Popen
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # it looks there for its others
     program = shutil.which(command[0], path=path) or command[0]
     process = subprocess.Popen([program, *command[1:]], env={**os.environ, "PATH": path})
+    with terminated():
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@contextmanager
+def terminated() -> Iterator[None]:
+    """Within this block, SIGTERM ends the command as Ctrl-C does."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        yield process
+        yield
     finally:
-        process.terminate()
-        process.wait()
         signal.signal(signal.SIGTERM, before)
 
 

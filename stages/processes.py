@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +13,10 @@ from functools import cache
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from os import _exit
 from typing import Any
 
 HEAVY = ["stages.dealing", "stages.engines.workers"]  # what processes run; importing it takes two seconds of PyTorch
+ROOM = 70  # bytes of the temporary folder's path that leave enough for a socket's, which has at most 107
 
 
 @cache
@@ -22,9 +24,9 @@ def context() -> BaseContext:
     """How processes start. On Linux a server that has imported PyTorch once, and done nothing else, is forked for each.
 
     So no fork inherits a lock, a thread or a GPU in use, as forks of this process would. Elsewhere, where system libraries
-    do not survive forks, each process starts anew.
+    do not survive forks, and where the server's socket would have too long a path, each process starts anew.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or len(os.fsencode(tempfile.gettempdir())) > ROOM:
         return get_context("spawn")
     server = get_context("forkserver")
     server.set_forkserver_preload(HEAVY)
@@ -60,4 +62,4 @@ def _die_with_parent() -> None:
     parent = parent_process()
     assert parent is not None
     parent.join()
-    _exit(1)
+    os._exit(1)

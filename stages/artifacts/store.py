@@ -98,11 +98,18 @@ class Artifact:
     def __contains__(self, name: str) -> bool:
         return self._member(name) is not None
 
+    @cached_property
+    def _members(self) -> dict[str, zarr.Array[Any] | zarr.Group | None]:
+        return {}
+
     def _member(self, name: str) -> zarr.Array[Any] | zarr.Group | None:
-        try:
-            return self.group.get(name)
-        except Exception as error:  # Zarr may raise anything on bytes from strangers
-            raise seal.damaged(self.path / name, f"can't be read ({reason(error)})") from error
+        """Read once: an artifact does not change, and Zarr takes milliseconds to read metadata."""
+        if name not in self._members:
+            try:
+                self._members[name] = self.group.get(name)
+            except Exception as error:  # Zarr may raise anything on bytes from strangers
+                raise seal.damaged(self.path / name, f"can't be read ({reason(error)})") from error
+        return self._members[name]
 
     def array(self, name: str, rows: slice = slice(None)) -> np.ndarray:
         """An array, or some of its rows, in memory; UserError if it or a chunk is missing, or a checksum fails."""

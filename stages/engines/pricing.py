@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -66,6 +66,12 @@ def price(
     }  # fmt: skip
 
 
+def watch(federation: Federation) -> Callable[[], float]:
+    """What tells the time: on one core that of this process, so that the price is the same whatever else the machine does."""
+    one_core = federation.device.type == "cpu" and federation.settings.threads == 1
+    return time.process_time if one_core else time.perf_counter
+
+
 def one_by_one(federation: Federation, names: Sequence[str], paces: Mapping[str, Pace]) -> tuple[float, float]:
     """Seconds of all clients' training and of their evaluation, one after the other."""
     training = evaluation = 0.0
@@ -125,16 +131,16 @@ class Trial:
         shares = {split: [each[client] for client in some] for split, each in federation.shares.items()}
         self._all, self._state, self._joined = replace(federation, shares=shares), state, list(range(len(some)))
         self._clients = [ClientState(state.clients[client].model) for client in some]
-        self._pool = in_process(self._all, self._clients)
+        self._pool, self._now = in_process(self._all, self._clients), watch(federation)
 
     def train(self, steps: int) -> tuple[float, int]:
         """Seconds for about so many steps of each epoch, and how many steps they were in all."""
         self._cut(train=max(2, steps * self._all.settings.batch_size))
         for client in self._clients:
             client.private = {}  # it may be about the images it had before
-        begun = time.perf_counter()
+        begun = self._now()
         self._pool.train(self._state.rounds, self._joined, self._state.download)
-        return time.perf_counter() - begun, sum(len(own) for own in self.steps())
+        return self._now() - begun, sum(len(own) for own in self.steps())
 
     def steps(self) -> list[Any]:
         """The steps of each client's last turn."""
@@ -144,9 +150,9 @@ class Trial:
         """Seconds for an image."""
         self._cut(test=images)
         count = sum(len(share.labels) for share in self._pool.federation.shares["test"])
-        begun = time.perf_counter()
+        begun = self._now()
         self._pool.evaluate(self._state.rounds, self._state.download)
-        return (time.perf_counter() - begun) / max(1, count)
+        return (self._now() - begun) / max(1, count)
 
     def _cut(self, **images: int) -> None:
         shares = {

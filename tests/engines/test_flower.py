@@ -68,7 +68,6 @@ def test_every_algorithm_computes_what_it_computes_in_one_process(toy_store, hom
     ("changes", "messages"),
     [
         ({}, 3 * CLIENTS + CLIENTS),  # the last evaluation has no round to travel with
-        ({"join_ratio": 0.5}, 3 * CLIENTS + CLIENTS),
         (
             {"eval_every": 3},
             3 * CLIENTS + CLIENTS,
@@ -163,6 +162,28 @@ def test_what_is_not_as_it_must_be_is_refused_by_name_and_the_others_go_on(toy_s
     grid.spoil = {}
     rounds.play_round(federation, state, pool)  # it is taken back
     assert state.history["rounds/uploaded"][1].all()
+
+
+def test_numbers_far_beyond_everybody_elses_are_refused_where_it_shows_whose_they_are(toy_store, homes):
+    grid, notes = Grid(homes), Notes()
+    *_, federation, state, pool = over_flower(toy_store, homes, "fedproto", grid=grid, notes=notes, rounds=3)
+    grid.spoil = {1: spoilt(prototypes=lambda p: p * np.float32(10_000))}
+    rounds.play_round(federation, state, pool)
+    assert state.history["rounds/uploaded"].tolist() == [[True, False, True, True]]
+    assert state.history["faults/missing"].tolist() == [[1, 1, Missing.REFUSED]]
+    (note,) = notes.said
+    assert re.search(
+        r"Client 1 is missing after round 0: its prototypes reaches [\d.e+]+, but no other client's more", note
+    )
+    ten = {client: spoilt(prototypes=lambda p: p * np.float32(10)) for client in range(2)}
+    grid.spoil = ten  # as honest clients of different networks may differ
+    rounds.play_round(federation, state, pool)
+    assert state.history["rounds/uploaded"][1].all()
+    for client in (0, 1):
+        grid.leave(client)
+    grid.spoil = {2: spoilt(prototypes=lambda p: p * np.float32(10_000))}
+    rounds.play_round(federation, state, pool)  # one of two may be the larger as well as the other the smaller
+    assert state.history["rounds/uploaded"][2].tolist() == [False, False, True, True]
 
 
 def test_a_client_that_left_is_missing_and_taken_back_with_its_model(toy_store, homes, tmp_path):

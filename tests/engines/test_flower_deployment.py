@@ -1,4 +1,4 @@
-"""A real federation on loopback: a SuperLink and three SuperNodes, as a user starts them. Minutes: run with -m slow."""
+"""A real federation on loopback: a SuperLink and three nodes, as a user starts them. Run with -m slow."""
 
 import re
 import signal
@@ -48,19 +48,19 @@ def test_a_node_killed_in_a_round_is_missed_and_taken_back(terminals, shares, tm
     terminals.until("up", "running on")
     for client in range(CLIENTS):
         terminals.join(port, client)
-    training = terminals.train(port, *TRAIN, "--rounds", 60, "--round-timeout", 120, "--checkpoint-every", 1)
-    terminals.until("train", r"1/60 accuracy")
+    training = terminals.train(port, *TRAIN, "--rounds", 60, "--round-timeout", 20, "--checkpoint-every", 1)
+    terminals.until("train", r" 1/60 +accuracy")
     terminals.end("node1", signal.SIGKILL)
     terminals.until("train", r"Client 1 is missing after round \d+")
     terminals.join(port, 1)
-    terminals.until("node1", "train message", 600)
-    before = len(re.findall(r"/60 accuracy", terminals.log("train")))
-    terminals.until("train", rf"{before + 2}/60 accuracy", 600)
+    terminals.until("node1", r"Connected(.|\n)*Connected")
+    before = len(re.findall(r"/60 +accuracy", terminals.log("train")))
+    terminals.until("train", rf"{before + 4}/60 +accuracy")
     training.send_signal(signal.SIGINT)  # Ctrl-C: it stops after the round
     assert training.wait(300) == 130, terminals.log("train")
-    (rounds,) = re.findall(r"Stopped after round (\d+)", terminals.log("train"))
+    (rounds,) = re.findall(r"Stopped far@v1 after round (\d+)", terminals.log("train"))
     done = int(rounds) + 1
-    terminals.start("more", "-v", "--store", "server", "train", "--resume", "far", "--rounds", done)
+    terminals.start("more", "-v", "--store", "server", "train", "--resume", "far", "--rounds", done, *TRAIN[:2])
     assert terminals.running["more"].wait(400) == 0, terminals.log("more")
     run = read(Store(tmp_path / "server").open("far"))
     assert {client for _, client, _ in run.missing.tolist()} == {1}
@@ -76,7 +76,7 @@ def test_over_tls_a_node_whose_key_is_not_known_is_refused(terminals, shares, tm
     terminals.join(port, 0, "--root-certificates", "ca.pem", "--node-key", "a.key")
     terminals.join(port, 1, "--root-certificates", "ca.pem", "--node-key", "b.key")
     assert terminals.running["node1"].wait(300) == 2, terminals.log("node1")
-    assert "Exit Code: 305" in terminals.log("node1")  # Flower's: the SuperLink does not know the key
-    training = terminals.train(port, *TRAIN, "--rounds", 1, "--root-certificates", "ca.pem", "--round-timeout", 90)
+    assert "does not take this node" in terminals.log("node1")
+    training = terminals.train(port, *TRAIN, "--rounds", 1, "--root-certificates", "ca.pem", "--round-timeout", 20)
     assert training.wait(400) == 2
-    assert "No node came for clients 1, 2 in 90 seconds" in terminals.log("train")
+    assert "No node came for clients 1, 2 within 20 seconds" in terminals.log("train")

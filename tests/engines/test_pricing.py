@@ -31,11 +31,10 @@ def counted(monkeypatch):
         now[0] += IMAGE * sum(len(share.labels) for share in shares.values())
         return evaluated(federation, state, shares, download)
 
-    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    clock = SimpleNamespace(process_time=lambda: now[0])  # what else the machine does costs nothing
     monkeypatch.setattr(clients, "train", timed_train)
     monkeypatch.setattr(clients, "evaluated", timed_evaluation)
-    for module in ("stages.engines.pricing.time", "stages.clock.time"):
-        monkeypatch.setattr(module, clock)
+    monkeypatch.setattr("stages.engines.pricing.time", clock)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.engines.flower.link import RelayLink
+from stages.engines.flower.reach import absent
 from stages.environment import socket_folder
 from stages.errors import UserError
 
@@ -29,7 +30,7 @@ publisher = "fedktl"
 
 [tool.flwr.app.components]
 serverapp = "stages.engines.flower.server_app:app"
-clientapp = "stages.engines.flower.client_app:app"
+clientapp = "stages.engines.flower.server_app:client"
 
 [tool.flwr.app.config]
 socket = ""
@@ -59,6 +60,8 @@ def deployed(address: str, root_certificates: str | None) -> Iterator[RelayLink]
 
 def submit(folder: Path, address: str, root_certificates: str | None) -> None:
     """Make the SuperLink run the relay."""
+    if nobody := absent(address, root_certificates):
+        raise UserError(f"{nobody} Start it with fedktl federation up.")
     (folder / "app").mkdir()
     (folder / "app" / "pyproject.toml").write_text(APP, encoding="utf-8")
     told = flwr(

@@ -29,20 +29,24 @@ class Disk:
             raise UserError("A run's key is 32 hexadecimal digits; this message has another.")
         self.folder = folder / run / f"{client:03d}"
 
+    def path(self, rounds: int) -> Path:
+        return self.folder / f"{rounds:06d}.safetensors"
+
     def states(self) -> dict[int, Path]:
         """Files by number of rounds done, ascending."""
         matches = [(STATE.fullmatch(path.name), path) for path in self.folder.glob("*.safetensors")]
         return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
-    def newest(self, rounds: int) -> Path | None:
-        """The newest state no later than `rounds`; None if there is none."""
-        return max(((n, path) for n, path in self.states().items() if n <= rounds), default=(0, None))[1]
+    def newest(self, rounds: int) -> int | None:
+        """The number of the newest state no later than `rounds`; None if there is none."""
+        return max((number for number in self.states() if number <= rounds), default=None)
 
     def load(self, state: ClientState, rounds: int, device: torch.device) -> None:
         """Fill a fresh state from the newest file no later than `rounds`; without one it stays as it is."""
-        path = self.newest(rounds)
-        if path is None:
+        newest = self.newest(rounds)
+        if newest is None:
             return
+        path = self.path(newest)
         try:
             values = load_file(path)
         except (OSError, SafetensorError) as error:
@@ -61,7 +65,7 @@ class Disk:
         draft = self.folder / f"{os.getpid()}.draft"
         save_file({name: value.detach().cpu().contiguous().clone() for name, value in parts.items()}, draft)
         seal.sync(draft)
-        os.replace(draft, self.folder / f"{rounds:06d}.safetensors")
+        os.replace(draft, self.path(rounds))
         seal.sync(self.folder)
 
     def forget(self, rounds: int, kept: int) -> None:

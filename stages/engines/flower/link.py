@@ -6,16 +6,14 @@ process, so the SuperLink only runs a relay, which connects to a Unix socket and
 
 from __future__ import annotations
 
-import json
 import socket
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from safetensors.numpy import load, save
 
+from stages.engines.flower.frames import heard, tell
 from stages.engines.flower.payload import Arrays, Facts, from_records, size, to_records
 from stages.errors import UserError, printable
 
@@ -140,28 +138,3 @@ def relay(grid: Grid, context: Context) -> None:
                 told = {id: (one.facts, one.size, one.error) for id, one in replies.items()}
                 joint = {f"{id}/{name}": value for id, one in replies.items() for name, value in one.arrays.items()}
                 tell(connection, {"replies": told}, joint)
-
-
-HEADER = struct.Struct("!QQ")  # bytes of the JSON, bytes of the arrays
-
-
-def tell(connection: socket.socket, facts: Facts, arrays: Arrays) -> None:
-    text, blob = json.dumps(facts).encode(), save({name: np.asarray(v, order="C") for name, v in arrays.items()})
-    connection.sendall(HEADER.pack(len(text), len(blob)) + text)
-    connection.sendall(blob)
-
-
-def heard(connection: socket.socket) -> tuple[dict[str, Any], Arrays]:
-    """Raises ConnectionError when the other end has closed the socket."""
-    text, blob = HEADER.unpack(exactly(connection, HEADER.size))
-    return json.loads(exactly(connection, text)), load(exactly(connection, blob))
-
-
-def exactly(connection: socket.socket, count: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < count:
-        part = connection.recv(min(count - len(parts), 1 << 20))
-        if not part:
-            raise ConnectionError("the other end closed the connection")
-        parts += part
-    return bytes(parts)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import secrets
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,11 @@ from stages import algorithms
 from stages.algorithms.common.records import packed, rebuilt, received
 from stages.algorithms.contract import ClientState
 from stages.artifacts import schemas
-from stages.artifacts.store import Artifact, Store
+from stages.artifacts.store import Artifact
 from stages.devices import device as placed
 from stages.devices import set_up
 from stages.engines import clients
 from stages.engines.assembly import model_of, task_of
-from stages.engines.clients import EVALUATED
 from stages.engines.federation import ClientData, Federation
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.payload import Arrays, Facts, from_records, to_records
@@ -83,42 +82,77 @@ class ClientNode:
         }  # fmt: skip
 
 
-def answer(kind: str, arrays: Arrays, facts: Facts, home: ClientNode) -> Answered:
-    """A node's answer to a message. Raises UserError for a message that it refuses."""
-    if kind == "query":
-        return {}, home.described()
-    if facts["client"] != home.client:
-        raise UserError(f"A message for client {facts['client']} reached client {home.client}.")
-    disk, rounds = Disk(home.folder, facts["run"], home.client), facts["rounds"]
-    evaluates = kind == "evaluate" or facts["evaluate"]
-    splits = (*(EVALUATED if evaluates else ()), *(("train",) if kind == "train" else ()))
-    federation, state, shares = at_home(facts["terms"], home, disk.newest(rounds) is None, splits)
-    disk.load(state, rounds, federation.device)
-    record = federation.algorithm.Download if facts["sent"] else None
-    came = {name: tensor.to(federation.device) for name, tensor in received(arrays).items()}
-    download = None if record is None else rebuilt(record, came)
-    told: dict[str, Any] = {"client": home.client}
-    if evaluates:
-        found = clients.evaluated(federation, state, shares, download)
-        measured = {name: value.item() for name, value in found.items() if name != "test_confusion"}  # which is large
-        told["measured"] = {name: None if value != value else value for name, value in measured.items()}
-    if kind == "evaluate":
-        return {}, told
-    disk.forget(rounds, facts["kept"])
-    try:
-        done = clients.train(federation, home.client, state, shares["train"], rounds, download)
-        clients.check_finite(done.metrics, f"Client {home.client}", rounds)  # before the state on disk changes
-    except UserError as error:
-        return {}, {**told, "failed": printable(str(error), 1000)}
-    disk.save(state, rounds + 1)
-    told |= {"metrics": done.metrics, "sent": done.upload is not None}
-    return packed(done.upload, federation.settings.wire), told
+@dataclass(frozen=True)
+class Ready:
+    """What a client has set up for a run: the federation as it knows it, its state after `rounds`, its images by split."""
+
+    terms: Facts
+    run: str
+    rounds: int
+    federation: Federation
+    state: ClientState
+    shares: dict[str, ClientData]
 
 
-def at_home(
-    terms: Facts, home: ClientNode, fresh: bool, splits: Iterable[str]
-) -> tuple[Federation, ClientState, dict[str, ClientData]]:
-    """The federation as this client knows it, its untrained model, and its images of some splits, all on its device.
+@dataclass
+class Client:
+    """Answers the server's messages, one after the other, and stays ready for the next one of the same run."""
+
+    home: ClientNode
+    ready: Ready | None = None
+
+    def answer(self, kind: str, arrays: Arrays, facts: Facts) -> Answered:
+        """The answer to a message. Raises UserError for a message that it refuses."""
+        if kind == "query":
+            return {}, self.home.described()
+        if facts["client"] != self.home.client:
+            raise UserError(f"A message for client {facts['client']} reached client {self.home.client}.")
+        ready, disk, rounds = (
+            self.prepared(facts),
+            Disk(self.home.folder, facts["run"], self.home.client),
+            facts["rounds"],
+        )
+        federation, state, shares = ready.federation, ready.state, ready.shares
+        record = federation.algorithm.Download if facts["sent"] else None
+        came = {name: tensor.to(federation.device) for name, tensor in received(arrays).items()}
+        download = None if record is None else rebuilt(record, came)
+        told: dict[str, Any] = {"client": self.home.client}
+        if kind == "evaluate" or facts["evaluate"]:
+            found = clients.evaluated(federation, state, shares, download)
+            measured = {
+                name: value.item() for name, value in found.items() if name != "test_confusion"
+            }  # which is large
+            told["measured"] = {name: None if value != value else value for name, value in measured.items()}
+        if kind == "evaluate":
+            self.ready = ready
+            return {}, told
+        disk.forget(rounds, facts["kept"])
+        try:
+            done = clients.train(federation, self.home.client, state, shares["train"], rounds, download)
+            clients.check_finite(done.metrics, f"Client {self.home.client}", rounds)  # before the state on disk changes
+        except UserError as error:
+            return {}, {**told, "failed": printable(str(error), 1000)}
+        disk.save(state, rounds + 1)
+        self.ready = replace(ready, rounds=rounds + 1)
+        told |= {"metrics": done.metrics, "sent": done.upload is not None}
+        return packed(done.upload, federation.settings.wire), told
+
+    def prepared(self, facts: Facts) -> Ready:
+        """What the message needs: as the last one left it if that is what is on the disk, else from there.
+
+        Until the message is answered nothing is ready: what fails half-way must not be gone on with.
+        """
+        disk, (ready, self.ready) = Disk(self.home.folder, facts["run"], self.home.client), (self.ready, None)
+        newest = disk.newest(facts["rounds"])
+        if ready and (ready.terms, ready.run, ready.rounds) == (facts["terms"], facts["run"], newest or 0):
+            return ready
+        federation, state, shares = at_home(facts["terms"], self.home, newest is None)
+        disk.load(state, facts["rounds"], federation.device)
+        return Ready(facts["terms"], facts["run"], newest or 0, federation, state, shares)
+
+
+def at_home(terms: Facts, home: ClientNode, fresh: bool) -> tuple[Federation, ClientState, dict[str, ClientData]]:
+    """The federation as this client knows it, its untrained model, and its images, all on its device.
 
     Pretrained weights are needed only for a `fresh` model, one without weights on disk.
     """
@@ -144,13 +178,13 @@ def at_home(
     federation = Federation(algorithm, spec.hyper, shared, settings, rng, device, data_spec.classes, {}, {}, None)
     shares = {
         name: ClientData(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
-        for name, (images, labels) in schemas.read_share(home.data, home.row, splits).items()
+        for name, (images, labels) in schemas.read_share(home.data, home.row, schemas.SPLITS).items()
     }
     return federation, state, shares
 
 
 def client_app(home_of: Callable[[Context], ClientNode]) -> ClientApp:
-    """A client's Flower app; `home_of` finds its home from its context."""
+    """A simulated client's Flower app; `home_of` finds its home from its context."""
     from flwr.app import Message
     from flwr.clientapp import ClientApp
 
@@ -159,7 +193,8 @@ def client_app(home_of: Callable[[Context], ClientNode]) -> ClientApp:
     def replied(message: Message, context: Context) -> Message:
         try:
             arrays, facts = from_records(message.content)
-            records = to_records(*answer(message.metadata.message_type, arrays, facts, home_of(context)))
+            client = Client(home_of(context))
+            records = to_records(*client.answer(message.metadata.message_type, arrays, facts))
         except UserError as error:
             records = to_records({}, {"error": printable(str(error), 1000)})
         return Message(records, reply_to=message)
@@ -167,14 +202,6 @@ def client_app(home_of: Callable[[Context], ClientNode]) -> ClientApp:
     for register in (app.query(), app.train(), app.evaluate()):
         register(replied)
     return app
-
-
-def home_of_node(context: Context) -> ClientNode:
-    """The home that `fedktl federation join` gave a SuperNode."""
-    config = context.node_config
-    data = Store(Path(str(config["store"]))).open(str(config["data"]), "data")
-    folder = Path(str(config["folder"]))
-    return ClientNode(int(config["client"]), data, folder, secret_in(folder))
 
 
 def secret_in(folder: Path) -> str:

@@ -127,6 +127,9 @@ class FlowerClients:
             came = self.exchange(rounds, download, dict.fromkeys(joined, "train"))
         self.ahead = None
         answers = {client: self.judged(client, came.replies, self.trained) for client in joined}
+        uploads = {client: answer.upload for client, answer in answers.items() if isinstance(answer, Answer)}
+        for client, why in checks.excessive(uploads).items():
+            answers[client] = self.missed(client, Missing.REFUSED, why)
         self.check_enough(list(answers.values()), f"In round {rounds + 1}")
         everyone = range(self.federation.clients)
         self.moved = {
@@ -190,6 +193,10 @@ class FlowerClients:
                 missing, why = Missing.REFUSED, str(error)
         if reply is None or reply.error:
             self.registry.lost(client)
+        return self.missed(client, missing, why)
+
+    def missed(self, client: int, missing: Missing, why: str) -> Missing:
+        """The user is told once for each message."""
         note = f"Client {client} is missing after round {self.done}: {printable(why, LONGEST)}"
         if note not in self.told:
             self.registry.observer.note(note)

@@ -1,0 +1,111 @@
+"""A node's line to its SuperLink: messages come, and what `answer` makes of them goes back.
+
+Flower's own SuperNode starts a process for each message, which costs seconds of imports before any work, and looks for
+messages every three seconds. This speaks to the SuperLink through the same connection, and runs nothing that comes from
+there. The connection is a private part of Flower's, so pyproject.toml names the releases that have it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stages.engines.flower import reach
+from stages.engines.flower.payload import Arrays, Facts, from_records, to_records
+from stages.errors import UserError
+
+SOONEST, LATEST = 0.05, 3.0  # seconds between looks for a message
+SHARE = 0.05  # of the time since the last one: about how much longer a round gets by it
+AGAIN = 1.0  # seconds before a lost connection is made again
+Answer = Callable[[str, Arrays, Facts], tuple[Arrays, Facts]]
+
+
+def serve(
+    address: str, root_certificates: str | None, key: Path | None, answer: Answer, note: Callable[[str], None]
+) -> None:
+    """Answer the SuperLink's messages until Ctrl-C. UserError if it does not take this node."""
+    from flwr.supernode.fleet_http_connection import http_request_response
+
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    own = None if key is None else key_pair(key)
+    while True:
+        reach.wait(address, root_certificates, note)
+        try:
+            with http_request_response(address, root_certificates is None, root_certificates, own) as connection:
+                note(f"Connected to {address} as node {connection[0]}.")
+                attend(connection, answer)
+        except SystemExit:  # Flower's, which has said why
+            raise UserError(
+                f"The SuperLink at {address} does not take this node: it does not know its key, or another node that has the "
+                "key was there until a minute ago."
+                if own
+                else f"The SuperLink at {address} does not take this node without a key."
+            ) from None
+        note(f"The connection to {address} was lost; connecting again.")
+        time.sleep(AGAIN)
+
+
+def key_pair(key: Path) -> tuple[Any, Any]:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    try:
+        private = load_ssh_private_key(key.read_bytes(), None)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UserError(f"{key} is no private key of OpenSSH without a passphrase ({error}).") from error
+    if not isinstance(private, EllipticCurvePrivateKey):
+        raise UserError(f"{key} is no key of the kind that Flower takes; make one with ssh-keygen -t ecdsa -b 384.")
+    return private, private.public_key()
+
+
+def attend(connection: Any, answer: Answer) -> None:
+    """Take messages as they come, until the connection fails."""
+    from flwr.supercore.run import RunNotRunningException
+
+    _, receive, *_ = connection
+    since = time.monotonic()
+    while True:
+        try:
+            came = receive()
+            if came is not None:
+                reply(connection, came[0], came[1], answer)
+                since = time.monotonic()
+        except RunNotRunningException:  # which ended meanwhile: nobody waits for this answer
+            came = None
+        if came is None:
+            time.sleep(min(max(SHARE * (time.monotonic() - since), SOONEST), LATEST))
+
+
+def reply(connection: Any, told: Any, tree: Any, answer: Answer) -> None:
+    """Fetch the parts of a message, and send the parts of its answer."""
+    from flwr.app import Message
+    from flwr.supercore.inflatable.inflatable_object import (
+        get_all_nested_objects,
+        get_object_tree,
+        no_object_id_recompute,
+    )
+    from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree, push_objects
+
+    _, _, send, _, _, pull_object, push_object, confirm = connection
+    run, begun = told.metadata.run_id, time.monotonic()
+    message = pull_and_inflate_object_from_tree(
+        tree, lambda id: pull_object(run, id), lambda id: confirm(run, id), return_type=Message
+    )
+    message.metadata.__dict__["_message_id"] = tree.object_id  # as Flower's own SuperNode does
+    try:
+        own, facts = answer(message.metadata.message_type, *from_records(message.content))
+    except UserError as error:
+        own, facts = {}, {"error": str(error)}
+    content = Message(to_records(own, facts), reply_to=message)
+    content.metadata.__dict__["_message_id"] = content.object_id
+    with no_object_id_recompute():
+        parts, session = send(content, get_object_tree(content), time.monotonic() - begun)
+        push_objects(
+            get_all_nested_objects(content),
+            lambda id, part: push_object(run, session, id, part),
+            object_ids_to_push=parts,
+        )

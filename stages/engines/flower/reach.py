@@ -1,0 +1,92 @@
+"""Whether a SuperLink answers at an address, and if not, why: certificates, proxies, nobody there."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from urllib.request import getproxies, proxy_bypass
+
+from stages.errors import UserError, printable
+
+PAUSE = 1.0  # seconds between tries
+PATIENCE = 10.0  # seconds for one
+
+
+def wait(address: str, root_certificates: str | None, note: Callable[[str], None]) -> None:
+    """Return once a SuperLink answers. UserError for what does not pass by waiting."""
+    said = ""
+    while why := absent(address, root_certificates):
+        if why != said:
+            note(f"{why} Waiting for it.")
+        said = why
+        time.sleep(PAUSE)
+
+
+def absent(address: str, root_certificates: str | None) -> str:
+    """Why nothing answers at the address now, or nothing if a SuperLink does. UserError for what does not pass by waiting."""
+    import httpx
+
+    tls, proxy = root_certificates is not None, proxy_of(address, root_certificates is not None)
+    way = (
+        f" through the proxy {proxy} of this environment (NO_PROXY={host_of(address)} would go around it)"
+        if proxy
+        else ""
+    )
+    try:
+        status = asked(address, authority(root_certificates) if root_certificates else None)
+    except httpx.HTTPError as error:
+        why = printable(str(error) or type(error).__name__)
+        if "CERTIFICATE_VERIFY_FAILED" in why:
+            raise UserError(
+                f"The certificate of the SuperLink at {address} is not one that {root_certificates} vouches for ({why})."
+            ) from error
+        if tls and "SSL" in why:
+            raise UserError(
+                f"What answers at {address}{way} has no TLS ({why}); leave out `root_certificates`."
+            ) from error
+        if not tls and speaks_tls(address):
+            raise UserError(f"The SuperLink at {address} speaks TLS; add `root_certificates`.") from error
+        return f"No SuperLink answers at {address}{way} ({why})."
+    if status >= 500 or (proxy and status in (401, 403, 407)):
+        return f"No SuperLink answers at {address}{way} (HTTP {status})."
+    return ""
+
+
+def asked(address: str, context: ssl.SSLContext | None) -> int:
+    """The HTTP status of an answer; with a context over TLS. Raises HTTPError if there is none."""
+    import httpx
+
+    with httpx.Client(verify=context or True, timeout=PATIENCE) as client:
+        return client.get(f"{'https' if context else 'http'}://{address}/health").status_code
+
+
+def speaks_tls(address: str) -> bool:
+    import httpx
+
+    anybody = ssl.create_default_context()
+    anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
+    try:
+        return asked(address, anybody) > 0
+    except httpx.HTTPError:
+        return False
+
+
+def authority(root_certificates: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=root_certificates)
+    except (OSError, ssl.SSLError) as error:
+        raise UserError(f"{root_certificates} holds no certificates in PEM format ({error}).") from error
+
+
+def host_of(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def proxy_of(address: str, tls: bool) -> str | None:
+    """The proxy that the environment names for this address; without the password that it may hold."""
+    found = getproxies()
+    proxy = found.get("https" if tls else "http") or found.get("all")
+    if proxy is None or proxy_bypass(host_of(address)):
+        return None
+    return printable(proxy.rpartition("@")[2])
