@@ -109,7 +109,8 @@ def test_nothing_is_lost_however_nodes_workers_and_the_server_are_killed(termina
                 terminals.join(port, client)
         time.sleep(rng.uniform(0.1, 4))
         if done < kills:
-            what, client = rng.choice(["node", "worker", "server"]), rng.randrange(CLIENTS)
+            fewest = [what for what, times in killings.items() if times == min(killings.values())]
+            what, client = rng.choice(fewest), rng.randrange(CLIENTS)
             process = terminals.running["train" if what == "server" else f"node{client}"]
             victim = worker_of(process.pid) if what == "worker" else process.pid
             if process.poll() is None and victim and killed(victim):
@@ -117,8 +118,7 @@ def test_nothing_is_lost_however_nodes_workers_and_the_server_are_killed(termina
                 killings[what] += 1
                 if what != "worker":
                     process.wait()
-    print(killings)
-    assert done == kills and min(killings.values()) > kills // 6
+    assert done == kills and min(killings.values()) >= kills // 3
     far, near = read(store.open("far", thorough=True)), read(near)
     assert not unfinished(store) and not len(far.missing) and far.joined.all() and far.uploaded.all()
     for name in ("test_accuracy", "validation_accuracy"):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stages.artifacts.store import Store
 from stages.export import export
+from tests.helpers.toy_runs import CODE
 from tests.helpers.toy_store import write_toy_data
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,7 @@ class Terminals:
     def join(self, port, client, *more):
         return self.start(
             f"node{client}", "--store", f"share{client}", "federation", "join", f"127.0.0.1:{port}", "--data",
-            f"toy-client-{client:03d}", "--client", client, *more,
+            f"toy-client-{client:03d}", "--client", client, "--code", CODE["models"], *more,
         )  # fmt: skip
 
     def train(self, port, *more, name="train"):
