@@ -15,6 +15,7 @@ from stages.reporting.diagnosis import diagnose
 from stages.reporting.figures import Labels, Picture
 from stages.reporting.matrix import matrix
 from stages.reporting.rows import Group, configuration
+from stages.reporting.summary import summary
 from stages.reporting.theme import variable
 
 TIMES = ("seconds", "memory")  # columns of the table that have a section of their own
@@ -75,7 +76,7 @@ def render(
         name=name,
         created=created,
         title=_title(rows),
-        summary=_summary(groups, rows),
+        summary=summary(rows),
         css=Markup(_part("page.css")),
         script=Markup(script),
         script_hash=Markup(script_hash),
@@ -108,22 +109,6 @@ def _title(rows: list[dict[str, Any]]) -> str:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _summary(groups: list[Group], rows: list[dict[str, Any]]) -> str:
-    """One sentence: which finished run is ahead at the last round, by how much on the same data, and what it sends."""
-    finished = [index for index, row in enumerate(rows) if not row["planned_rounds"]]
-    order = sorted(finished or range(len(rows)), key=lambda index: -rows[index]["last"]["mean"])
-    first, row = groups[order[0]], rows[order[0]]
-    reached = f"reaches {formats.accuracy(row['last'])} % test accuracy after {row['rounds']} rounds"
-    rivals = [index for index in order[1:] if rows[index]["data"] == row["data"]]
-    if rivals:
-        lead = row["last"]["mean"] - rows[rivals[0]]["last"]["mean"]
-        reached += f", {lead:.2f} points above {groups[rivals[0]].label}"
-    clients = len(first.facts["architectures"])
-    sent = row["upload_floats_per_round"]
-    upload = f"together upload {numbers.count(sent)} floats a round" if sent else "upload nothing"
-    return f"{first.label} {reached}; its {clients} clients {upload}."
 
 
 def _table(rows: list[dict[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
