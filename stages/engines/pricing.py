@@ -34,12 +34,13 @@ class Pace:
 
 
 def price(
-    federation: Federation, state: State, names: Sequence[str], phases: Mapping[str, float], kept: Mapping[str, int]
-) -> dict[str, Any]:
+    federation: Federation, state: State, names: Sequence[str], phases: Mapping[str, float], kept: Mapping[str, int],
+    shelf: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Seconds a round and in all, bytes of memory and disk, JSON-able.
 
     `state` has gone through a round of small shares, `phases` are that round's seconds, `kept` the weights that the run
-    keeps. Clients of one name share a model, and memory was watched since before it was made.
+    keeps, and with a `shelf` they are on disk. Clients of one name share a model, and memory was watched since before it was made.
     """
     settings, on_gpu = federation.settings, federation.device.type == "cuda"
     tried = [names.index(name) for name in dict.fromkeys(names)]  # a client of each
@@ -47,12 +48,14 @@ def price(
     training, evaluation = one_by_one(federation, names, paces)
     training *= (1 + settings.join_ratio) / 2 if settings.random_join else settings.join_ratio
     side = overlap(federation, state, [(client, paces[names[client]]) for client in tried]) if on_gpu else 1.0
-    workers = 1 if on_gpu else side_by_side(federation, training)
+    workers = 1 if on_gpu or shelf else side_by_side(federation, training)
     server = sum(seconds for phase, seconds in phases.items() if phase not in OF_CLIENTS)
     a_round = training / (side * workers) + evaluation / (workers * settings.eval_every) + server
     everyone, here = (sum(held(state, client) for client in some) for some in (range(len(names)), tried))
     data = sum(each.images.nbytes + each.labels.nbytes for part in federation.shares.values() for each in part)
     missing, peak = everyone - here, memory.peak() + kept.get("selected", 0)
+    if shelf:
+        missing, peak = 0, memory.peak()
     on_host = next(state.clients[0].model.parameters()).device.type == "cpu"  # where models wait
     worker = 0 if workers == 1 else peak - here - data  # the models and images it has are those of this process
     device = torch.cuda.max_memory_allocated(federation.device) + (0 if on_host else missing) if on_gpu else 0
