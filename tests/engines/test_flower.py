@@ -2,8 +2,10 @@
 
 import re
 import socket
+import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,7 +23,7 @@ from stages.engines.assembly import assemble
 from stages.engines.federation import Diverged, Missing
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.engine import Deployed
-from stages.engines.flower.link import GridLink, RelayLink, relay
+from stages.engines.flower.link import GridLink, RelayLink, at_most, relay
 from stages.engines.flower.node import ClientNode
 from stages.engines.flower.payload import from_records, to_records
 from stages.engines.flower.pool import NodeRegistry
@@ -388,6 +390,14 @@ def test_the_relay_says_what_the_grid_says(toy_store, homes):
         near.close()
         thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_relay_whose_request_never_returns_ends():
+    code = "import time; from stages.engines.flower.link import at_most\nwith at_most(0.1): time.sleep(60)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 1
+    with at_most(0.1):
+        pass
+    time.sleep(0.2)
 
 
 def test_without_the_extra_the_command_to_install_it_is_named(toy_store, monkeypatch):
