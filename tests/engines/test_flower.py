@@ -241,6 +241,15 @@ def test_a_late_client_is_not_waited_for_and_one_that_fails_is_told_from_it(toy_
     rounds.play_round(federation, state, pool)
     assert [row[1:] for row in state.history["faults/missing"].tolist()] == [[0, Missing.LATE], [3, Missing.FAILED]]
     assert "did not answer in time" in notes.said[0]
+    notes.said.clear()
+    del grid.spoil[0]
+    rounds.evaluate(federation, state, pool)  # the one that was late has to say again who it is
+    grid.spoil = {1: lambda kind, reply: None}
+    rounds.play_round(federation, state, pool)
+    rounds.evaluate(federation, state, pool)  # with the training of the round after it
+    rounds.play_round(federation, state, pool)
+    assert [3, 1, Missing.LATE] in state.history["faults/missing"].tolist()
+    assert len([note for note in notes.said if "Client 1" in note]) == 1
 
 
 def test_fewer_than_min_clients_end_the_run_with_what_to_do(toy_store, homes):
