@@ -17,7 +17,7 @@ from stages.engines.federation import ClientData, Federation, State
 from stages.engines.growing import WORTH, cores, worthwhile
 from stages.engines.local import in_process
 
-LONG = 0.5  # seconds; a turn that takes longer is timed once, and of quicker ones as many steps as fit
+LONG = 0.5  # seconds; a step that takes longer is timed twice, and of quicker ones as many as fit
 MOST_STEPS = 16
 FEW_IMAGES, MANY_IMAGES = 10, 80  # to evaluate; many where the few are quick
 OF_CLIENTS = ("local training", "prototypes")  # phases of a round; the others are the server's
@@ -83,10 +83,11 @@ def one_by_one(federation: Federation, names: Sequence[str], paces: Mapping[str,
 
 def pace(federation: Federation, state: State, client: int) -> Pace:
     with closing(Trial(federation, state, [client])) as trial:
-        seconds, steps = trial.train(1)
-        turn, step = 0.0, seconds / steps
-        if seconds < LONG or federation.device.type == "cuda":  # there the first turn is no measure
-            few, steps = trial.train(1)
+        first, _ = trial.train(1)  # no measure: libraries choose their kernels in it
+        slow = first > 2 * LONG and federation.device.type == "cpu"
+        few, steps = trial.train(2 if slow else 1)
+        turn, step = 0.0, few / steps
+        if not slow:
             many, more = trial.train(min(MOST_STEPS, 2 + int(LONG / few)))
             if more > steps:
                 step = max(0.0, many - few) / (more - steps)

@@ -2,8 +2,10 @@
 
 import re
 import socket
+import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,7 +23,7 @@ from stages.engines.assembly import assemble
 from stages.engines.federation import Diverged, Missing
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.engine import Deployed
-from stages.engines.flower.link import GridLink, RelayLink, relay
+from stages.engines.flower.link import GridLink, RelayLink, at_most, relay
 from stages.engines.flower.node import ClientNode
 from stages.engines.flower.payload import from_records, to_records
 from stages.engines.flower.pool import NodeRegistry
@@ -239,6 +241,15 @@ def test_a_late_client_is_not_waited_for_and_one_that_fails_is_told_from_it(toy_
     rounds.play_round(federation, state, pool)
     assert [row[1:] for row in state.history["faults/missing"].tolist()] == [[0, Missing.LATE], [3, Missing.FAILED]]
     assert "did not answer in time" in notes.said[0]
+    notes.said.clear()
+    del grid.spoil[0]
+    rounds.evaluate(federation, state, pool)  # the one that was late has to say again who it is
+    grid.spoil = {1: lambda kind, reply: None}
+    rounds.play_round(federation, state, pool)
+    rounds.evaluate(federation, state, pool)  # with the training of the round after it
+    rounds.play_round(federation, state, pool)
+    assert [3, 1, Missing.LATE] in state.history["faults/missing"].tolist()
+    assert len([note for note in notes.said if "Client 1" in note]) == 1
 
 
 def test_fewer_than_min_clients_end_the_run_with_what_to_do(toy_store, homes):
@@ -388,6 +399,14 @@ def test_the_relay_says_what_the_grid_says(toy_store, homes):
         near.close()
         thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_relay_whose_request_never_returns_ends():
+    code = "import time; from stages.engines.flower.link import at_most\nwith at_most(0.1): time.sleep(60)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 1
+    with at_most(0.1):
+        pass
+    time.sleep(0.2)
 
 
 def test_without_the_extra_the_command_to_install_it_is_named(toy_store, monkeypatch):

@@ -66,6 +66,27 @@ def test_bad_answers_are_refused_late_ones_are_not_waited_for_and_the_others_go_
     assert run.uploaded[0].all() and run.uploaded[-1].all() and run.uploaded[:, [0, 2]].all()
 
 
+def test_nodes_outlive_the_server_and_the_run_goes_on_with_the_next_one(terminals, tmp_path):
+    deal(tmp_path, 2)
+    port = terminals.up()
+    nodes = [terminals.join(port, client) for client in range(2)]
+    plan = [*PLAN, "--rounds", 6, "--round-timeout", 60, "--checkpoint-every", 1]
+    training = terminals.train(port, *plan)
+    terminals.until("train", r" 2/6 +accuracy")
+    terminals.end("up", signal.SIGKILL)
+    assert training.wait(200) == 3
+    assert "The SuperLink ended this run" in terminals.log("train")
+    terminals.start("up", "federation", "up", "--port", port)
+    terminals.until("node1", r"connecting again(.|\n)*Connected")
+    assert terminals.train(port, *plan, name="more").wait(200) == 0, terminals.log("more")
+    assert read(Store(tmp_path / "server").open("far")).uploaded.all()
+    workers = [worker_of(node.pid) for node in nodes]
+    nodes[0].send_signal(signal.SIGINT)  # Ctrl-C
+    nodes[1].send_signal(signal.SIGTERM)
+    assert [node.wait(30) for node in nodes] == [130, 130]
+    assert all(workers) and not any(map(killed, workers)) and "Traceback" not in terminals.log("node0")
+
+
 def worker_of(node):
     """The process in which a node works: the one below it that holds PyTorch and computes."""
     below = {}

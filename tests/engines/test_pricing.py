@@ -14,17 +14,20 @@ from stages.prepare import prepare
 from stages.settings import Prepare
 from tests.helpers.toy_runs import planned
 
-TURN, STEP, IMAGE = 0.03, 0.002, 0.0005
+TURN, STEP, IMAGE, KERNELS = 0.03, 0.002, 0.0005, 0.6
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Clients' turns and evaluations take the seconds above, and nothing else takes any."""
-    now = [0.0]
+    """Clients' turns and evaluations take the seconds above, the first turn with batches of a size more, and nothing else any."""
+    now, known = [0.0], set()
     train, evaluated = clients.train, clients.evaluated
 
     def timed_train(federation, client, state, share, *rest):
         now[0] += TURN + STEP * len(clients.batches(federation, share))
+        batch = id(state.model), min(len(share.labels), federation.settings.batch_size)
+        now[0] += KERNELS * (batch not in known)
+        known.add(batch)
         return train(federation, client, state, share, *rest)
 
     def timed_evaluation(federation, state, shares, download):

@@ -1,8 +1,11 @@
 """Clients' states on disk: the same results, whatever the order of stops and of memory and disk, and few files."""
 
+import shutil
+
 import pytest
 
 from stages.artifacts.partial import unfinished
+from stages.artifacts.store import Store
 from stages.engines import assembly, shelf
 from stages.engines.assembly import assemble
 from stages.errors import Interrupted, UserError
@@ -23,18 +26,26 @@ def trained(arrays, like):
     return {name: array for name, array in arrays.items() if name in like or "clients/" not in name}
 
 
-@pytest.mark.parametrize("algorithm", ["fedproto", "fd", "fedavg"])  # fd's clients have private tensors
-def test_clients_on_disk_learn_the_same_bit_for_bit(toy_store, algorithm):
-    memory = numbers(made(toy_store, "memory", algorithm, offload="off"))
-    disk = numbers(made(toy_store, "disk", algorithm, offload="disk"))
-    assert_same(trained(memory, disk), disk)
+@pytest.fixture(scope="module")
+def whole(written_toys, tmp_path_factory):
+    """What clients in memory learn in one go."""
+    return numbers(made(Store(shutil.copytree(written_toys, tmp_path_factory.mktemp("whole") / "store")), "whole"))
+
+
+def test_clients_on_disk_learn_the_same_bit_for_bit(toy_store, whole):
+    disk = numbers(made(toy_store, "disk", offload="disk"))
+    assert_same(trained(whole, disk), disk)
     kept = {int(name.removeprefix("clients/")) for name in disk if name.startswith("clients/")}
     assert kept == set(disk["rounds/joined"].any(0).nonzero()[0])
 
 
+def test_what_clients_keep_beside_their_model_is_on_disk_as_well(toy_store):
+    memory, disk = (numbers(made(toy_store, where, "fd", offload=where, rounds=3)) for where in ("off", "disk"))
+    assert_same(trained(memory, disk), disk)
+
+
 @pytest.mark.parametrize(("first", "then"), [("disk", "disk"), ("disk", "off"), ("off", "disk")])
-def test_stopped_and_resumed_wherever_the_clients_are(toy_store, first, then):
-    whole = numbers(made(toy_store, "whole", offload="off"))
+def test_stopped_and_resumed_wherever_the_clients_are(toy_store, whole, first, then):
     with pytest.raises(Interrupted):
         train(toy_store, "cut", settings(algorithm="fedproto", offload=first, **FEW), {}, StopAfter(2))
     cut = numbers(resume(toy_store, "cut", {**CODE, "offload": then}))
@@ -43,8 +54,7 @@ def test_stopped_and_resumed_wherever_the_clients_are(toy_store, first, then):
 
 
 @pytest.mark.parametrize("then", ["disk", "off"])
-def test_a_finished_run_goes_on_for_more_rounds(toy_store, then):
-    whole = numbers(made(toy_store, "whole", offload="off"))
+def test_a_finished_run_goes_on_for_more_rounds(toy_store, whole, then):
     made(toy_store, "short", offload="disk", rounds=2)
     longer = numbers(resume(toy_store, "short", {**CODE, "rounds": 4, "offload": then}))
     assert_same(trained(whole, longer), longer)
