@@ -14,9 +14,14 @@ from stages.settings import LARGEST_SEED, MOST, Generate, Prepare, Report, Train
 def demo(
     context: typer.Context,
     rounds: Annotated[int, typer.Option("--rounds", help="Rounds of federation.", min=1, max=MOST)] = 15,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of every random choice.", min=0, max=LARGEST_SEED)] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", help="Seed of every random choice; training repeats with the next.", min=0, max=LARGEST_SEED - 1
+        ),
+    ] = 0,
 ) -> None:
-    """Run all four stages on handwritten digits: FedKTL beside local training.
+    """Run all four stages on handwritten digits: FedKTL beside FedTGP and local training.
 
     [dim]fedktl demo[/]
     """
@@ -27,6 +32,7 @@ def demo(
     from stages.generate import generate
     from stages.prepare import prepare
     from stages.report import page_path, report
+    from stages.reporting.summary import summary
     from stages.train import train
 
     with terminal.observer() as observer:
@@ -34,17 +40,19 @@ def demo(
         data = prepare(store, "digits", Prepare(clients=10, beta=0.3, min_samples=20, seed=seed), observer)
         terminal.say("2/4 generate: a bank of images and their latents from the built-in generator")
         bank = generate(store, "builtin", Generate(seed=seed), observer)
-        terminal.say(f"3/4 train: FedKTL and local training, {rounds} rounds, four architectures")
+        terminal.say(f"3/4 train: FedKTL, FedTGP and local training, twice each, {rounds} rounds, four architectures")
         settings = Train(
-            algorithm=("fedktl", "local"), data=f"{data.ref}", latents=f"{bank.ref}", rounds=rounds, seeds=(seed,)
-        )
+            algorithm=("fedktl-gated", "fedtgp", "local"), data=f"{data.ref}", latents=f"{bank.ref}", rounds=rounds,
+            pairs_per_class=100, seeds=(seed, seed + 1),
+        )  # fmt: skip
         runs = train(store, None, settings, {}, observer)
         terminal.say("4/4 report")
         page = report(store, "demo", Report(runs=tuple(str(run.ref) for run in runs)), observer)
     terminal.show(tables.label_heat_map(read_data(data), terminal.out.width))
     terminal.show("")
-    terminal.show(tables.report(read_report(page).rows))
-    terminal.show(f"\nPage: {page_path(store, page.ref)}")
+    rows = read_report(page).rows
+    terminal.show(tables.report(rows))
+    terminal.show(f"\n{summary(rows)}\n\nPage: {page_path(store, page.ref)}")
 
 
 def register(app: typer.Typer) -> None:
