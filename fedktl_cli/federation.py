@@ -88,6 +88,13 @@ def join(
         ),
     ] = None,
     node_key: Annotated[Path | None, typer.Option(help="This node's private key.", metavar="FILE")] = None,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Algorithm or model of your own, package.module:name, that the server may have run here; repeatable.",
+            metavar="NAME",
+        ),
+    ] = None,
 ) -> None:
     """Serve one client to a SuperLink, until Ctrl-C. Images and models stay in it.
 
@@ -108,7 +115,7 @@ def join(
     authority = str(existing(root_certificates)) if root_certificates else None
     key = existing(node_key) if node_key else None
     store = terminal.store.root.absolute()
-    home = Home(store, data, client, (models or store / "clients").absolute())
+    home = Home(store, data, client, (models or store / "clients").absolute(), tuple(code or ()))
     with terminated(), working(home) as (worker, described):
         terminal.say(
             f"Client {client} of {described['clients']}, with {described['sizes']['train']} images to train on."

@@ -151,11 +151,12 @@ def _scores(row: dict[str, Any]) -> list[str]:
 
 
 def _seconds(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> Fitted:
-    """Seconds of the phases that took any, and by how much the slowest client would have been late."""
+    """Seconds of the phases that took any, the longest first, and by how much the slowest client would have been late."""
     spent = [row["seconds_per_round"] for row in rows]
     if any(row["simulated_seconds_per_round"] for row in rows):
         spent = [{**its, "simulated": row["simulated_seconds_per_round"]} for its, row in zip(spent, rows, strict=True)]
-    phases = [phase for phase in spent[0] if any(its.get(phase, 0) >= 5e-4 for its in spent)]
+    longest = {phase: max(its.get(phase, 0) for its in spent) for each in spent for phase in each}
+    phases = sorted((phase for phase in longest if longest[phase] >= 5e-4), key=lambda phase: -longest[phase])
     lines = [[name, *(f"{its.get(phase, 0):.3f}" for phase in phases)] for name, its in zip(names, spent, strict=True)]
     return plain(["seconds a round", *phases], lines)
 
@@ -187,7 +188,11 @@ def previews(found: Sequence[dict[str, Any]]) -> Group:
     columns = ["", "runs", "s/round", "time", "memory", *["device"] * on_gpu, "disk", "up", "down"]
     blocks += [plain(columns, [_cost(runs, found, on_gpu) for runs in kinds.values()])]
     blocks += [
-        Text("memory of one run; time and disk of all that are missing; floats a round with every client", "dim")
+        Text(
+            "memory of one run; time and disk of all that are missing, if the machine does nothing else; floats a round with "
+            "every client",
+            "dim",
+        )
     ]
     missing = [one for one in found if not one["there"]]
     if len(found) > 1:

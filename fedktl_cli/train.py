@@ -50,6 +50,8 @@ def train(
 ) -> None:
     """Train the clients: a run artifact per algorithm, choice of settings and hyperparameters, and seed.
 
+    What affects the result may have several values, separated by commas: every combination is a run.
+
     Repeating a command keeps the runs that are there, resumes those that were stopped, and makes the rest.
 
     [dim]fedktl train --algorithm fedktl --algorithm local --rounds 50 --seeds 0-2[/]

@@ -13,15 +13,16 @@ TURN = "turn"  # the time in a client's turn outside any phase
 class Clock:
     """Adds up seconds per phase; time in a nested phase counts only for the inner one."""
 
-    def __init__(self, synchronise: Callable[[], None] = lambda: None):
+    def __init__(self, synchronise: Callable[[], None] = lambda: None, now: Callable[[], float] = time.perf_counter):
         self.seconds: dict[str, float] = {}
+        self._now = now
         self._synchronise = synchronise  # waits for the device, so that a phase is charged for its own work
         self._open: list[str] = []
         self._since = 0.0
 
     def _charge(self) -> None:
         self._synchronise()
-        now = time.perf_counter()
+        now = self._now()
         if self._open:
             self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) + now - self._since
         self._since = now

@@ -46,11 +46,13 @@ def set_up(settings: Train) -> None:
 
 
 def home(offload: str, models: Iterable[nn.Module], device: torch.device) -> torch.device:
-    """Where client models wait between turns: on the device, or in host memory if `offload` is on or they don't fit."""
+    """Where client models wait between turns: on the device, or in host memory if `offload` says so or they don't fit."""
     if device.type == "cpu" or offload == "off":
         return device
     host = torch.device("cpu")
-    return host if offload == "on" or size(models) > free(device) / 2 else device  # the other half is for training
+    return (
+        host if offload in ("on", "disk") or size(models) > free(device) / 2 else device
+    )  # the other half is for training
 
 
 def check_room(device: torch.device, data: int, models: Sequence[nn.Module], settings: Train) -> None:

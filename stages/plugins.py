@@ -22,6 +22,16 @@ OTHERS = (os.path.dirname(__file__), sysconfig.get_path("stdlib"), sysconfig.get
 _named: ContextVar[frozenset[str] | None] = ContextVar("named", default=None)  # paths that may be loaded; None: all
 
 
+class Unnamed(UserError):
+    """Code at `path` that the user did not name."""
+
+    def __init__(self, path: str, setting: str):
+        self.path = printable(path)
+        super().__init__(
+            f"'{self.path}' is code that a file names but you did not; to run it, add `{setting}={self.path}`."
+        )
+
+
 def is_path(name: str) -> bool:
     return ":" in name
 
@@ -75,7 +85,7 @@ def attribute(path: str, setting: str) -> Any:
     if not PATH.fullmatch(path):
         raise UserError(f"'{shown}' can't be loaded; write package.module:name.")
     if allowed is not None and path not in allowed:
-        raise UserError(f"'{shown}' is code that a file names but you did not; to run it, add `{setting}={shown}`.")
+        raise Unnamed(path, setting)
     module, _, name = path.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -275,8 +275,8 @@ class Train(Settings):
         low=1, high=64, affects=False,
     )  # fmt: skip
     offload: str = setting(
-        "auto", "Keep client models in host memory between turns on a GPU: if they would not fit, always, or never.",
-        panel="Speed", choices=("auto", "on", "off"), affects=False,
+        "auto", "Keep client models between turns in the memory of a GPU (off), of its host (on), or on disk; auto: where they fit.",
+        panel="Speed", choices=("auto", "on", "off", "disk"), affects=False,
     )  # fmt: skip
     workers: int | None = setting(
         None, "Processes that train clients side by side on the CPU; default: one a core, if a run lasts long enough. "

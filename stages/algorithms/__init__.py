@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SOURCES = {  # the algorithms' own, told without importing them
     "fedktl": "Zhang et al., CVPR 2024, arXiv 2403.15760",
+    "fedktl-gated": "FedKTL; the gate is this program's own",
     "ktl": "Zhang et al., CVPR 2024, arXiv 2403.15760",
     "fedproto": "Tan et al., AAAI 2022, arXiv 2105.00243",
     "fedtgp": "Zhang et al., AAAI 2024, arXiv 2401.03230",
@@ -31,7 +32,7 @@ SOURCES = {  # the algorithms' own, told without importing them
     "local": "no federation",
 }
 NAMES = tuple(SOURCES)
-MODULES = {"fedktl": "fedktl_reference", "lg-fedavg": "lg_fedavg"}  # of algorithms whose file has another name
+FILES = {"fedktl": "fedktl_reference"}  # of algorithms whose file has another name
 
 
 def get(name: str) -> AnyAlgorithm:
@@ -42,7 +43,8 @@ def get(name: str) -> AnyAlgorithm:
         return load(name)
     if name not in NAMES:
         raise unknown("algorithm", name, NAMES)
-    algorithm: AnyAlgorithm = importlib.import_module(f"stages.algorithms.{MODULES.get(name, name)}").ALGORITHM
+    file = FILES.get(name, name).replace("-", "_")
+    algorithm: AnyAlgorithm = importlib.import_module(f"stages.algorithms.{file}").ALGORITHM
     return algorithm
 
 

@@ -52,6 +52,10 @@ class Hyper(Protected):
         """Whether BatchNorm's running statistics follow the pairs' images as well as a client's own."""
         return False
 
+    def received(self, features: Tensor, loss: Tensor) -> Tensor:
+        """The pairs' features [B, F] as the transfer sees them, beside the classification loss of the same step."""
+        return features
+
 
 @dataclass(frozen=True)
 class Upload:
@@ -110,7 +114,7 @@ def client_update(
             return loss, {"loss": loss, "transfer": torch.zeros_like(loss)}
         features, transferred = features_of_both(x, images)
         loss = classification_loss(hyper, shared, model.logits(features), y)
-        transfer = F.mse_loss(projection(transferred), latents)
+        transfer = F.mse_loss(projection(hyper.received(transferred, loss)), latents)
         return loss + hyper.mu * transfer, {"loss": loss, "transfer": transfer}
 
     metrics = SGD(task.lr, model, projection, max_norm=MAX_NORM).minimise(objective, *sources)

@@ -13,6 +13,7 @@ history.py         series that grow by one row per round
 clients.py         what a client does in a round, wherever it lives
 engine.py          which engine runs a federation
 local.py           clients in this process; slots.py: several at a time on a GPU
+shelf.py           clients on disk, where memory has no room for all
 workers.py         clients in several processes of this machine; shared_memory.py: what these share
 growing.py         from this process into workers, if that saves time
 flower/            clients as nodes of Flower

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
 
-from stages import memory
+from stages import devices, memory
 from stages.algorithms.contract import ClientState, PairSource, Task
 from stages.artifacts import schemas
 from stages.artifacts.store import Artifact
 from stages.devices import check_room, home, set_up
 from stages.devices import device as placed
 from stages.engines.federation import ClientData, Federation, State
+from stages.engines.growing import free_memory
 from stages.engines.plan import RemoteData, RunSpec, data_spec_of
+from stages.engines.shelf import Shelf
 from stages.errors import UserError
 from stages.generators import registry
 from stages.generators.pairs import BankPairs, LivePairs
 from stages.models import pretrained, split
 from stages.randomness import Rng
+
+COPIES = 3  # of all models in memory at a time: they, those of the selected round, and a checkpoint being written
 
 
 def assemble(spec: RunSpec, images: bool = True, alike: bool = False) -> tuple[Federation, State]:
@@ -35,12 +40,13 @@ def assemble(spec: RunSpec, images: bool = True, alike: bool = False) -> tuple[F
     check_shares(data_spec, spec)
     pairs = pair_source(spec, data_spec, device)
     task = task_of(spec, data_spec, pairs.latent_dim if pairs else 0, device)
-    built = models(spec, data_spec, alike)
+    shelf = not alike and on_disk(spec, data_spec, device)
+    built = models(spec, data_spec, alike or shelf)
     images_of = sum(sum(sizes) for sizes in data_spec.sizes.values())
     check_room(device, images_of * math.prod(data_spec.shape), built, settings)
-    waiting = home(settings.offload, built, device)
+    waiting = torch.device("cpu") if shelf else home(settings.offload, built, device)
     states = [ClientState(model.to(waiting)) for model in built]
-    spec.algorithm.check(spec.hyper, task, [state.model for state in states])
+    spec.algorithm.check(spec.hyper, task, built)
     server, shared = spec.algorithm.init(spec.hyper, task, rng.at("init"))
     sizes = {name: torch.tensor(data_spec.sizes[name]) for name in schemas.SPLITS}
     shares: dict[str, list[ClientData]] = {}
@@ -51,7 +57,28 @@ def assemble(spec: RunSpec, images: bool = True, alike: bool = False) -> tuple[F
     federation = Federation(
         spec.algorithm, spec.hyper, shared, settings, rng, device, data_spec.classes, sizes, shares, pairs
     )
+    if shelf:
+        return federation, State([], server, Shelf(built, lambda client: model_of(spec, data_spec, client), device))
     return federation, State([] if isinstance(spec.data, RemoteData) else states, server)
+
+
+def on_disk(spec: RunSpec, data_spec: schemas.DataSpec, device: torch.device) -> bool:
+    """Whether clients' models wait on disk between their turns: if asked for, or if host memory has no room for them."""
+    settings = spec.settings
+    other = "pretrained" if settings.pretrained else "engine=flower" if settings.engine == "flower" else ""
+    if settings.offload == "disk" and other:
+        raise UserError(f"`offload=disk` does not go with `{other}`; leave out one of them.")
+    if settings.offload != "auto" or device.type != "cpu" or other:
+        return settings.offload == "disk"
+    names = Counter(split.architectures(settings.models, data_spec.clients))
+    shape, classes, width = data_spec.shape, data_spec.classes, settings.feature_dim
+    try:
+        need = sum(
+            devices.size([split.meta_model(name, shape, classes, width)]) * count for name, count in names.items()
+        )
+    except UserError:  # for a model that does not fit, of which `models` tells whose it is
+        return False
+    return COPIES * need > free_memory()
 
 
 def task_of(spec: RunSpec, data_spec: schemas.DataSpec, latent_dim: int, device: torch.device) -> Task:

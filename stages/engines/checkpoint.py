@@ -15,6 +15,7 @@ from stages.algorithms.common.records import rebuilt, tensors
 from stages.algorithms.contract import AnyAlgorithm
 from stages.engines.federation import State
 from stages.engines.history import History
+from stages.engines.shelf import NAMED, expanded, shelved
 from stages.foreign import understood
 
 
@@ -26,12 +27,18 @@ def pack(state: State) -> dict[str, Tensor]:
 
 
 def predicting(state: State) -> dict[str, Tensor]:
-    """What the clients predict with: rounds, download/, clients/<000>/model/ and clients/<000>/private/."""
+    """What the clients predict with: rounds, download/, clients/<000>/model/ and clients/<000>/private/.
+
+    Of clients on a shelf only the names of their files.
+    """
     parts: dict[str, Any] = {"download": state.download}
+    rest = {"rounds": torch.tensor(state.rounds)}
+    if state.shelf:
+        return below_paths(parts) | rest | {NAMED: state.shelf.snapshot()}
     for number, client in enumerate(state.clients):
         parts[f"clients/{number:03d}/model"] = client.model
         parts[f"clients/{number:03d}/private"] = client.private
-    return below_paths(parts) | {"rounds": torch.tensor(state.rounds)}
+    return below_paths(parts) | rest
 
 
 def below_paths(parts: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -44,12 +51,28 @@ def below(packed: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
 
 
 @understood("The checkpoint")
-def unpack(state: State, packed: Mapping[str, Tensor], algorithm: AnyAlgorithm, device: torch.device) -> None:
-    """Fill a freshly assembled state from the output of `pack`."""
+def unpack(
+    state: State,
+    packed: Mapping[str, Tensor],
+    algorithm: AnyAlgorithm,
+    device: torch.device,
+    folder: Path | None = None,
+) -> None:
+    """Fill a freshly assembled state from the output of `pack`; in `folder` are the files that it may name."""
     state.history = History(below(packed, "history"))
     restore(state.server, below(packed, "server"))
-    unpack_predicting(state, packed, algorithm, device)
-    state.selected = below(packed, "selected")
+    own = {
+        path: value for path, value in packed.items() if path.partition("/")[0] not in ("history", "server", "selected")
+    }
+    states = [below(packed, "selected"), own]
+    if state.shelf:
+        states = [each if NAMED in each or not each else shelved(each, state.shelf) for each in states]
+        for each in filter(None, states):
+            state.shelf.hold(each[NAMED])
+    elif folder:
+        states = [expanded(each, folder) for each in states]
+    state.selected, own = states
+    unpack_predicting(state, own, algorithm, device)
 
 
 @understood("The checkpoint")
@@ -61,8 +84,14 @@ def unpack_predicting(
     if arrived := below(packed, "download"):
         assert algorithm.Download is not None
         state.download = rebuilt(algorithm.Download, {name: value.to(device) for name, value in arrived.items()})
+    if state.shelf:
+        state.shelf.files = packed[NAMED].clone()
+    joined = state.history["rounds/joined"].any(0) if "rounds/joined" in state.history else None
     for number, client in enumerate(state.clients):
-        client.model.load_state_dict(below(packed, f"clients/{number:03d}/model"))
+        weights = below(packed, f"clients/{number:03d}/model")
+        if not weights and joined is not None and not joined[number]:
+            continue  # of a client on a shelf, which stays as it began
+        client.model.load_state_dict(weights)
         client.private = {k: v.to(device) for k, v in below(packed, f"clients/{number:03d}/private").items()}
 
 

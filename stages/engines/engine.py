@@ -42,6 +42,10 @@ class Local:
     def pool(self, spec: RunSpec, federation: Federation, state: State) -> ClientPool:
         """UserError if the clients can't be divided among processes."""
         workers, on_cpu = spec.settings.workers, federation.device.type == "cpu"
+        if state.shelf:
+            if (workers or 1) > 1:
+                raise UserError("Worker processes share models in memory; with `offload=disk` leave out `workers`.")
+            return in_process(federation, state.shelf)
         if workers is None and on_cpu:
             count = worthwhile(federation.clients, spec.settings.threads)
             return Growing(federation, state.clients, count, self._observer.note)

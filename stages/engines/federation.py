@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stages.algorithms.contract import AnyAlgorithm, ClientState, PairSource
 from stages.engines.history import History
+from stages.engines.shelf import Shelf
 from stages.errors import UserError
 from stages.randomness import Rng
 from stages.settings import Train
@@ -61,8 +62,9 @@ class Federation:
 class State:
     """Everything that changes: what a checkpoint holds."""
 
-    clients: list[ClientState]
+    clients: list[ClientState]  # none if they are on other machines, or on a shelf
     server: Any
+    shelf: Shelf | None = None
     download: Any = None  # what the server sent last
     rounds: int = 0  # done
     selected: dict[str, Tensor] = field(default_factory=dict)  # packed, of the selected round; none if it is this one

@@ -14,13 +14,14 @@ from stages.clock import side_by_side
 from stages.engines import clients
 from stages.engines.clients import Answer
 from stages.engines.federation import Federation
+from stages.engines.shelf import Shelf
 from stages.engines.slots import Slots, on_gpu
 
 
 class InProcess:
     """A pool that trains the states it is given, in place. Images stay on the device; models too, unless offloaded."""
 
-    def __init__(self, federation: Federation, states: list[ClientState], slots: Slots | None = None):
+    def __init__(self, federation: Federation, states: list[ClientState] | Shelf, slots: Slots | None = None):
         self.federation, self.states, self._slots = federation, states, slots
 
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer]:
@@ -28,7 +29,7 @@ class InProcess:
         shares = self.federation.shares["train"]
 
         def answer(client: int) -> Answer:
-            with self._present(client) as state:
+            with self._present(client, rounds + 1) as state:
                 return clients.train(self.federation, client, state, shares[client], rounds, download)
 
         answers = {}
@@ -48,7 +49,8 @@ class InProcess:
 
     def _launches(self, client: int) -> int:
         """About how many kernels a client's turn launches, which decides how long it takes on a GPU."""
-        return len(self.federation.shares["train"][client].labels) * len(list(self.states[client].model.parameters()))
+        model = self.states.model(client) if isinstance(self.states, Shelf) else self.states[client].model
+        return len(self.federation.shares["train"][client].labels) * len(list(model.parameters()))
 
     def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
         def measured(client: int) -> dict[str, Tensor]:
@@ -70,8 +72,12 @@ class InProcess:
             self._slots.close()
 
     @contextmanager
-    def _present(self, client: int) -> Iterator[ClientState]:
-        """The client's state with its model on the device, for one turn."""
+    def _present(self, client: int, rounds: int | None = None) -> Iterator[ClientState]:
+        """The client's state with its model on the device, for one turn, after which it has trained for so many `rounds`."""
+        if isinstance(self.states, Shelf):
+            with self.states.taken(client, rounds) as state:
+                yield state
+            return
         state = self.states[client]
         waiting = next(state.model.parameters()).device
         state.model.to(self.federation.device)
@@ -81,7 +87,7 @@ class InProcess:
             state.model.to(waiting)
 
 
-def in_process(federation: Federation, states: list[ClientState]) -> InProcess:
+def in_process(federation: Federation, states: list[ClientState] | Shelf) -> InProcess:
     """The pool for a device: on a GPU several clients train at a time, or one with `deterministic`."""
     settings, device = federation.settings, federation.device
     if device.type != "cuda":

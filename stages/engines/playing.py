@@ -18,6 +18,7 @@ from stages.engines.engine import Engine
 from stages.engines.federation import Diverged, Federation, State
 from stages.engines.plan import RunSpec
 from stages.engines.run_artifact import facts, packed_run, publish
+from stages.engines.shelf import FOLDER, NAMED
 from stages.errors import Failed, Interrupted, sentence
 from stages.observer import Observer, Several
 
@@ -35,7 +36,9 @@ class Ready:
 def begin(store: Store, name: str, spec: RunSpec, engine: Engine, taken: Callable[[], bool] = lambda: False) -> Ready:
     """A new run. Raises Taken if another process has begun it; a run that can't be assembled leaves nothing."""
     federation, state = assemble(spec, engine.images)
-    return Ready(Partial.begin(store, "run", name, facts(spec, federation), taken), spec, federation, state)
+    partial = Partial.begin(store, "run", name, facts(spec, federation), taken)
+    give_folder(state, partial)
+    return Ready(partial, spec, federation, state)
 
 
 def resume(
@@ -54,13 +57,16 @@ def resume(
             federation, state = assemble(spec, engine.images)
         else:  # the checkpoint has the weights, so the files they came from may be gone
             federation, state = assemble(replace(spec, settings=replace(spec.settings, pretrained=())), engine.images)
-            checkpoint.unpack(state, packed, spec.algorithm, federation.device)
-        if isinstance(from_, Path):
-            partial.record(facts(spec, federation))
-        else:
+        if isinstance(from_, Artifact):
             partial = Partial.begin(store, "run", from_.ref.name, facts(spec, federation), taken)
-            held.callback(partial.close)
-            with store.writable(partial.path):
+            held.callback(partial.discard)
+        give_folder(state, partial)
+        with store.writable(partial.path):
+            if packed is not None:
+                checkpoint.unpack(state, packed, spec.algorithm, federation.device, partial.path / FOLDER)
+            if isinstance(from_, Path):
+                partial.record(facts(spec, federation))
+            else:
                 save(partial, state)  # from here on the finished run is not needed
         held.pop_all()
         return Ready(partial, spec, federation, state)
@@ -126,5 +132,15 @@ def failed(partial: Partial, error: BaseException) -> Failed:
     return Failed(message, partial.ref)
 
 
+def give_folder(state: State, partial: Partial) -> None:
+    """Tell a shelf where its files are."""
+    if state.shelf:
+        state.shelf.folder = partial.path / FOLDER
+
+
 def save(partial: Partial, state: State) -> None:
+    if state.shelf:
+        state.shelf.settle()
     partial.save(state.rounds, lambda path: checkpoint.write(state, path))
+    if state.shelf:
+        state.shelf.release(state.shelf.files, *(value for path, value in state.selected.items() if path == NAMED))

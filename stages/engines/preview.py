@@ -14,7 +14,7 @@ from stages import memory
 from stages.algorithms.common.records import cost
 from stages.clock import collecting
 from stages.engines import clients, pricing, rounds
-from stages.engines.assembly import assemble
+from stages.engines.assembly import assemble, on_disk
 from stages.engines.checkpoint import predicting
 from stages.engines.federation import ClientData, Federation, State
 from stages.engines.local import in_process
@@ -44,7 +44,7 @@ def preview(spec: RunSpec) -> dict[str, Any]:
     memory.watch()
     federation, state = assemble(spec, alike=True)
     names = split.architectures(spec.settings.models, len(state.clients))
-    small, clock = one_image_per_class(federation), rounds.clock_of(federation.device)
+    small, clock = one_image_per_class(federation), rounds.clock_of(federation.device, pricing.watch(federation))
     with closing(in_process(small, state.clients)) as pool, collecting(clock), clock.phase("server"):
         rounds.play_round(small, state, pool)
     shape = tuple(federation.shares["train"][0].images.shape[1:])
@@ -58,10 +58,10 @@ def preview(spec: RunSpec) -> dict[str, Any]:
         })  # fmt: skip
     up = int(state.history.last("rounds/upload_floats").sum())
     down = cost(state.download)[0] * len(state.clients)
-    kept = kept_bytes(spec, state)
+    kept, shelf = kept_bytes(spec, state), on_disk(spec, data_spec_of(spec.data), federation.device)
     return spec.facts() | {
         "architectures": rows, "upload_floats_per_round": up, "download_floats_per_round": down, "weights_bytes": kept,
-    } | pricing.price(federation, state, names, clock.seconds, kept)  # fmt: skip
+    } | pricing.price(federation, state, names, clock.seconds, kept, shelf)  # fmt: skip
 
 
 def kept_bytes(spec: RunSpec, state: State) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +19,7 @@ from stages.engines.growing import WORTH, cores, worthwhile
 from stages.engines.local import in_process
 from stages.models.split import parameters
 
-LONG = 0.5  # seconds; a turn that takes longer is timed once, and of quicker ones as many steps as fit
+LONG = 0.5  # seconds; a step that takes longer is timed twice, and of quicker ones as many as fit
 MOST_STEPS = 16
 FEW_IMAGES = 10  # to evaluate; where they are quick, as many as the model takes at once
 OF_CLIENTS = ("local training", "prototypes")  # phases of a round; the others are the server's
@@ -36,12 +36,13 @@ class Pace:
 
 
 def price(
-    federation: Federation, state: State, names: Sequence[str], phases: Mapping[str, float], kept: Mapping[str, int]
-) -> dict[str, Any]:
+    federation: Federation, state: State, names: Sequence[str], phases: Mapping[str, float], kept: Mapping[str, int],
+    shelf: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Seconds a round and in all, bytes of memory and disk, JSON-able.
 
     `state` has gone through a round of small shares, `phases` are that round's seconds, `kept` the weights that the run
-    keeps. Clients of one name share a model, and memory was watched since before it was made.
+    keeps, and with a `shelf` they are on disk. Clients of one name share a model, and memory was watched since before it was made.
     """
     settings, on_gpu = federation.settings, federation.device.type == "cuda"
     tried = [names.index(name) for name in dict.fromkeys(names)]  # a client of each
@@ -49,12 +50,14 @@ def price(
     training, evaluation = one_by_one(federation, names, paces)
     training *= (1 + settings.join_ratio) / 2 if settings.random_join else settings.join_ratio
     side = overlap(federation, state, [(client, paces[names[client]]) for client in tried]) if on_gpu else 1.0
-    workers = 1 if on_gpu else side_by_side(federation, training)
+    workers = 1 if on_gpu or shelf else side_by_side(federation, training)
     server = sum(seconds for phase, seconds in phases.items() if phase not in OF_CLIENTS)
     a_round = training / (side * workers) + evaluation / (workers * settings.eval_every) + server
     everyone, here = (sum(held(state, client) for client in some) for some in (range(len(names)), tried))
     data = sum(each.images.nbytes + each.labels.nbytes for part in federation.shares.values() for each in part)
     missing, peak = everyone - here, memory.peak() + kept.get("selected", 0)
+    if shelf:
+        missing, peak = 0, memory.peak()
     on_host = next(state.clients[0].model.parameters()).device.type == "cpu"  # where models wait
     worker = 0 if workers == 1 else peak - here - data  # the models and images it has are those of this process
     device = torch.cuda.max_memory_allocated(federation.device) + (0 if on_host else missing) if on_gpu else 0
@@ -63,6 +66,12 @@ def price(
         "host_memory": peak + (missing if on_host else 0) + workers * worker, "device_memory": device,
         "disk": sum(kept.values()), "most_disk": sum(kept.values()) + CHECKPOINTS * (everyone + kept.get("selected", 0)),
     }  # fmt: skip
+
+
+def watch(federation: Federation) -> Callable[[], float]:
+    """What tells the time: on one core that of this process, so that the price is the same whatever else the machine does."""
+    one_core = federation.device.type == "cpu" and federation.settings.threads == 1
+    return time.process_time if one_core else time.perf_counter
 
 
 def one_by_one(federation: Federation, names: Sequence[str], paces: Mapping[str, Pace]) -> tuple[float, float]:
@@ -76,10 +85,11 @@ def one_by_one(federation: Federation, names: Sequence[str], paces: Mapping[str,
 
 def pace(federation: Federation, state: State, client: int) -> Pace:
     with closing(Trial(federation, state, [client])) as trial:
-        seconds, steps = trial.train(1)
-        turn, step = 0.0, seconds / steps
-        if seconds < LONG or federation.device.type == "cuda":  # there the first turn is no measure
-            few, steps = trial.train(1)
+        first, _ = trial.train(1)  # no measure: libraries choose their kernels in it
+        slow = first > 2 * LONG and federation.device.type == "cpu"
+        few, steps = trial.train(2 if slow else 1)
+        turn, step = 0.0, few / steps
+        if not slow:
             many, more = trial.train(min(MOST_STEPS, 2 + int(LONG / few)))
             if more > steps:
                 step = max(0.0, many - few) / (more - steps)
@@ -127,16 +137,16 @@ class Trial:
         shares = {split: [each[client] for client in some] for split, each in federation.shares.items()}
         self._all, self._state, self._joined = replace(federation, shares=shares), state, list(range(len(some)))
         self._clients = [ClientState(state.clients[client].model) for client in some]
-        self._pool = in_process(self._all, self._clients)
+        self._pool, self._now = in_process(self._all, self._clients), watch(federation)
 
     def train(self, steps: int) -> tuple[float, int]:
         """Seconds for about so many steps of each epoch, and how many steps they were in all."""
         self._cut(train=max(2, steps * self._all.settings.batch_size))
         for client in self._clients:
             client.private = {}  # it may be about the images it had before
-        begun = time.perf_counter()
+        begun = self._now()
         self._pool.train(self._state.rounds, self._joined, self._state.download)
-        return time.perf_counter() - begun, sum(len(own) for own in self.steps())
+        return self._now() - begun, sum(len(own) for own in self.steps())
 
     def steps(self) -> list[Any]:
         """The steps of each client's last turn."""
@@ -146,9 +156,9 @@ class Trial:
         """Seconds for an image."""
         self._cut(test=images)
         count = sum(len(share.labels) for share in self._pool.federation.shares["test"])
-        begun = time.perf_counter()
+        begun = self._now()
         self._pool.evaluate(self._state.rounds, self._state.download)
-        return (time.perf_counter() - begun) / max(1, count)
+        return (self._now() - begun) / max(1, count)
 
     def _cut(self, **images: int) -> None:
         shares = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -92,8 +93,8 @@ def run(
                     save()
 
 
-def clock_of(device: torch.device) -> Clock:
-    return Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None)
+def clock_of(device: torch.device, now: Callable[[], float] = time.perf_counter) -> Clock:
+    return Clock(lambda: torch.cuda.synchronize(device) if device.type == "cuda" else None, now)
 
 
 def finished(federation: Federation, state: State) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,12 @@ from stages.artifacts.writer import Writer
 from stages.engines import checkpoint, recording
 from stages.engines.federation import Federation, State
 from stages.engines.plan import RunSpec, data_spec_of
+from stages.engines.shelf import FOLDER, NAMED, named, read
 from stages.errors import UserError
 from stages.foreign import understood
 from stages.models import split
+
+NOBODY = torch.zeros(0, 2, dtype=torch.int64)
 
 
 def facts(spec: RunSpec, federation: Federation) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def publish(store: Store, partial: Partial, spec: RunSpec, federation: Federatio
             "rounds": state.rounds, "summary": recording.summary(federation, state), **promised(federation, state)
         }  # fmt: skip
         write_history(writer, federation, state)
-        write_weights(writer, spec.settings.keep, checkpoint.pack(state))
+        write_weights(writer, spec.settings.keep, checkpoint.pack(state), partial.path / FOLDER)
         return writer.publish()
 
 
@@ -73,18 +77,24 @@ def write_history(writer: Writer, federation: Federation, state: State) -> None:
         raise KeyError(f"The table of what a run holds lacks {', '.join(series)}.")
 
 
-def write_weights(writer: Writer, keep: str, packed: Mapping[str, Tensor]) -> None:
+def write_weights(writer: Writer, keep: str, packed: Mapping[str, Tensor], folder: Path) -> None:
     """The weights to keep: those of the last round, and below `selected` those of the selected round if it is another."""
     selected = checkpoint.below(packed, "selected")
     if keep != "selected" or not selected:
-        write_state(writer, "", {k: v for k, v in packed.items() if not k.startswith(("history/", "selected/"))})
+        write_state(
+            writer, "", {k: v for k, v in packed.items() if not k.startswith(("history/", "selected/"))}, folder
+        )
     if selected:
-        write_state(writer, "selected/", selected)
+        write_state(writer, "selected/", selected, folder)
 
 
-def write_state(writer: Writer, group: str, packed: Mapping[str, Tensor]) -> None:
-    """A blob of weights for every client, and one of the rest."""
+def write_state(writer: Writer, group: str, packed: Mapping[str, Tensor], folder: Path) -> None:
+    """A blob of weights for every client, on a shelf for every one that has trained, and one of the rest."""
     rest, models = dict(packed), defaultdict[str, dict[str, Tensor]](dict)
+    for file in named(rest.pop(NAMED, NOBODY)):
+        values, client = read(folder, *file), f"clients/{file[0]:03d}"
+        writer.array(f"{group}{client}", blob(save(checkpoint.below(values, "model"))))
+        rest |= {f"{client}/{path}": value for path, value in values.items() if path.startswith("private/")}
     for path in packed:
         client, _, name = path.partition("/model/")
         if name:

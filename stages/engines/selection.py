@@ -23,7 +23,7 @@ def keep(federation: Federation, state: State, collect: Callable[[], None]) -> N
 
     `collect` brings their states here; where they never come here, there is nothing to copy.
     """
-    if state.clients and federation.settings.keep != "last" and is_selected(federation, state):
+    if (state.clients or state.shelf) and federation.settings.keep != "last" and is_selected(federation, state):
         collect()
         state.selected = {
             name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

@@ -58,6 +58,8 @@ class Clients:
         if not 0 <= number < len(self):
             raise UserError(f"{self.run.ref} has no client {number}; its clients are 0 to {len(self) - 1}.")
         name = f"{number:03d}"
+        if f"{self._group}clients/{name}" not in self.run:
+            raise UserError(f"Client {number} never trained in {self.run.ref}, which kept no weights of it.")
         packed = read_state(self.run, self._group, name)
         private, download = below(packed, f"clients/{name}/private"), below(packed, "download")
         values = below(packed, f"clients/{name}/model")

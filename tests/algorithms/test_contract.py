@@ -92,9 +92,11 @@ def test_a_message_is_rebuilt_from_its_tensors():
 def test_gradients_are_clipped_where_the_public_library_does(name, monkeypatch):
     norms = []
     monkeypatch.setattr(torch_private, "clip", lambda gradients, max_norm: norms.append(max_norm))
-    quick = {"fedktl": {"transfer": False}, "fedtgp": {"server_epochs": 2}, "fedgen": {"server_epochs": 2}}
+    alone = {"transfer": False}
+    quick = {"fedktl": alone, "fedktl-gated": alone, "fedtgp": {"server_epochs": 2}, "fedgen": {"server_epochs": 2}}
     exchanged(name, **quick.get(name, {}))
-    assert set(norms) == {"fedktl": {100}, "fedl2g": {100}, "fml": {10}, "fedkd": {10}}.get(name, set())
+    limits = {"fedktl": {100}, "fedktl-gated": {100}, "fedl2g": {100}, "fml": {10}, "fedkd": {10}}
+    assert set(norms) == limits.get(name, set())
 
 
 def test_assignments_go_to_the_algorithms_that_know_them():

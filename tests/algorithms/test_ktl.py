@@ -19,7 +19,7 @@ def test_a_federation_is_refused(toy_store):
 
 def test_it_is_fedktls_step_with_fedktls_messages(toy_store):
     federation, state = played(planned(toy_store, "ktl"))
-    assert ktl.ALGORITHM.client_update is fedktl.client_update
+    assert ktl.ALGORITHM.client_update is fedktl.ALGORITHM.client_update
     present = len(federation.shares["train"][0].labels.unique())
     assert state.history["rounds/upload_floats"].tolist() == [[present * 5]] * 3
     assert cost(state.download)[0] == 5 * (8 + 3 * 16 * 16)

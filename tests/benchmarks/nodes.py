@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import time
 from pathlib import Path
+
+import numpy as np
 
 import stages
 from stages.artifacts.schemas import read
@@ -22,10 +25,13 @@ from tests.helpers.federations import Terminals, deal
 PLAN = {"algorithm": ("fedproto",), "models": "CNN", "round_timeout": 600.0}
 
 
-def seconds(run):
-    """Of each round, and by phase its median."""
+def seconds(run) -> list[float]:
+    """Of each round, all phases but the last evaluation, which no other round follows."""
     phases = {name: run.group[f"seconds/{name}"][:] for name in run.names("seconds")}
-    return phases
+    return [
+        round(float(sum(values[place] for values in phases.values())), 2)
+        for place in range(len(phases["evaluation"]) - 1)
+    ]
 
 
 def main() -> None:
@@ -33,7 +39,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clients", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--more", nargs="*", default=[], help="further options of `fedktl train`")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     deal(asked.folder, asked.clients, size=32)
@@ -45,16 +50,18 @@ def main() -> None:
         time.sleep(5)
         for client in range(asked.clients):
             terminals.join(port, client)
-        command = ["--algorithm", "fedproto", "--models", "CNN", "--rounds", asked.rounds, "--name", "far", *asked.more]
+        command = ["--algorithm", "fedproto", "--models", "CNN", "--rounds", asked.rounds, "--name", "far"]
         begun = time.monotonic()
         assert terminals.train(port, *command).wait() == 0, terminals.log("train")
         whole = time.monotonic() - begun
     finally:
         for name in list(terminals.running):
             terminals.end(name)
-    print(f"{whole:.1f} s in all, load {os.getloadavg()[0]:.1f}")
-    for name, run in (("near", near), ("far", Store(asked.folder / "server").open("far"))):
-        print(name, {k: [round(float(x), 2) for x in v] for k, v in seconds(run).items()}, read(run).test_accuracy[-1])
+    far = Store(asked.folder / "server").open("far")
+    assert np.array_equal(read(near).test_accuracy, read(far).test_accuracy)
+    print(f"{whole:.1f} s in all, load {os.getloadavg()[0]:.1f}; of each round")
+    for name, run in (("one process", near), ("nodes", far)):
+        print(f"{name:12} median {statistics.median(seconds(run)):.2f}", *seconds(run))
 
 
 if __name__ == "__main__":

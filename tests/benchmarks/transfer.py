@@ -8,7 +8,8 @@ with --only. A table of all runs found is printed at the end.
 
 reference, sound: 20 clients share the partition's 12,000 images. scarce: at most ten images of a class a client, where
 rounds are cheap enough to try what the transfer depends on. shots-2, -9, -23: the paper's cloud-edge case, one client.
-digits-2, -9: the same with handwritten digits, which the built-in generator has nothing of.
+digits-2, -9: the same with handwritten digits, which the built-in generator has nothing of. digits: ten clients share them.
+folder: images of the partition as a folder of PNG files, ten clients of three classes, twenty images of each.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 import stages
 from stages import algorithms, presets
@@ -85,6 +87,7 @@ ALL = {
     **{f"{bank}-{pairs}": Row("fedktl", bank, pairs) for bank in GENERATORS for pairs in ("bank", "live")},
     **{f"{bank}-bank": Row("fedktl", bank) for bank in WHITENED},
     **several("fedktl", 100, etf=False),
+    "gated": Row("fedktl-gated", per_class=100),
 }
 BOTH = [f"{bank}-{row}" for bank in BUILTIN for row in ("bank", "learned-head-100-mu-50")]
 SCARCE = {
@@ -110,6 +113,7 @@ FEW_SHOT = {
     **several("ktl", 100),
     **several("ktl", 1, etf=False),
     **several("ktl", 100, etf=False),
+    "gated": Row("fedktl-gated", per_class=100, hyper={"centroids": "trained"}),  # one client: as ktl has it
     **several("ktl", 100, 10.0, etf=False),
     **several("ktl", 100, 10.0, etf=False, banks=WHITENED),
     **several("ktl", 100, 50.0, etf=False, banks=["whitened"]),
@@ -121,6 +125,8 @@ PARTS = {
     "reference": Part("cifar10-mini", ALL, preset="reference"),
     "sound": Part("cifar10-mini", ALL),
     "scarce": Part("scarce", SCARCE, {"local_epochs": 2, "eval_every": 2}),
+    "digits": Part("digits", ALL),
+    "folder": Part("folder", ALL, {"local_epochs": 5, "eval_every": 2}),
     **{
         name: Part(name, FEW_SHOT, {"models": "FedAvgCNN", "eval_every": 5, "local_epochs": SHOTS[shots]})
         for name, shots in FEW.items()
@@ -129,20 +135,24 @@ PARTS = {
 
 
 def prepare_all(store: Store, folder: Path) -> None:
-    """The partition, its images dealt anew with few shots, and the banks; what is there already is left alone."""
+    """The partition and its images dealt anew; what is there already is left alone."""
     if not store.versions("data", "cifar10-mini"):
         write_data(store, folder)
     images = {"dataset": "npz", "source": str(pool(store, folder / "cifar10-mini.npz"))}
-    given: dict[str, dict[str, Any]] = {"scarce": images | {"few_shot": 10}}
+    given: dict[str, dict[str, Any]] = {
+        "scarce": images | {"few_shot": 10},
+        "digits": {"dataset": "digits", "clients": 10, "beta": 0.3, "min_samples": 20},
+        "folder": {
+            "dataset": "folder", "source": str(as_folder(pool(store, folder / "cifar10-mini.npz"))), "clients": 10,
+            "partition": "pathological", "classes_per_client": 3, "few_shot": 20, "image_size": 32,
+        },
+    }  # fmt: skip
     for name, shots in FEW.items():
         of = {"dataset": "digits"} if name.startswith("digits") else images | {"merge": False}  # digits are one set
         given[name] = of | {"clients": 1, "partition": "iid", "min_samples": 1, "few_shot": shots}
     for name, settings in given.items():
         if not store.versions("data", name):
             prepare(store, name, Prepare(validation_fraction=0.0, **settings))
-    for name, (generator, samples) in BANKS.items():
-        if not store.versions("latents", name):
-            generate(store, name, Generate(generator=generator, samples=samples))
 
 
 def pool(store: Store, partition: Path) -> Path:
@@ -156,9 +166,24 @@ def pool(store: Store, partition: Path) -> Path:
     return path
 
 
+def as_folder(images: Path) -> Path:
+    """A folder of PNG files, one folder a class, as `fedktl prepare --dataset folder` reads it."""
+    top = images.with_suffix("")
+    with np.load(images) as arrays:
+        for split in () if top.exists() else ("train", "test"):
+            for i, (image, label) in enumerate(zip(arrays[f"x_{split}"], arrays[f"y_{split}"], strict=True)):
+                path = top / f"class-{label}" / f"{split}-{i:05}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path)
+    return top
+
+
 def run(store: Store, name: str, part: Part, row: Row, rounds: int, seed: int) -> None:
     if store.versions("run", name):
         return
+    if not store.versions("latents", row.bank):
+        generator, samples = BANKS[row.bank]
+        generate(store, row.bank, Generate(generator=generator, samples=samples))
     code = {}
     if row.pairs == "live" and row.bank != "trained":  # code that is not fedktl's must be named to be run
         code = {"generator": BANKS[row.bank][0]}

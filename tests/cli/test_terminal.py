@@ -1,16 +1,20 @@
 """How the command line is read, and what a shell completes."""
 
+import io
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from fedktl_cli import tables
 from fedktl_cli.main import app
 from stages import algorithms
 from stages.models import zoo
 from stages.models.groups import NAMES
 from tests.helpers.cli import program
+from tests.helpers.made_runs import ROW
 
 
 def run(*arguments: str, code: int = 0) -> str:
@@ -65,7 +69,7 @@ def completed(line: str, **environment: str) -> list[str]:
 def test_a_shell_completes_names(toy_store):
     store = {"FEDKTL_STORE": str(toy_store.root)}
     (toy_store.root / "runs" / "going" / "v1.partial").mkdir(parents=True)
-    assert completed("fedktl train --algorithm fedk") == ["fedkd", "fedktl"]
+    assert completed("fedktl train --algorithm fedk") == ["fedkd", "fedktl", "fedktl-gated"]
     assert completed("fedktl models show HtFE8-") == ["HtFE8-HtC4"]
     assert completed("fedktl train --pairs ") == ["bank", "live"]
     assert completed("fedktl artifacts show ", **store) == ["bank", "going", "toy"]
@@ -81,3 +85,13 @@ def test_nothing_is_removed_without_a_question(toy_store):
     assert "add --yes" in run(*store, "artifacts", "remove", "toy", code=2) and toy_store.versions("data", "toy") == [1]
     assert "Removed data/toy@v1" in run(*store, "artifacts", "remove", "toy", "ban*", "--yes")
     assert "Nothing has more than 1 version" in run(*store, "artifacts", "prune")
+
+
+def test_a_report_tells_the_longest_phases_of_any_algorithm_where_there_is_room_for_few():
+    own = {**ROW, "simulated_seconds_per_round": 0.0, "seconds_per_round": {"align": 0.5, "train": 1.25}}
+    other = {**own, "algorithm": "other", "variant": "", "seconds_per_round": {"align": 0.0, "projection": 3.0}}
+    console = Console(width=40, file=io.StringIO())
+    console.print(tables.report([own, other]))
+    shown = console.file.getvalue()
+    assert any(line.split()[3:] == ["projection", "train"] for line in shown.splitlines())
+    assert "because the terminal is narrow: align" in " ".join(shown.split())

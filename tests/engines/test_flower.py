@@ -2,8 +2,10 @@
 
 import re
 import socket
+import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,7 +23,7 @@ from stages.engines.assembly import assemble
 from stages.engines.federation import Diverged, Missing
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.engine import Deployed
-from stages.engines.flower.link import GridLink, RelayLink, relay
+from stages.engines.flower.link import GridLink, RelayLink, at_most, relay
 from stages.engines.flower.node import ClientNode
 from stages.engines.flower.payload import from_records, to_records
 from stages.engines.flower.pool import NodeRegistry
@@ -68,7 +70,6 @@ def test_every_algorithm_computes_what_it_computes_in_one_process(toy_store, hom
     ("changes", "messages"),
     [
         ({}, 3 * CLIENTS + CLIENTS),  # the last evaluation has no round to travel with
-        ({"join_ratio": 0.5}, 3 * CLIENTS + CLIENTS),
         (
             {"eval_every": 3},
             3 * CLIENTS + CLIENTS,
@@ -165,6 +166,28 @@ def test_what_is_not_as_it_must_be_is_refused_by_name_and_the_others_go_on(toy_s
     assert state.history["rounds/uploaded"][1].all()
 
 
+def test_numbers_far_beyond_everybody_elses_are_refused_where_it_shows_whose_they_are(toy_store, homes):
+    grid, notes = Grid(homes), Notes()
+    *_, federation, state, pool = over_flower(toy_store, homes, "fedproto", grid=grid, notes=notes, rounds=3)
+    grid.spoil = {1: spoilt(prototypes=lambda p: p * np.float32(10_000))}
+    rounds.play_round(federation, state, pool)
+    assert state.history["rounds/uploaded"].tolist() == [[True, False, True, True]]
+    assert state.history["faults/missing"].tolist() == [[1, 1, Missing.REFUSED]]
+    (note,) = notes.said
+    assert re.search(
+        r"Client 1 is missing after round 0: its prototypes reaches [\d.e+]+, but no other client's more", note
+    )
+    ten = {client: spoilt(prototypes=lambda p: p * np.float32(10)) for client in range(2)}
+    grid.spoil = ten  # as honest clients of different networks may differ
+    rounds.play_round(federation, state, pool)
+    assert state.history["rounds/uploaded"][1].all()
+    for client in (0, 1):
+        grid.leave(client)
+    grid.spoil = {2: spoilt(prototypes=lambda p: p * np.float32(10_000))}
+    rounds.play_round(federation, state, pool)  # one of two may be the larger as well as the other the smaller
+    assert state.history["rounds/uploaded"][2].tolist() == [False, False, True, True]
+
+
 def test_a_client_that_left_is_missing_and_taken_back_with_its_model(toy_store, homes, tmp_path):
     grid = Grid(homes)
     *_, federation, state, pool = over_flower(toy_store, homes, "fedproto", grid=grid, rounds=4)
@@ -218,6 +241,15 @@ def test_a_late_client_is_not_waited_for_and_one_that_fails_is_told_from_it(toy_
     rounds.play_round(federation, state, pool)
     assert [row[1:] for row in state.history["faults/missing"].tolist()] == [[0, Missing.LATE], [3, Missing.FAILED]]
     assert "did not answer in time" in notes.said[0]
+    notes.said.clear()
+    del grid.spoil[0]
+    rounds.evaluate(federation, state, pool)  # the one that was late has to say again who it is
+    grid.spoil = {1: lambda kind, reply: None}
+    rounds.play_round(federation, state, pool)
+    rounds.evaluate(federation, state, pool)  # with the training of the round after it
+    rounds.play_round(federation, state, pool)
+    assert [3, 1, Missing.LATE] in state.history["faults/missing"].tolist()
+    assert len([note for note in notes.said if "Client 1" in note]) == 1
 
 
 def test_fewer_than_min_clients_end_the_run_with_what_to_do(toy_store, homes):
@@ -367,6 +399,14 @@ def test_the_relay_says_what_the_grid_says(toy_store, homes):
         near.close()
         thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_relay_whose_request_never_returns_ends():
+    code = "import time; from stages.engines.flower.link import at_most\nwith at_most(0.1): time.sleep(60)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 1
+    with at_most(0.1):
+        pass
+    time.sleep(0.2)
 
 
 def test_without_the_extra_the_command_to_install_it_is_named(toy_store, monkeypatch):

@@ -60,7 +60,7 @@ def test_a_node_killed_in_a_round_is_missed_and_taken_back(terminals, shares, tm
     assert training.wait(300) == 130, terminals.log("train")
     (rounds,) = re.findall(r"Stopped far@v1 after round (\d+)", terminals.log("train"))
     done = int(rounds) + 1
-    terminals.start("more", "-v", "--store", "server", "train", "--resume", "far", "--rounds", done)
+    terminals.start("more", "-v", "--store", "server", "train", "--resume", "far", "--rounds", done, *TRAIN[:2])
     assert terminals.running["more"].wait(400) == 0, terminals.log("more")
     run = read(Store(tmp_path / "server").open("far"))
     assert {client for _, client, _ in run.missing.tolist()} == {1}

@@ -19,7 +19,7 @@ from stages.engines.federation import Diverged, Missing
 from stages.engines.flower.link import GridLink, reply
 from stages.engines.flower.node import ClientNode
 from stages.engines.flower.payload import from_records, to_records
-from stages.engines.flower.pool import NodeRegistry
+from stages.engines.flower.pool import Exchange, NodeRegistry
 from stages.engines.local import InProcess
 from tests.helpers.flower_nodes import Grid, Notes, over_flower
 from tests.helpers.npy_files import HOSTILE as HEADERS
@@ -182,6 +182,10 @@ ASKED["query"] = {name: change for name, change in {**ANY, **QUERY}.items() if n
 CASES = [(kind, name) for kind, changes in ASKED.items() for name in changes]
 
 
+def came(told):
+    return Exchange(1, {1: told}, {1: 100}, 0.1)
+
+
 def test_there_are_many_of_them():
     assert len(CASES) >= 150
 
@@ -202,7 +206,7 @@ def test_an_answer_that_can_not_be_is_refused_by_name(federation, kind, name):
         told_of = "A node was refused: "
     else:
         read = pool.trained if kind == "train" else pool.evaluated
-        assert pool.judged(1, {1: told}, read) in (Missing.REFUSED, Missing.FAILED)
+        assert pool.judged(1, came(told), read) in (Missing.REFUSED, Missing.FAILED)
         told_of = "Client 1 is missing after round 1: "
     (note,) = notes.said
     assert note.startswith(told_of) and note.isprintable() and len(note) < 400
@@ -211,8 +215,8 @@ def test_an_answer_that_can_not_be_is_refused_by_name(federation, kind, name):
 
 def test_genuine_answers_are_not_refused(federation):
     pool, notes, answers = federation
-    assert not isinstance(pool.judged(1, {1: reply(answers["train"])}, pool.trained), Missing)
-    assert not isinstance(pool.judged(1, {1: reply(answers["evaluate"])}, pool.evaluated), Missing)
+    assert not isinstance(pool.judged(1, came(reply(answers["train"])), pool.trained), Missing)
+    assert not isinstance(pool.judged(1, came(reply(answers["evaluate"])), pool.evaluated), Missing)
     registry = NodeRegistry(pool.link, notes)
     registry.heard(9, reply(answers["query"]))
     assert registry.nodes == {1: 9}

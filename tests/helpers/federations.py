@@ -13,6 +13,7 @@ from pathlib import Path
 
 from stages.artifacts.store import Store
 from stages.export import export
+from tests.helpers.toy_runs import CODE
 from tests.helpers.toy_store import write_toy_data
 
 ROOT = Path(__file__).parents[2]
@@ -31,12 +32,16 @@ class Terminals:
         self.folder, self.running = folder, {}
 
     def start(self, name, *arguments):
+        """A command of fedktl."""
+        return self.run(name, "fedktl_cli", *arguments)
+
+    def run(self, name, module, *arguments):
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FLWR_HOME": str(self.folder / "flwr")
         }  # fmt: skip
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", "fedktl_cli", *map(str, arguments)], stdout=log, stderr=log, cwd=self.folder,
+                [sys.executable, "-m", module, *map(str, arguments)], stdout=log, stderr=log, cwd=self.folder,
                 env=environment, start_new_session=True,
             )  # fmt: skip
         return self.running[name]
@@ -65,7 +70,7 @@ class Terminals:
     def join(self, port, client, *more):
         return self.start(
             f"node{client}", "--store", f"share{client}", "federation", "join", f"127.0.0.1:{port}", "--data",
-            f"toy-client-{client:03d}", "--client", client, *more,
+            f"toy-client-{client:03d}", "--client", client, "--code", CODE["models"], *more,
         )  # fmt: skip
 
     def train(self, port, *more, name="train"):

@@ -30,6 +30,7 @@ from stages.errors import UserError
 CLIENTS, CLASSES, IMAGES, SIDE = 10_000, 100_000, 10**9, 4096  # the most that a node may claim to have
 SEAL = re.compile("[0-9a-f]{64}")
 LARGEST = 1e15  # number in an upload: a sum of squares of larger ones would not be finite
+BEYOND = 1000.0  # times what any other client sends: what an honest one does not reach, and a mean does not survive
 ROUNDING = 0.01  # of rows rounded to half precision on the wire
 
 
@@ -155,6 +156,25 @@ def check_numbers(uploaded: Mapping[str, Tensor], unit_rows: Collection[str], im
             raise UserError(f"its {name} is negative")
         if name in ("count", "counts") and (value.max() > images or value.sum() > images):
             raise UserError(f"its {name} counts more than its {images} training images")
+
+
+def excessive(uploads: Mapping[int, Any]) -> dict[int, str]:
+    """Clients whose upload holds numbers far larger than anybody else's in this round, and what to say of each.
+
+    Of two clients nobody can tell which is wrong.
+    """
+    reached: dict[str, dict[int, float]] = {}
+    for client, upload in uploads.items():
+        for name, value in tensors(upload).items():
+            if value.is_floating_point() and value.numel():
+                reached.setdefault(name, {})[client] = float(value.abs().max())
+    found = {}
+    for name, sizes in reached.items():
+        second, first = sorted([0.0, 0.0, *sizes.values()])[-2:]
+        if len(sizes) > 2 and first > BEYOND * second > 0:
+            client = max(sizes, key=sizes.__getitem__)
+            found[client] = f"its {name} reaches {first:.3g}, but no other client's more than {second:.3g}"
+    return found
 
 
 def kindly(dtype: torch.dtype, shape: Any) -> str:

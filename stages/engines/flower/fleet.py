@@ -8,8 +8,12 @@ there. The connection is a private part of Flower's, so pyproject.toml names the
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +23,67 @@ from stages.errors import UserError
 
 SOONEST, LATEST = 0.05, 3.0  # seconds between looks for a message
 SHARE = 0.05  # of the time since the last one: about how much longer a round gets by it
-AGAIN = 1.0  # seconds before a lost connection is made again
+PATIENCE = 10.0  # seconds in which Flower tries a request again
+AGAIN, KEYED = (
+    1.0,
+    10.0,
+)  # seconds before a lost connection is made again; with a key, which a server that starts must be told
 Answer = Callable[[str, Arrays, Facts], tuple[Arrays, Facts]]
 
 
 def serve(
     address: str, root_certificates: str | None, key: Path | None, answer: Answer, note: Callable[[str], None]
 ) -> None:
-    """Answer the SuperLink's messages until Ctrl-C. UserError if it does not take this node."""
+    """Answer the SuperLink's messages until Ctrl-C or SIGTERM. UserError if it does not take this node."""
     from flwr.supernode.fleet_http_connection import http_request_response
 
-    logging.getLogger("flwr").setLevel(logging.WARNING)
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
     own = None if key is None else key_pair(key)
+    with unbroken() as lost:
+        while True:
+            reach.wait(address, root_certificates, note)
+            lost.clear()
+            place = address, root_certificates is None, root_certificates, own
+            try:
+                with http_request_response(*place, max_wait_time=PATIENCE) as connection:  # keeps what is raised within
+                    note(f"Connected to {address} as node {connection[0]}.")
+                    attend(connection, answer, lost)
+            except SystemExit:
+                raise UserError(refusal(address, own is not None)) from None
+            note(f"The connection to {address} was lost; connecting again.")
+            time.sleep(KEYED if own else AGAIN)
+
+
+def refusal(address: str, keyed: bool) -> str:
+    if keyed:
+        why = "it does not know its key, or another node that has the key was there until a minute ago"
+    else:
+        why = "it may take nodes with a key alone"
+    return f"The SuperLink at {address} does not take this node: {why}."
+
+
+@contextmanager
+def unbroken() -> Iterator[threading.Event]:
+    """Within this block, Flower does not end this process when a SuperLink does not know the node any more.
+
+    It would send it SIGINT. The event is set when one of its threads has failed, as that of the heartbeats does then.
+    """
+    lost, before, mask = threading.Event(), threading.excepthook, {signal.SIGINT}
+    threading.excepthook = lambda _: lost.set()
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, mask)
+        threading.Thread(target=pass_on, args=(mask,), daemon=True).start()
+    try:
+        yield lost
+    finally:
+        threading.excepthook = before
+
+
+def pass_on(mask: set[signal.Signals]) -> None:
+    """Turn SIGINT, unless this process has sent it itself, into SIGTERM."""
     while True:
-        reach.wait(address, root_certificates, note)
-        try:
-            with http_request_response(address, root_certificates is None, root_certificates, own) as connection:
-                note(f"Connected to {address} as node {connection[0]}.")
-                attend(connection, answer)
-        except SystemExit:  # Flower's, which has said why
-            raise UserError(
-                f"The SuperLink at {address} does not take this node: it does not know its key, or another node that has the "
-                "key was there until a minute ago."
-                if own
-                else f"The SuperLink at {address} does not take this node without a key."
-            ) from None
-        note(f"The connection to {address} was lost; connecting again.")
-        time.sleep(AGAIN)
+        if signal.sigwaitinfo(mask).si_pid != os.getpid():
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def key_pair(key: Path) -> tuple[Any, Any]:
@@ -62,13 +100,13 @@ def key_pair(key: Path) -> tuple[Any, Any]:
     return private, private.public_key()
 
 
-def attend(connection: Any, answer: Answer) -> None:
+def attend(connection: Any, answer: Answer, lost: threading.Event) -> None:
     """Take messages as they come, until the connection fails."""
     from flwr.supercore.run import RunNotRunningException
 
     _, receive, *_ = connection
     since = time.monotonic()
-    while True:
+    while not lost.is_set():
         try:
             came = receive()
             if came is not None:

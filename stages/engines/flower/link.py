@@ -6,8 +6,11 @@ process, so the SuperLink only runs a relay, which connects to a Unix socket and
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +23,8 @@ from stages.errors import UserError, printable
 if TYPE_CHECKING:
     from flwr.app import Context
     from flwr.serverapp import Grid
+
+LONGEST = 120.0  # seconds that the SuperLink has for a request
 
 
 @dataclass(frozen=True)
@@ -128,13 +133,30 @@ def relay(grid: Grid, context: Context) -> None:
                 asked, arrays = heard(connection)
             except OSError:
                 return
-            if asked["do"] == "nodes":
-                tell(connection, {"nodes": sorted(link.nodes())}, {})
-            elif asked["do"] == "push":
-                sent = link.push(asked["kind"], arrays, dict(asked["facts"]), asked["ttl"])
-                tell(connection, {"sent": [(node, (one.id, one.size)) for node, one in sent.items()]}, {})
-            else:
-                replies = link.pull(asked["ids"])
-                told = {id: (one.facts, one.size, one.error) for id, one in replies.items()}
-                joint = {f"{id}/{name}": value for id, one in replies.items() for name, value in one.arrays.items()}
-                tell(connection, {"replies": told}, joint)
+            with at_most(LONGEST):
+                carry_out(link, connection, asked, arrays)
+
+
+def carry_out(link: GridLink, connection: socket.socket, asked: Mapping[str, Any], arrays: Arrays) -> None:
+    if asked["do"] == "nodes":
+        tell(connection, {"nodes": sorted(link.nodes())}, {})
+    elif asked["do"] == "push":
+        sent = link.push(asked["kind"], arrays, dict(asked["facts"]), asked["ttl"])
+        tell(connection, {"sent": [(node, (one.id, one.size)) for node, one in sent.items()]}, {})
+    else:
+        replies = link.pull(asked["ids"])
+        told = {id: (one.facts, one.size, one.error) for id, one in replies.items()}
+        joint = {f"{id}/{name}": value for id, one in replies.items() for name, value in one.arrays.items()}
+        tell(connection, {"replies": told}, joint)
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """End this process if the block takes longer: Flower's requests to a SuperLink that was killed may never return."""
+    timer = threading.Timer(seconds, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -23,6 +23,9 @@ from stages.errors import UserError, printable
 from stages.observer import Observer
 
 POLL = 0.05  # seconds between checks for replies
+SLACK = (
+    5.0  # seconds by which a message outlives its round, so that it is not Flower's error that tells of a late client
+)
 LONGEST = 300  # characters shown of a node's reason for being missing or refused
 ASK = 3600.0  # seconds that a node has to say who it is
 
@@ -126,7 +129,10 @@ class FlowerClients:
         else:
             came = self.exchange(rounds, download, dict.fromkeys(joined, "train"))
         self.ahead = None
-        answers = {client: self.judged(client, came.replies, self.trained) for client in joined}
+        answers = {client: self.judged(client, came, self.trained) for client in joined}
+        uploads = {client: answer.upload for client, answer in answers.items() if isinstance(answer, Answer)}
+        for client, why in checks.excessive(uploads).items():
+            answers[client] = self.missed(client, Missing.REFUSED, why)
         self.check_enough(list(answers.values()), f"In round {rounds + 1}")
         everyone = range(self.federation.clients)
         self.moved = {
@@ -147,7 +153,7 @@ class FlowerClients:
             charge("evaluation", -came.seconds)
         measured = {split: torch.full((len(everyone),), -1, dtype=torch.int64) for split in EVALUATED}
         measured["test_auc"] = torch.full((len(everyone),), torch.nan, dtype=torch.float64)
-        found = [self.judged(client, came.replies, self.evaluated) for client in everyone]
+        found = [self.judged(client, came, self.evaluated) for client in everyone]
         self.check_enough(found, f"In the evaluation after round {rounds}")
         for client, its in enumerate(found):
             if not isinstance(its, Missing):
@@ -175,11 +181,11 @@ class FlowerClients:
         sizes = {split: int(self.federation.sizes[split][client]) for split in EVALUATED}
         return checks.evaluated(reply, sizes)
 
-    def judged(self, client: int, replies: Mapping[int, Reply], read: Callable[[int, Reply], Any]) -> Any:
+    def judged(self, client: int, came: Exchange, read: Callable[[int, Reply], Any]) -> Any:
         """What a client's reply says, or why it is missing, which the user is told."""
-        reply = replies.get(client)
+        reply = came.replies.get(client)
         missing, why = Missing.ABSENT, "no node serves it"
-        if client in self.registry.nodes:
+        if client in came.down:
             missing, why = Missing.LATE, "it did not answer in time"
         if reply is not None:
             try:
@@ -190,6 +196,10 @@ class FlowerClients:
                 missing, why = Missing.REFUSED, str(error)
         if reply is None or reply.error:
             self.registry.lost(client)
+        return self.missed(client, missing, why)
+
+    def missed(self, client: int, missing: Missing, why: str) -> Missing:
+        """The user is told once for each message."""
         note = f"Client {client} is missing after round {self.done}: {printable(why, LONGEST)}"
         if note not in self.told:
             self.registry.observer.note(note)
@@ -211,7 +221,7 @@ class FlowerClients:
         arrays, sent = packed(download, settings.wire), dict[int, Sent]()
         for kind in sorted(set(work.values())):
             own = {node: {**facts, "client": client} for client, node in nodes.items() if work[client] == kind}
-            sent |= self.link.push(kind, arrays, own, timeout) if own else {}
+            sent |= self.link.push(kind, arrays, own, timeout + SLACK) if own else {}
         waiting = {sent[node].id: client for client, node in nodes.items() if node in sent}
         replies: dict[int, Reply] = {}
         deadline = time.monotonic() + timeout

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages import processes
+from stages import plugins, processes
 from stages.engines.flower.frames import heard, tell
 from stages.engines.flower.payload import Arrays, Facts
 from stages.errors import UserError, printable
@@ -26,12 +26,16 @@ TRIES = 2  # of a message whose worker dies
 
 @dataclass(frozen=True)
 class Home:
-    """Where a client lives, as a process is told it: the store and the artifact of its images, the folder of its models."""
+    """Where a client lives, as a process is told it: the store and the artifact of its images, the folder of its models.
+
+    Of the code on this machine that a server may name, `code` may be run.
+    """
 
     store: Path
     data: str
     client: int
     folder: Path
+    code: tuple[str, ...] = ()
 
 
 class Worker:
@@ -108,7 +112,8 @@ def work(connection: socket.socket, home: Home) -> None:
         tell(connection, client.answer("query", {}, {})[1], {})
         while True:
             asked, arrays = heard(connection)
-            own, told = answered(client, asked["kind"], arrays, asked["facts"])
+            with plugins.only(home.code):
+                own, told = answered(client, asked["kind"], arrays, asked["facts"])
             tell(connection, told, own)
     except UserError as error:
         tell(connection, {"error": str(error)}, {})
@@ -119,6 +124,10 @@ def work(connection: socket.socket, home: Home) -> None:
 def answered(client: Client, kind: str, arrays: Arrays, facts: Facts) -> tuple[Arrays, Facts]:
     try:
         return client.answer(kind, arrays, facts)
+    except plugins.Unnamed as error:
+        why = (
+            f"its node does not run '{error.path}', which is not part of fedktl; name it there as `code` when it joins"
+        )
     except UserError as error:
         why = str(error)
     except Exception as error:  # a server may ask for anything, and a user's own model raise anything
