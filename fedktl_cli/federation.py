@@ -18,6 +18,7 @@ import typer
 
 from fedktl_cli.commands import Group
 from fedktl_cli.terminal import Terminal, guarded, here
+from stages import plugins
 from stages.errors import UserError, printable
 from stages.settings import MOST
 
@@ -110,6 +111,9 @@ def join(
         re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host) and number.isdecimal() and 0 < int(number[:6]) < 65536
     ):
         raise UserError(f"'{printable(address, 80)}' is no address; write HOST:PORT.")
+    for name in code or []:
+        if not all(map(plugins.PATH.fullmatch, name.split(","))):
+            raise UserError(f"'{printable(name, 80)}' names no code; write package.module:name.")
     if node_key and not root_certificates:
         raise UserError("A node's key is for connections with TLS; add --root-certificates.")
     authority = str(existing(root_certificates)) if root_certificates else None

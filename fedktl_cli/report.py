@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 METRICS = ("selected", "last", "best")
 FORMATS = ("table", "json", "csv", "markdown", "latex", "html", "tidy")
 PAPER = ("table1", "table2", "table5", "table6", "table8", "table9", "ablation")
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(help="Runs; default: all of the newest data artifact.", autocompletion=completion.artifacts("run")),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="TEXT", help=f"One of: {', '.join(FORMATS)}.", autocompletion=completion.choices(FORMATS)
+    ),
+]
 Paper = Annotated[
     str | None,
     typer.Option(
@@ -27,48 +37,36 @@ Paper = Annotated[
         help=f"A table of the paper beside what the runs (default: all) measured: {', '.join(PAPER)}.",
     ),
 ]  # fmt: skip
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        "--metric", metavar="TEXT",
+        help="Accuracy of --format latex: selected on validation (default where there is any), last, or best on test.",
+    ),
+]  # fmt: skip
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns", metavar="A,B",
+        help="Columns of the table, in any format: algorithm,last,up, or a setting that differs",
+    ),
+]  # fmt: skip
+Unfinished = Annotated[
+    bool, typer.Option("--unfinished", help="Draw unfinished runs as well, as far as their last checkpoint goes.")
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead.")]
 
 
 @guarded
 def report(
     context: typer.Context,
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Runs; default: all of the newest data artifact.", autocompletion=completion.artifacts("run")
-        ),
-    ] = None,
-    format: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help=f"One of: {', '.join(FORMATS)}.",
-            metavar="TEXT",
-            autocompletion=completion.choices(FORMATS),
-        ),
-    ] = "table",
+    runs: Runs = None,
+    format: Format = "table",
     paper: Paper = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            "--metric",
-            metavar="TEXT",
-            help="Accuracy of --format latex: selected on validation (default where there is any), last, or best on test.",
-        ),
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            "--columns",
-            metavar="A,B",
-            help="Columns of the table, in any format: algorithm,last,up, or a setting that differs",
-        ),
-    ] = None,
-    unfinished: Annotated[
-        bool,
-        typer.Option("--unfinished", help="Draw unfinished runs as well, as far as their last checkpoint goes."),
-    ] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file instead.")] = None,
+    metric: Metric = None,
+    columns: Columns = None,
+    unfinished: Unfinished = False,
+    output: Output = None,
     name: Name = None,
     json: Json = False,
 ) -> None:
@@ -104,21 +102,25 @@ def report(
             raise UserError("--format tidy writes all numbers and makes no artifact; leave out --columns and --name.")
         tidy(terminal, runs or [], unfinished, output)
         return
+    chosen = {"runs": runs or [], "columns": (columns or "").replace(",", " ").split(), "unfinished": unfinished}
+    made(terminal, Report.make(chosen), format, metric, output, "report" if name is None else name)
+
+
+def made(terminal: Terminal, settings: Report, format: str, metric: str | None, output: Path | None, name: str) -> None:
+    """Make a report artifact, and print or write it."""
     from stages.artifacts.schemas import read_report
     from stages.report import page_path
     from stages.report import report as run
 
-    chosen = {"runs": runs or [], "columns": (columns or "").replace(",", " ").split(), "unfinished": unfinished}
-    settings = Report.make(chosen)
     with terminal.observer() as observer:
-        artifact = run(terminal.store, "report" if name is None else name, settings, observer)
+        artifact = run(terminal.store, name, settings, observer)
     content = read_report(artifact)
     if format == "table" and output is None:
         from fedktl_cli import tables
 
         terminal.show(tables.report(content.rows, settings.columns))
         if pending := artifact.settings["unfinished"]:
-            how = "" if unfinished else ", and in no table; --unfinished draws what there is"
+            how = "" if settings.unfinished else ", and in no table; --unfinished draws what there is"
             terminal.say(f"Not finished{how}: {', '.join(pending)}.")
         terminal.show(f"Page: {page_path(terminal.store, artifact.ref)}")
     elif format == "html" and output is None:

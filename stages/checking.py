@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -76,66 +76,72 @@ def alike(one: Tensor | None, other: Tensor | None) -> bool:
 
 def watched(algorithm: AnyAlgorithm) -> AnyAlgorithm:
     """The algorithm with checks on what its functions return."""
-
-    def must(kept: bool, sentence: str) -> None:
-        if not kept:
-            raise UserError(f"{algorithm.name}: {sentence}.")
-
-    def message(found: Any, what: str) -> None:
-        must(
-            found is None or (is_dataclass(found) and not isinstance(found, type)),
-            f"{what} must be a dataclass or None",
-        )
-        for name, part in vars(found).items() if found is not None else ():
-            values = list(part.values()) if isinstance(part, Mapping) else [part]
-            flat = all(isinstance(value, Tensor) for value in values)
-            must(flat, f"{what}'s {name} must be a tensor or a mapping of tensors, not {type(part).__name__}")
-        if found is not None:
-            names = tensors(rebuilt(type(found), tensors(found))).keys()
-            must(names == tensors(found).keys(), f"{what} can't be rebuilt from its tensors")
-
-    def reported(metrics: Any, what: str) -> None:
-        scalars = isinstance(metrics, Mapping) and all(isinstance(v, Tensor) and v.ndim == 0 for v in metrics.values())
-        must(scalars, f"{what} must be a mapping of scalar tensors")
-
-    def several(function: Callable[..., Any], name: str, parts: str, *arguments: Any) -> tuple[Any, ...]:
-        found: tuple[Any, ...] = function(*arguments)
-        must(isinstance(found, tuple) and len(found) == parts.count(",") + 1, f"{name} must return ({parts})")
-        return found
-
-    def init(*arguments: Any) -> Any:
-        return several(algorithm.init, "init", "server state, shared", *arguments)
-
-    def client_update(*arguments: Any) -> Any:
-        found = several(algorithm.client_update, "client_update", "upload, metrics", *arguments)
-        message(found[0], "an upload")
-        reported(found[1], "a client's metrics")
-        must("loss" in found[1], "a client's metrics must hold its loss")
-        return found
-
-    def served(function: Callable[..., Any], name: str, *arguments: Any) -> Any:
-        found = several(function, name, "state, download, metrics", *arguments)
-        message(found[1], "a download")
-        kind = algorithm.Download or type(None)
-        must(found[1] is None or isinstance(found[1], kind), f"a download must be a {kind.__name__}, its Download")
-        reported(found[2], "the server's metrics")
-        return found
-
-    def predict(*arguments: Any) -> Tensor:
-        scores = algorithm.predict(*arguments)
-        kind, shape = (getattr(scores, name, None) for name in ("dtype", "shape"))
-        right = isinstance(scores, Tensor) and (kind, shape) == (torch.float32, (len(arguments[-1]), CLASSES))
-        must(right, f"predict must return float32 [B, {CLASSES}], not {kind} {list(shape or ())}")
-        usable = (scores < torch.inf).all() and scores.isfinite().any(1).all()  # a comparison with NaN is false
-        must(bool(usable), "predict must return numbers, or -inf for a class that an image can't have")
-        return scores
-
+    watch = Watch(algorithm)
     servers: dict[str, Any] = {
-        name: partial(served, function, name)
+        name: partial(watch.served, function, name)
         for name in ("server_update", "paired_server_update")
         if (function := getattr(algorithm, name)) is not None
     }
-    return replace(algorithm, init=init, client_update=client_update, predict=predict, **servers)
+    return replace(algorithm, init=watch.init, client_update=watch.client_update, predict=watch.predict, **servers)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """The functions of an algorithm, each followed by checks on what it returned. Any breach is a UserError."""
+
+    algorithm: AnyAlgorithm
+
+    def init(self, *arguments: Any) -> Any:
+        return self.several(self.algorithm.init, "init", "server state, shared", *arguments)
+
+    def client_update(self, *arguments: Any) -> Any:
+        found = self.several(self.algorithm.client_update, "client_update", "upload, metrics", *arguments)
+        self.message(found[0], "an upload")
+        self.reported(found[1], "a client's metrics")
+        self.must("loss" in found[1], "a client's metrics must hold its loss")
+        return found
+
+    def served(self, function: Callable[..., Any], name: str, *arguments: Any) -> Any:
+        found = self.several(function, name, "state, download, metrics", *arguments)
+        self.message(found[1], "a download")
+        kind = self.algorithm.Download or type(None)
+        right = found[1] is None or isinstance(found[1], kind)
+        self.must(right, f"a download must be a {kind.__name__}, its Download")
+        self.reported(found[2], "the server's metrics")
+        return found
+
+    def predict(self, *arguments: Any) -> Tensor:
+        scores = self.algorithm.predict(*arguments)
+        kind, shape = (getattr(scores, name, None) for name in ("dtype", "shape"))
+        right = isinstance(scores, Tensor) and (kind, shape) == (torch.float32, (len(arguments[-1]), CLASSES))
+        self.must(right, f"predict must return float32 [B, {CLASSES}], not {kind} {list(shape or ())}")
+        usable = (scores < torch.inf).all() and scores.isfinite().any(1).all()  # a comparison with NaN is false
+        self.must(bool(usable), "predict must return numbers, or -inf for a class that an image can't have")
+        return scores
+
+    def several(self, function: Callable[..., Any], name: str, parts: str, *arguments: Any) -> tuple[Any, ...]:
+        found: tuple[Any, ...] = function(*arguments)
+        self.must(isinstance(found, tuple) and len(found) == parts.count(",") + 1, f"{name} must return ({parts})")
+        return found
+
+    def message(self, found: Any, what: str) -> None:
+        if found is None:
+            return
+        self.must(is_dataclass(found) and not isinstance(found, type), f"{what} must be a dataclass or None")
+        for name, part in vars(found).items():
+            values = list(part.values()) if isinstance(part, Mapping) else [part]
+            flat = all(isinstance(value, Tensor) for value in values)
+            self.must(flat, f"{what}'s {name} must be a tensor or a mapping of tensors, not {type(part).__name__}")
+        names = tensors(rebuilt(type(found), tensors(found))).keys()
+        self.must(names == tensors(found).keys(), f"{what} can't be rebuilt from its tensors")
+
+    def reported(self, metrics: Any, what: str) -> None:
+        scalars = isinstance(metrics, Mapping) and all(isinstance(v, Tensor) and v.ndim == 0 for v in metrics.values())
+        self.must(scalars, f"{what} must be a mapping of scalar tensors")
+
+    def must(self, kept: bool, sentence: str) -> None:
+        if not kept:
+            raise UserError(f"{self.algorithm.name}: {sentence}.")
 
 
 def toy_data(store: Store, clients: int) -> Artifact:

@@ -11,15 +11,17 @@ from typing import Any
 import torch
 
 from stages import devices, memory
+from stages.algorithms.common.batches import eval_batch
 from stages.algorithms.contract import ClientState
 from stages.engines.clients import EVALUATED, batches
 from stages.engines.federation import ClientData, Federation, State
 from stages.engines.growing import WORTH, cores, worthwhile
 from stages.engines.local import in_process
+from stages.models.split import parameters
 
 LONG = 0.5  # seconds; a step that takes longer is timed twice, and of quicker ones as many as fit
 MOST_STEPS = 16
-FEW_IMAGES, MANY_IMAGES = 10, 80  # to evaluate; many where the few are quick
+FEW_IMAGES = 10  # to evaluate; where they are quick, as many as the model takes at once
 OF_CLIENTS = ("local training", "prototypes")  # phases of a round; the others are the server's
 CHECKPOINTS = 2  # on disk while the newer one is written
 
@@ -93,7 +95,10 @@ def pace(federation: Federation, state: State, client: int) -> Pace:
                 step = max(0.0, many - few) / (more - steps)
                 turn = max(0.0, few - steps * step)
         image = trial.evaluate(FEW_IMAGES)
-        return Pace(turn, step, image if image * FEW_IMAGES > LONG / 2 else trial.evaluate(MANY_IMAGES))
+        if image * FEW_IMAGES < LONG / 2:
+            weights = parameters(state.clients[client].model)
+            image = trial.evaluate(eval_batch(federation.shares["test"][client].images, weights))
+        return Pace(turn, step, image)
 
 
 def overlap(federation: Federation, state: State, tried: Sequence[tuple[int, Pace]]) -> float:

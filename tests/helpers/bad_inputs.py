@@ -139,7 +139,7 @@ def cases(folder: Path) -> list[list[str]]:
     }  # fmt: skip
     # any text will do, or it is only looked at where a program of Flower's is started
     free = {("generate", "--prompt"), ("generate", "--negative-prompt"), ("generate", "--scheduler"), ("train", "--root-certificates"),
-            ("federation join", "--models"), ("artifacts export", "folder"), ("generator convert", "out")}  # fmt: skip
+            ("federation join", "--models"), ("federation join", "--code"), ("artifacts export", "folder"), ("generator convert", "out")}  # fmt: skip
     made = []
     for command, described in commands():
         for parameter in described.params:

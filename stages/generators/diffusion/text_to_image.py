@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,20 +87,7 @@ def load(
         )
     pipeline = library.with_scheduler(library.pipeline(folder, parts(folder), dtype, device), kind, steps)
     placed = {name: value.to(device, dtype) for name, value in embeddings.items()}
-
-    def draw(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
-        images: Tensor = pipeline(
-            **{name: value.repeat_interleave(len(noise), dim=0) for name, value in placed.items()},
-            latents=noise.to(dtype),
-            generator=generators,
-            num_inference_steps=steps,
-            guidance_scale=text.guidance,
-            height=shape.resolution,
-            width=shape.resolution,
-            output_type="pt",
-        ).images
-        return images
-
+    draw = drawing(pipeline, placed, dtype, steps, text.guidance, shape.resolution)
     descriptor = {
         "family": FAMILY,
         "source": folder.source,
@@ -115,6 +103,27 @@ def load(
         "licence": folder.licence(),
     }
     return Diffusion(shape, draw, device, descriptor, embeddings)
+
+
+def drawing(
+    pipeline: Any, embeddings: Mapping[str, Tensor], dtype: torch.dtype, steps: int, guidance: float, size: int
+) -> Callable[[Tensor, list[torch.Generator]], Tensor]:
+    """Draws pictures of `size` pixels from noise, each with the generator of its own that the scheduler may ask."""
+
+    def draw(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
+        images: Tensor = pipeline(
+            **{name: value.repeat_interleave(len(noise), dim=0) for name, value in embeddings.items()},
+            latents=noise.to(dtype),
+            generator=generators,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            height=size,
+            width=size,
+            output_type="pt",
+        ).images
+        return images
+
+    return draw
 
 
 @torch.no_grad()
