@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,12 +43,13 @@ def _named(row: Row) -> str:
 
 
 def _apart(row: Row, other: Row, score: str) -> str:
-    lead = round(row[score]["mean"] - other[score]["mean"], 2)
-    return (
-        f"{abs(lead):.2f} points {'above' if lead > 0 else 'below'} {_named(other)}"
-        if lead
-        else f"level with {_named(other)}"
-    )
+    """How far ahead: a lead within the deviations over seeds, as far as these are known, is called none."""
+    lead, name = round(row[score]["mean"] - other[score]["mean"], 2), _named(other)
+    if not lead:
+        return f"level with {name}"
+    apart = f"{abs(lead):.2f} points {'above' if lead > 0 else 'below'}"
+    noise = math.hypot(*(each[score]["std"] or 0 for each in (row, other)))
+    return f"{apart} {name}" if abs(lead) > noise else f"not clearly apart from {name} ({apart})"
 
 
 def _part(ratio: float) -> str:
