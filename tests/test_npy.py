@@ -28,14 +28,14 @@ def test_arrays_come_back(array):
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
 def test_a_header_is_not_believed(data, tmp_path):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ValueError):
         npy.read(io.BytesIO(data), len(data))
     with zipfile.ZipFile(tmp_path / "z.npz", "w") as archive:
         archive.writestr("latents.npy", data)
     with pytest.raises(ValueError):
         npy.first(tmp_path / "z.npz")
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_damaged_archives_and_what_is_no_file(tmp_path):

@@ -195,7 +195,8 @@ RUN: dict[str, RunArray] = {one.name: one.metadata["array"] for one in fields(Ru
 BLOBS = (  # the other arrays of a run, each a safetensors file
     RunArray(
         "clients/<000>", "uint8", ("bytes",),
-        "a safetensors file with that client's weights; client numbers have at least three digits", optional=True,
+        "a safetensors file with that client's weights; client numbers have at least three digits, and clients that never "
+        "trained may have none", optional=True,
     ),
     RunArray(
         "checkpoint", "uint8", ("bytes",),
