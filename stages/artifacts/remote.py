@@ -48,7 +48,8 @@ class Remote:
             if scheme == "file":
                 return from_url(url, mkdir=create)
             plain = scheme == "http" or os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
-            return from_url(url, client_options={**PATIENCE, "allow_http": plain}, retry_config=RETRIES)
+            options: Any = {"client_options": {**PATIENCE, "allow_http": plain}, "retry_config": RETRIES}
+            return from_url(url, **options)
 
     @property
     def writable(self) -> bool:
