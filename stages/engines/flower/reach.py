@@ -58,7 +58,8 @@ def asked(address: str, context: ssl.SSLContext | None) -> int:
     import httpx
 
     with httpx.Client(verify=context or True, timeout=PATIENCE) as client:
-        return client.get(f"{'https' if context else 'http'}://{address}/health").status_code
+        status: int = client.get(f"{'https' if context else 'http'}://{address}/health").status_code
+    return status
 
 
 def speaks_tls(address: str) -> bool:
