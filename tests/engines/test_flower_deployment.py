@@ -10,18 +10,10 @@ pytest.importorskip("cryptography")
 
 from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
-from tests.helpers.federations import Terminals, certificates, deal
+from tests.helpers.federations import PLAN, certificates, deal
 
 pytestmark = pytest.mark.slow
 CLIENTS = 3
-
-
-@pytest.fixture
-def terminals(tmp_path):
-    found = Terminals(tmp_path)
-    yield found
-    for name in list(found.running):
-        found.end(name)
 
 
 @pytest.fixture
@@ -29,26 +21,12 @@ def shares(tmp_path):
     deal(tmp_path, CLIENTS)
 
 
-TRAIN = [
-    "--models",
-    "tests.helpers.toys:tiny,tests.helpers.toys:narrow",
-    "--feature-dim",
-    "16",
-    "--batch-size",
-    "8",
-    "--algorithm",
-    "fedproto",
-    "--name",
-    "far",
-]
-
-
 def test_a_node_killed_in_a_round_is_missed_and_taken_back(terminals, shares, tmp_path):
     port = terminals.up()
     terminals.until("up", "running on")
     for client in range(CLIENTS):
         terminals.join(port, client)
-    training = terminals.train(port, *TRAIN, "--rounds", 60, "--round-timeout", 20, "--checkpoint-every", 1)
+    training = terminals.train(port, *PLAN, "--rounds", 60, "--round-timeout", 20, "--checkpoint-every", 1)
     terminals.until("train", r" 1/60 +accuracy")
     terminals.end("node1", signal.SIGKILL)
     terminals.until("train", r"Client 1 is missing after round \d+")
@@ -60,7 +38,7 @@ def test_a_node_killed_in_a_round_is_missed_and_taken_back(terminals, shares, tm
     assert training.wait(300) == 130, terminals.log("train")
     (rounds,) = re.findall(r"Stopped far@v1 after round (\d+)", terminals.log("train"))
     done = int(rounds) + 1
-    terminals.start("more", "-v", "--store", "server", "train", "--resume", "far", "--rounds", done, *TRAIN[:2])
+    terminals.start("more", "-v", "--store", "server", "train", "--resume", "far", "--rounds", done, *PLAN[:2])
     assert terminals.running["more"].wait(400) == 0, terminals.log("more")
     run = read(Store(tmp_path / "server").open("far"))
     assert {client for _, client, _ in run.missing.tolist()} == {1}
@@ -77,6 +55,6 @@ def test_over_tls_a_node_whose_key_is_not_known_is_refused(terminals, shares, tm
     terminals.join(port, 1, "--root-certificates", "ca.pem", "--node-key", "b.key")
     assert terminals.running["node1"].wait(300) == 2, terminals.log("node1")
     assert "does not take this node" in terminals.log("node1")
-    training = terminals.train(port, *TRAIN, "--rounds", 1, "--root-certificates", "ca.pem", "--round-timeout", 20)
+    training = terminals.train(port, *PLAN, "--rounds", 1, "--root-certificates", "ca.pem", "--round-timeout", 20)
     assert training.wait(400) == 2
     assert "No node came for clients 1, 2 within 20 seconds" in terminals.log("train")

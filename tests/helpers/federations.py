@@ -25,6 +25,9 @@ def free_port():
         return found.getsockname()[1]
 
 
+PLAN = ["--algorithm", "fedproto", "--feature-dim", 16, "--batch-size", 8, "--models", CODE["models"], "--name", "far"]
+
+
 class Terminals:
     """Commands in terminals of their own, each a process group with a log."""
 

@@ -149,7 +149,7 @@ def check_numbers(uploaded: Mapping[str, Tensor], unit_rows: Collection[str], im
         if not value.isfinite().all():
             raise UserError(f"its {name} is not finite")
         if value.is_floating_point() and (largest := float(value.abs().max())) > LARGEST:
-            raise UserError(f"its {name} reaches {largest:.3g}, above the limit of {LARGEST:g}")
+            raise UserError(f"its {name} has values up to {largest:.3g}, above the limit of {LARGEST:g}")
         if name in unit_rows and (longest := float(value.norm(dim=-1).max())) > 1 + ROUNDING:
             raise UserError(f"its {name} has a row of length {longest:.3g}, but the method allows at most 1")
         if value.dtype == torch.int64 and value.min() < 0:
@@ -173,7 +173,7 @@ def excessive(uploads: Mapping[int, Any]) -> dict[int, str]:
         second, first = sorted([0.0, 0.0, *sizes.values()])[-2:]
         if len(sizes) > 2 and first > BEYOND * second > 0:
             client = max(sizes, key=sizes.__getitem__)
-            found[client] = f"its {name} reaches {first:.3g}, but no other client's more than {second:.3g}"
+            found[client] = f"its {name} has values up to {first:.3g}, every other client's only up to {second:.3g}"
     return found
 
 
