@@ -11,6 +11,7 @@ pytest.importorskip("cryptography")
 from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
 from tests.helpers.federations import PLAN, certificates, deal
+from tests.helpers.toy_runs import CODE
 
 pytestmark = pytest.mark.slow
 CLIENTS = 3
@@ -38,7 +39,9 @@ def test_a_node_killed_in_a_round_is_missed_and_taken_back(terminals, shares, tm
     assert training.wait(300) == 130, terminals.log("train")
     (rounds,) = re.findall(r"Stopped far@v1 after round (\d+)", terminals.log("train"))
     done = int(rounds) + 1
-    terminals.start("more", "-v", "--store", "server", "train", "--resume", "far", "--rounds", done, *PLAN[:2])
+    terminals.start(
+        "more", "-v", "--store", "server", "train", "--resume", "far", "--rounds", done, "--models", CODE["models"]
+    )
     assert terminals.running["more"].wait(400) == 0, terminals.log("more")
     run = read(Store(tmp_path / "server").open("far"))
     assert {client for _, client, _ in run.missing.tolist()} == {1}
