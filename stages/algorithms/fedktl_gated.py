@@ -1,8 +1,8 @@
 """FedKTL with a transfer that does not get in the way of the task: gentle, and only as far as the task is learned.
 
 In the paper a pair pulls at a client's features with the same weight from the first step to the last. A client that
-takes few steps then fits latents instead of its own labels: in a federation of handwritten digits the paper's weight
-and a hundred pairs a class cost many points against training alone. Here the gradient that a pair has at its feature is
+takes few steps then fits latents instead of its own labels: in a federation of handwritten digits the paper's weight,
+a learned head and a hundred pairs a class end far below training alone. Here the gradient that a pair has at its feature is
 
 - no longer than `pull`, about as long as the gradient that a wrongly classified image has there at first, and
 - multiplied by p^gate, p being the geometric mean of the probabilities that the batch's true classes get.
