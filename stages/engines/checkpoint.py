@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stages.algorithms.common.records import rebuilt, tensors
+from stages.algorithms.common.records import below, rebuilt, tensors
 from stages.algorithms.contract import AnyAlgorithm
 from stages.engines.federation import State
 from stages.engines.history import History
@@ -43,11 +43,6 @@ def predicting(state: State) -> dict[str, Tensor]:
 
 def below_paths(parts: Mapping[str, Any]) -> dict[str, Tensor]:
     return {f"{path}/{name}": value for path, part in parts.items() for name, value in tensors(part).items()}
-
-
-def below(packed: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
-    """The tensors under a path, by the rest of their names."""
-    return {name.removeprefix(f"{path}/"): value for name, value in packed.items() if name.startswith(f"{path}/")}
 
 
 @understood("The checkpoint")

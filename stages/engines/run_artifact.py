@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from stages.algorithms.common.records import below
 from stages.artifacts import schemas
 from stages.artifacts.partial import Partial
 from stages.artifacts.store import Artifact, Store
@@ -79,7 +80,7 @@ def write_history(writer: Writer, federation: Federation, state: State) -> None:
 
 def write_weights(writer: Writer, keep: str, packed: Mapping[str, Tensor], folder: Path) -> None:
     """The weights to keep: those of the last round, and below `selected` those of the selected round if it is another."""
-    selected = checkpoint.below(packed, "selected")
+    selected = below(packed, "selected")
     if keep != "selected" or not selected:
         write_state(
             writer, "", {k: v for k, v in packed.items() if not k.startswith(("history/", "selected/"))}, folder
@@ -93,7 +94,7 @@ def write_state(writer: Writer, group: str, packed: Mapping[str, Tensor], folder
     rest, models = dict(packed), defaultdict[str, dict[str, Tensor]](dict)
     for file in named(rest.pop(NAMED, NOBODY)):
         values, client = read(folder, *file), f"clients/{file[0]:03d}"
-        writer.array(f"{group}{client}", blob(save(checkpoint.below(values, "model"))))
+        writer.array(f"{group}{client}", blob(save(below(values, "model"))))
         rest |= {f"{client}/{path}": value for path, value in values.items() if path.startswith("private/")}
     for path in packed:
         client, _, name = path.partition("/model/")

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from stages.algorithms.common.records import below
 from stages.algorithms.contract import ClientState
 from stages.artifacts import seal
 from stages.foreign import understood
@@ -120,10 +121,6 @@ def read(folder: Path, client: int, rounds: int, digest: int) -> dict[str, Tenso
     if digest_of(path) != digest:
         raise seal.damaged(path, "is damaged")
     return load_file(path)
-
-
-def below(values: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    return {path.removeprefix(f"{name}/"): value for path, value in values.items() if path.startswith(f"{name}/")}
 
 
 def named(files: Tensor) -> Iterator[tuple[int, int, int]]:

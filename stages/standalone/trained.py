@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages.algorithms.common.records import below
 from stages.artifacts import schemas
 from stages.artifacts.store import Artifact, Store
-from stages.engines.checkpoint import below
 from stages.engines.plan import RunSpec, data_spec_of, planned_again
 from stages.engines.run_artifact import read_state
 from stages.errors import UserError, printable

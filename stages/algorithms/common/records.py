@@ -41,6 +41,11 @@ def rebuilt(kind: type, values: Mapping[str, Tensor]) -> Any:
     return kind(**fields)
 
 
+def below(values: Mapping[str, Tensor], path: str) -> dict[str, Tensor]:
+    """The tensors under a path, by the rest of their names."""
+    return {name.removeprefix(f"{path}/"): value for name, value in values.items() if name.startswith(f"{path}/")}
+
+
 def concatenated(records: Iterable[Record]) -> Record:
     """One record of the rows of all."""
     parts = [(type(record), tensors(record)) for record in records]

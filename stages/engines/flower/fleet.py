@@ -24,10 +24,8 @@ from stages.errors import UserError
 SOONEST, LATEST = 0.05, 3.0  # seconds between looks for a message
 SHARE = 0.05  # of the time since the last one: about how much longer a round gets by it
 PATIENCE = 10.0  # seconds in which Flower tries a request again
-AGAIN, KEYED = (
-    1.0,
-    10.0,
-)  # seconds before a lost connection is made again; with a key, which a server that starts must be told
+AGAIN = 1.0  # seconds before a lost connection is made again
+KEYED = 10.0  # the same with a key, which a server that starts must be told
 Answer = Callable[[str, Arrays, Facts], tuple[Arrays, Facts]]
 
 
