@@ -233,6 +233,10 @@ class Train(Settings):
     )  # fmt: skip
     min_clients: int = setting(1, "Clients that must answer, else the run stops.", panel="Engine", low=1, affects=False)
     eval_every: int = setting(1, "Rounds between evaluations.", panel="Rounds", low=1)
+    eval_clients: str = setting(
+        "all", "Evaluate all clients, or those alone that joined the round (before the first, those that will join it).",
+        panel="Rounds", choices=("all", "joined"),
+    )  # fmt: skip
     patience: int = setting(
         0, "Stop after so many evaluations without a better accuracy (on validation, else on test); 0: never.",
         panel="Rounds", low=0, resumable=True,
