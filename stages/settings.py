@@ -221,6 +221,10 @@ class Train(Settings):
         None, "PEM file of the authority that signed the SuperLink's certificate; without it there is no TLS.",
         panel="Engine", affects=False,
     )  # fmt: skip
+    ray_address: str | None = setting(
+        None, "HOST:PORT of a Ray cluster that simulates the clients, this machine among it; default: this machine alone.",
+        panel="Engine", affects=False,
+    )  # fmt: skip
     client_cpus: float = setting(
         1.0, "CPU cores of a simulated client.", panel="Engine", above=0, high=1024, affects=False
     )
