@@ -51,7 +51,7 @@ class Terminal:
             self.tell(message)
 
     def tell(self, message: str) -> None:
-        """A sentence that is never left out; what it says of settings, it says of options."""
+        """A sentence that is always printed; where it names settings, it names their options."""
         self.err.print(safe(as_options(message)), soft_wrap=True)
 
     def hint(self, command: str) -> None:
@@ -94,12 +94,13 @@ class Terminal:
     def observer(self) -> Iterator[Observer]:
         """Live progress on a terminal, lines on a pipe.
 
-        The first Ctrl-C, SIGTERM or SIGHUP asks the stage to stop at its next safe point, the second stops at once.
+        The first Ctrl-C, SIGTERM or SIGHUP asks the stage to stop at its next safe point, the second stops at once. What
+        is ignored stays ignored: SIGHUP under nohup, Ctrl-C in a script's background.
         """
         progress: Progress = LiveProgress(self) if self.err.is_terminal and not self.quiet else Progress(self)
         before = {number: signal.getsignal(number) for number in STOPPING}
         for number, handler in before.items():
-            if not (number == signal.SIGHUP and handler == signal.SIG_IGN):  # nohup
+            if handler != signal.SIG_IGN:
                 signal.signal(number, progress.interrupt)
         try:
             yield progress

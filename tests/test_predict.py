@@ -85,7 +85,7 @@ def test_a_table(place):
         (["run", "{0}", "{config}", "--client", "0"], "config.json can't be read as an image (it is not an image)"),
         (["run", "{0}", "--client", "0", "--weights", "x"], "kept no weights of its x round"),
         (["{client}", "{0}", "--client", "0"], "leave out --client and --weights"),
-        (["{photos}", "{0}"], "is no exported client"),
+        (["{photos}", "{0}"], "is not an exported client"),
         (["nope", "{0}"], "no run artifact named 'nope'"),
         (["run", "{0}", "--client", "0", "--json", "--csv"], "Choose one of --json and --csv"),
     ],

@@ -28,7 +28,7 @@ CHECKPOINTS = 2  # on disk while the newer one is written
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a client's turn beside its steps, of a step, and of an image evaluated."""
+    """Seconds of a client's turn besides its steps, of a step, and of an image evaluated."""
 
     turn: float
     step: float

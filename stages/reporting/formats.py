@@ -60,11 +60,11 @@ COLUMNS = {
     "seconds": Column("Seconds/round", _phases, ("seconds_per_round",)),
     "memory": Column("Peak memory", lambda row: memory(row["peak_memory_bytes"]), ("peak_memory_bytes",)),
 }
-WORDS = ("algorithm", "data", "models")  # columns that stand to the left, the numbers to the right
+WORDS = ("algorithm", "data", "models")  # columns that are aligned left; numbers are aligned right
 
 
 def chosen_columns(names: Sequence[str], choices: Iterable[str]) -> list[str]:
-    """The columns named, or all but the `choices`, the settings in which runs differ; UserError for an unknown one."""
+    """The columns named, or all except the `choices`, the settings in which runs differ; UserError for an unknown one."""
     known = {**COLUMNS, **dict.fromkeys(choices)}
     for name in names:
         if name not in known:
@@ -158,7 +158,7 @@ def as_markdown(rows: list[Row], names: Sequence[str] = ()) -> str:
 
 
 def markdown(headers: list[str], cells: list[list[str]], words: int) -> str:
-    """A table whose first `words` columns stand to the left, the numbers to the right."""
+    """A table whose first `words` columns are aligned left, the numbers right."""
     ruler = ["---"] * words + ["---:"] * (len(headers) - words)
     lines = [headers, ruler, *cells]
     return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)

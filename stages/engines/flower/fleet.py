@@ -64,11 +64,12 @@ def refusal(address: str, keyed: bool) -> str:
 def unbroken() -> Iterator[threading.Event]:
     """Within this block, Flower does not end this process when a SuperLink does not know the node any more.
 
-    It would send it SIGINT. The event is set when one of its threads has failed, as that of the heartbeats does then.
+    It would send it SIGINT, which harms nothing where that is ignored. The event is set when one of its threads has failed,
+    as that of the heartbeats does then.
     """
     lost, before, mask = threading.Event(), threading.excepthook, {signal.SIGINT}
     threading.excepthook = lambda _: lost.set()
-    if hasattr(signal, "sigwaitinfo"):
+    if hasattr(signal, "sigwaitinfo") and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.pthread_sigmask(signal.SIG_BLOCK, mask)
         threading.Thread(target=pass_on, args=(mask,), daemon=True).start()
     try:
