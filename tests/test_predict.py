@@ -79,7 +79,7 @@ def test_a_table(place):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "{0}"], "run@v1 has 4 clients; say with --client"),
+        (["run", "{0}"], "run@v1 has 4 clients; choose one with --client"),
         (["run", "{0}", "--client", "4"], "has no client 4"),
         (["run", "none.png", "--client", "0"], "none.png can't be read as an image"),
         (["run", "{0}", "{config}", "--client", "0"], "config.json can't be read as an image (it is not an image)"),
