@@ -149,7 +149,8 @@ def dealt(scratch: Path, folder: Path, name: str) -> dict[str, Any]:
     if name == "digits":
         return {"dataset": "digits", "clients": 10, "beta": 0.3, "min_samples": 20}
     if name == "full":
-        return {"dataset": "npz", "source": str(folder / "cifar10.npz"), "counts": str(counts(scratch, folder))}
+        given = {"partition": "counts", "counts": str(counts(scratch, folder))}
+        return given | {"dataset": "npz", "source": str(folder / "cifar10.npz"), "clients": 20}
     images = {"dataset": "npz", "source": str(pool(scratch, folder / "cifar10-mini.npz"))}
     if name == "scarce":
         return images | {"few_shot": 10}
