@@ -56,7 +56,7 @@ def collected(store: Store) -> list[Record]:
         found.append({
             "part": part, "row": name.removeprefix(f"{part}-"), "seed": int(seed),
             "date": run.artifact.attributes["created"][:10],
-            "accuracy": scores.accuracy(run).round(2).tolist(), "upload": int(run.upload_floats[-1].sum()),
+            "accuracy": scores.accuracy(run).round(3).tolist(), "upload": int(run.upload_floats[-1].sum()),
         })  # fmt: skip
     return found
 
