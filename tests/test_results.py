@@ -3,13 +3,11 @@
 import pytest
 
 from tests.benchmarks import results
-from tests.test_pages import ROOT
 
 
 @pytest.mark.parametrize("table", [results.settings_table, results.full_table])
 def test_the_page_shows_the_results_that_are_kept(table):
-    page = (ROOT / "tests/benchmarks/README.md").read_text()
-    assert table(results.load()) in page
+    assert table(results.load()) in results.KEPT.with_name("README.md").read_text()
 
 
 def mean(seeds):
