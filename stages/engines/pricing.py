@@ -48,7 +48,9 @@ def price(
     tried = largest(federation, names)
     paces = {names[client]: pace(federation, state, client) for client in tried}
     training, evaluation = one_by_one(federation, names, paces)
-    training *= (1 + settings.join_ratio) / 2 if settings.random_join else settings.join_ratio
+    joining = (1 + settings.join_ratio) / 2 if settings.random_join else settings.join_ratio
+    training *= joining
+    evaluation *= joining if settings.eval_clients == "joined" else 1.0
     side = overlap(federation, state, [(client, paces[names[client]]) for client in tried]) if on_gpu else 1.0
     workers = 1 if on_gpu or shelf else side_by_side(federation, training)
     server = sum(seconds for phase, seconds in phases.items() if phase not in OF_CLIENTS)
@@ -164,7 +166,7 @@ class Trial:
         self._cut(test=images)
         count = sum(len(share.labels) for share in self._pool.federation.shares["test"])
         begun = self._now()
-        self._pool.evaluate(self._state.rounds, self._state.download)
+        self._pool.evaluate(self._state.rounds, self._joined, self._state.download)
         return (self._now() - begun) / max(1, count)
 
     def _cut(self, **images: int) -> None:
