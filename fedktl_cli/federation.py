@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import signal
@@ -17,7 +16,7 @@ from typing import Annotated
 import typer
 
 from fedktl_cli.commands import Group
-from fedktl_cli.terminal import Terminal, guarded, here
+from fedktl_cli.terminal import Terminal, guarded, here, stopping
 from stages import plugins
 from stages.errors import UserError, printable
 from stages.settings import MOST
@@ -103,14 +102,10 @@ def join(
     """
     terminal = here(context)
     require()
-    from stages.engines.flower import fleet
+    from stages.engines.flower import fleet, reach
     from stages.engines.flower.worker import Home, working
 
-    host, _, number = address.rpartition(":")
-    if not (
-        re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host) and number.isdecimal() and 0 < int(number[:6]) < 65536
-    ):
-        raise UserError(f"'{printable(address, 80)}' is no address; write HOST:PORT.")
+    reach.parsed(address)
     for name in code or []:
         if not all(map(plugins.PATH.fullmatch, name.split(","))):
             raise UserError(f"'{printable(name, 80)}' names no code; write package.module:name.")
@@ -120,7 +115,7 @@ def join(
     key = existing(node_key) if node_key else None
     store = terminal.store.root.absolute()
     home = Home(store, data, client, (models or store / "clients").absolute(), tuple(code or ()))
-    with terminated(), working(home) as (worker, described):
+    with stopping(signal.default_int_handler), working(home) as (worker, described):
         terminal.say(
             f"Client {client} of {described['clients']}, with {described['sizes']['train']} images to train on."
         )
@@ -146,23 +141,13 @@ def started(terminal: Terminal, command: list[str]) -> Iterator[subprocess.Popen
     terminal.say(f"$ {shlex.join(command)}")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # it looks there for its others
     program = shutil.which(command[0], path=path) or command[0]
-    process = subprocess.Popen([program, *command[1:]], env={**os.environ, "PATH": path})
-    with terminated():
+    with stopping(signal.default_int_handler):
+        process = subprocess.Popen([program, *command[1:]], env={**os.environ, "PATH": path})
         try:
             yield process
         finally:
             process.terminate()
             process.wait()
-
-
-@contextmanager
-def terminated() -> Iterator[None]:
-    """Within this block, SIGTERM ends the command as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def hold(terminal: Terminal, command: list[str]) -> None:

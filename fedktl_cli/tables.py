@@ -131,20 +131,23 @@ def report(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Group
     for setting in dict.fromkeys((row["data"], row["models"]) for row in rows):
         own = [row for row in rows if (row["data"], row["models"]) == setting]
         names = [label(row["algorithm"], row["variant"]) for row in own]
-        scores = [[name, *_scores(row)] for name, row in zip(names, own, strict=True)]
-        headers = ["accuracy, %", "last", "selected", "best", "worst", "up", "down", "rounds", "seeds"]
+        more = [name for name in formats.standard(own) if name in formats.OCCASIONAL]
+        scores = [[name, *_scores(row, more)] for name, row in zip(names, own, strict=True)]
+        headers = ["accuracy, %", "last", "selected", "best", "worst", "up", "down", *more, "rounds", "seeds"]
         blocks += [plain(headers, scores, f"{setting[0]}, models {setting[1]}"), Text(), _seconds(names, own), Text()]
     note = "last round, selected on validation, best on test; worst client; floats up and down a round"
     return Group(*blocks, Text(note, style="dim"))
 
 
-def _scores(row: dict[str, Any]) -> list[str]:
+def _scores(row: dict[str, Any], more: Sequence[str]) -> list[str]:
+    """A row of the table of scores, with the columns of `formats` that it has beside its own."""
     accuracies = [formats.accuracy(row[name]) for name in ("last", "validation_selected", "best_on_test")]
     traffic = [count(row[f"{way}_floats_per_round"]) for way in ("upload", "download")]
     return [
         *accuracies,
         f"{row['worst_client']:.2f}",
         *traffic,
+        *(formats.COLUMNS[name].text(row) for name in more),
         formats.COLUMNS["rounds"].text(row),
         str(len(row["runs"])),
     ]

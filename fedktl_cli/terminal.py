@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
 
@@ -22,6 +22,9 @@ from fedktl_cli.streams import Forgiving, console, give_up
 from stages.artifacts.store import Store
 from stages.errors import Failed, Interrupted, UserError, printable, sentence
 from stages.observer import Observer
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 BAD_INPUT, OUR_FAULT, INCOMPLETE, INTERRUPTED = 2, 1, 3, 130
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -94,20 +97,31 @@ class Terminal:
     def observer(self) -> Iterator[Observer]:
         """Live progress on a terminal, lines on a pipe.
 
-        The first Ctrl-C, SIGTERM or SIGHUP asks the stage to stop at its next safe point, the second stops at once. What
-        is ignored stays ignored: SIGHUP under nohup, Ctrl-C in a script's background.
+        The first Ctrl-C, SIGTERM or SIGHUP asks the stage to stop at its next safe point, the second stops at once.
         """
         progress: Progress = LiveProgress(self) if self.err.is_terminal and not self.quiet else Progress(self)
-        before = {number: signal.getsignal(number) for number in STOPPING}
+        with stopping(progress.interrupt):
+            try:
+                yield progress
+            finally:
+                progress.finish()
+
+
+@contextmanager
+def stopping(act: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    """Within this block, Ctrl-C, SIGTERM and SIGHUP do this.
+
+    What is ignored stays ignored: SIGHUP under nohup, Ctrl-C in a script's background.
+    """
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, act)
+    try:
+        yield
+    finally:
         for number, handler in before.items():
-            if handler != signal.SIG_IGN:
-                signal.signal(number, progress.interrupt)
-        try:
-            yield progress
-        finally:
-            progress.finish()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            signal.signal(number, handler)
 
 
 def guarded(function: Callable[P, None]) -> Callable[P, None]:

@@ -10,7 +10,7 @@ import typer
 from fedktl_cli import completion
 from fedktl_cli.options import Json, Name, Preset, with_settings
 from fedktl_cli.terminal import INCOMPLETE, INTERRUPTED, Terminal, guarded, here
-from stages import plugins, presets
+from stages import plugins, presets, processes
 from stages.errors import UserError
 from stages.settings import Train, gridded
 
@@ -62,12 +62,11 @@ def train(
     """
     terminal = here(context)
     if resume and (name or preset or assignments or again or stop_on_error or dry_run):
-        raise UserError(
-            "--resume continues one run as it was planned; give no --name, --preset, --set, --again, --stop-on-error or "
-            "--dry-run."
-        )
+        raise UserError("--resume continues one run as it was planned; only settings such as --rounds may go with it.")
     chosen = presets.load(preset)
     settings, grid = gridded(chosen.train, given)
+    if settings.jobs > 1 and not dry_run:
+        processes.get_ready()
     from stages import algorithms
     from stages.engines.making import DONE, Outcome
     from stages.train import dry_run as planned

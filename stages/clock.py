@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -78,8 +78,15 @@ def side_by_side(source: str) -> Iterator[list[Mapping[str, float]]]:
     turns: list[Mapping[str, float]] = []
     begun = time.perf_counter()
     yield turns
-    elapsed, total = time.perf_counter() - begun, sum(sum(turn.values()) for turn in turns)
-    for name, seconds in ((name, seconds) for turn in turns for name, seconds in turn.items() if name != TURN):
-        part = elapsed * seconds / (total or 1.0)
+    for name, part in divided(time.perf_counter() - begun, source, turns).items():
         charge(source, -part)
         charge(name, part)
+
+
+def divided(elapsed: float, source: str, turns: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """A time by phase, in proportion to the seconds in all turns that filled it; `TURN`, and what nobody tells of, is `source`."""
+    spent: dict[str, float] = {}
+    for name, seconds in ((name, seconds) for turn in turns for name, seconds in turn.items()):
+        spent[name] = spent.get(name, 0.0) + seconds
+    parts = {name: elapsed * seconds / (sum(spent.values()) or 1.0) for name, seconds in spent.items() if name != TURN}
+    return {**parts, source: parts.get(source, 0.0) + elapsed - sum(parts.values())}

@@ -221,6 +221,10 @@ class Train(Settings):
         None, "PEM file of the authority that signed the SuperLink's certificate; without it there is no TLS.",
         panel="Engine", affects=False,
     )  # fmt: skip
+    ray_address: str | None = setting(
+        None, "HOST:PORT of a Ray cluster that simulates the clients, this machine among it; default: this machine alone.",
+        panel="Engine", affects=False,
+    )  # fmt: skip
     client_cpus: float = setting(
         1.0, "CPU cores of a simulated client.", panel="Engine", above=0, high=1024, affects=False
     )
@@ -233,6 +237,10 @@ class Train(Settings):
     )  # fmt: skip
     min_clients: int = setting(1, "Clients that must answer, else the run stops.", panel="Engine", low=1, affects=False)
     eval_every: int = setting(1, "Rounds between evaluations.", panel="Rounds", low=1)
+    eval_clients: str = setting(
+        "all", "Evaluate all clients, or those alone that joined the round (before the first, those that will join it).",
+        panel="Rounds", choices=("all", "joined"),
+    )  # fmt: skip
     patience: int = setting(
         0, "Stop after so many evaluations without a better accuracy (on validation, else on test); 0: never.",
         panel="Rounds", low=0, resumable=True,

@@ -45,7 +45,7 @@ A complete algorithm, in which clients share the bias of their heads:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -69,8 +69,12 @@ class Hyperparameters(Settings):
         """Whether the server works with image-latent pairs."""
         return False
 
+    def released(self, upload: Any, unit_rows: Collection[str], rng: Rng) -> Any:
+        """What of an upload leaves the client, asked for by the engine; `unit_rows` are the algorithm's."""
+        return upload
+
     def privacy(self, releases: int) -> dict[str, Any] | None:
-        """What so many uploads of a client promise it, JSON-able; None if they promise nothing."""
+        """What so many uploads of a client, `released` like that, promise it, JSON-able; None if they promise nothing."""
         return None
 
 

@@ -20,7 +20,7 @@ from stages.algorithms import local
 from stages.algorithms.common import one_head
 from stages.algorithms.common.batches import Batches, passes
 from stages.algorithms.common.one_head import Download, Shared
-from stages.algorithms.common.privacy import Protected, protected
+from stages.algorithms.common.privacy import Protected
 from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
 from stages.algorithms.common.weights import copied
@@ -83,7 +83,7 @@ def train_head(hyper: Hyper, head: nn.Linear, features: Tensor, labels: Tensor, 
 
 ALGORITHM = Algorithm(
     "fedgh", "Yi et al., ACM MM 2023, arXiv 2303.13137", Hyper=Hyper, Download=Download, init=init,
-    client_update=protected(client_update), server_update=server_update, predict=one_head.predict, check=one_head.check,
+    client_update=client_update, server_update=server_update, predict=one_head.predict, check=one_head.check,
     phases=("prototypes", "alignment"),
     server_metrics={"head": "loss of the global head"},
 )  # fmt: skip

@@ -16,7 +16,7 @@ from stages.algorithms.common.batches import Batches, Steps, endless, slices, tw
 from stages.algorithms.common.class_means import class_means
 from stages.algorithms.common.losses import arcface, fixed_bandwidths, mmd, prototypes, simplex_etf
 from stages.algorithms.common.one_pass import OnePass
-from stages.algorithms.common.privacy import Protected, protected
+from stages.algorithms.common.privacy import Protected
 from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, Adam, LossAndMetrics
 from stages.algorithms.contract import Algorithm, ClientState, Metrics, PairSource, Task
@@ -193,7 +193,7 @@ def predict(hyper: Hyper, shared: Shared, client: ClientState, download: Downloa
 
 ALGORITHM = Algorithm(
     "fedktl", "Zhang et al., CVPR 2024, arXiv 2403.15760", Hyper=Hyper, Download=Download, init=init,
-    client_update=protected(client_update, unit=True), paired_server_update=server_update, predict=predict,
+    client_update=client_update, paired_server_update=server_update, predict=predict,
     unit_rows=("prototypes",), phases=("prototypes", "alignment", "pairs"),
     server_metrics={"mmd": "MMD to the latents", "mse": "MSE to the class centroids"},
     pictures=lambda download: (download.labels, download.images), centroids=lambda state: state.centroids,

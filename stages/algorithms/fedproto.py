@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from stages.algorithms.common.batches import Batches
 from stages.algorithms.common.class_means import ClassMeans, class_means
 from stages.algorithms.common.losses import squared_distances
-from stages.algorithms.common.privacy import Protected, protected
+from stages.algorithms.common.privacy import Protected
 from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
 from stages.algorithms.contract import ClientState, Hyperparameters, Metrics, Stateless, Task
@@ -117,6 +117,6 @@ def dense(task: Task, download: Download | None) -> tuple[Tensor, Tensor]:
 
 ALGORITHM = Stateless(
     "fedproto", "Tan et al., AAAI 2022, arXiv 2105.00243", Hyper=Hyper, Download=Download,
-    client_update=protected(client_update), server_update=server_update, predict=predict,
+    client_update=client_update, server_update=server_update, predict=predict,
     phases=("prototypes",),
 )  # fmt: skip

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from stages.algorithms import fedproto
 from stages.algorithms.common.batches import Batches, passes
 from stages.algorithms.common.class_means import class_means
-from stages.algorithms.common.privacy import Protected, protected
+from stages.algorithms.common.privacy import Protected
 from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
 from stages.algorithms.contract import Algorithm, ClientState, Metrics, Task
@@ -115,7 +115,7 @@ def contrast(uploaded: Tensor, labels: Tensor, prototypes: Tensor, margin: Tenso
 
 ALGORITHM = Algorithm(
     "fedtgp", "Zhang et al., AAAI 2024, arXiv 2401.03230", Hyper=Hyper, Download=Download, init=init,
-    client_update=protected(client_update), server_update=server_update, predict=fedproto.predict,
+    client_update=client_update, server_update=server_update, predict=fedproto.predict,
     phases=("prototypes", "alignment"),
     server_metrics={"contrast": "contrastive loss of the prototypes", "margin": "margin"},
 )  # fmt: skip

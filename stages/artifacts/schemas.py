@@ -123,7 +123,7 @@ class Run(Content):
         metadata=array("rounds/evaluated", "int64", "E", "rounds done at each evaluation; 0 is the untrained models")
     )
     test_accuracy: np.ndarray = field(
-        metadata=array("rounds/test_accuracy", "float64", "E K", "in 0..1; NaN for a client without images, or missing")
+        metadata=array("rounds/test_accuracy", "float64", "E K", "in 0..1; NaN where not evaluated, or without images")
     )
     validation_accuracy: np.ndarray = field(metadata=array("rounds/validation_accuracy", "float64", "E K", "likewise"))
     test_samples: np.ndarray = field(
@@ -138,7 +138,7 @@ class Run(Content):
     ))  # fmt: skip
     test_confusion: np.ndarray = field(metadata=array(
         "rounds/test_confusion", "int64", "1 L L",
-        "at the last evaluation, test images of all clients by class and by the label they got", optional=True,
+        "at the last evaluation, test images of the clients by class and by the label they got", optional=True,
     ))  # fmt: skip
     joined: np.ndarray = field(metadata=array("rounds/joined", "bool", "R K", "the client was asked to train"))
     uploaded: np.ndarray = field(metadata=array("rounds/uploaded", "bool", "R K", "it joined, and its upload arrived"))

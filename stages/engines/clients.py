@@ -37,6 +37,7 @@ def train(
         upload, metrics = federation.algorithm.client_update(
             federation.hyper, federation.shared, state, download, batches(federation, share), rng
         )
+        upload = federation.hyper.released(upload, federation.algorithm.unit_rows, rng)
         answer = Answer(upload, scalars(metrics))
     memory.give_back()
     return answer

@@ -62,8 +62,9 @@ class Local:
 def open_engine(settings: Train, observer: Observer) -> Iterator[Engine]:
     """The engine that the settings name. UserError if it is not available."""
     if settings.engine == "local":
-        if settings.federation:
-            raise UserError("`federation` needs `engine=flower`.")
+        for name in ("federation", "ray_address"):
+            if getattr(settings, name):
+                raise UserError(f"`{name}` needs `engine=flower`.")
         yield Local(observer)
         return
     if (settings.workers or 1) > 1:
@@ -71,12 +72,17 @@ def open_engine(settings: Train, observer: Observer) -> Iterator[Engine]:
     from stages.engines import flower
 
     flower.require()
+    from stages.engines.flower.cluster import answering
     from stages.engines.flower.deployment import deployed
     from stages.engines.flower.engine import Deployed, Simulated
 
     if settings.federation is None:
+        if settings.ray_address:
+            answering(settings.ray_address)
         yield Simulated(observer)
         return
+    if settings.ray_address:
+        raise UserError("`ray_address` is for simulated clients; with `federation` leave it out.")
     if settings.data:
         raise UserError("The clients of a federation hold the data; leave out `data`.")
     with deployed(settings.federation, settings.root_certificates) as link:

@@ -47,8 +47,8 @@ class Growing:
             return
         self._tell(f"Training continues in {count} processes, one per core; `workers` sets their number.")
 
-    def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        return self._pool.evaluate(rounds, download)
+    def evaluate(self, rounds: int, chosen: list[int], download: Any) -> dict[str, Tensor]:
+        return self._pool.evaluate(rounds, chosen, download)
 
     def traffic(self) -> Mapping[str, list[int]]:
         return self._pool.traffic()

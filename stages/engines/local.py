@@ -52,13 +52,13 @@ class InProcess:
         model = self.states.model(client) if isinstance(self.states, Shelf) else self.states[client].model
         return len(self.federation.shares["train"][client].labels) * len(list(model.parameters()))
 
-    def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
+    def evaluate(self, rounds: int, chosen: list[int], download: Any) -> dict[str, Tensor]:
         def measured(client: int) -> dict[str, Tensor]:
             shares = {split: self.federation.shares[split][client] for split in clients.EVALUATED}
             with self._present(client) as state:
                 return clients.evaluated(self.federation, state, shares, download)
 
-        found = [measured(client) for client in range(len(self.states))]
+        found = [measured(client) for client in chosen]
         return {name: torch.stack([one[name] for one in found]).cpu() for name in found[0]}
 
     def traffic(self) -> dict[str, list[int]]:

@@ -20,7 +20,7 @@ from stages.engines.local import in_process
 from stages.models.split import parameters
 
 LONG = 0.5  # seconds; a step that takes longer is timed twice, and of quicker ones as many as fit
-MOST_STEPS = 16
+MOST_STEPS = 64
 FEW_IMAGES = 10  # to evaluate; where they are quick, as many as the model takes at once
 OF_CLIENTS = ("local training", "prototypes")  # phases of a round; the others are the server's
 CHECKPOINTS = 2  # on disk while the newer one is written
@@ -45,10 +45,12 @@ def price(
     keeps, and with a `shelf` they are on disk. Clients of one name share a model, and memory was watched since before it was made.
     """
     settings, on_gpu = federation.settings, federation.device.type == "cuda"
-    tried = [names.index(name) for name in dict.fromkeys(names)]  # a client of each
+    tried = largest(federation, names)
     paces = {names[client]: pace(federation, state, client) for client in tried}
     training, evaluation = one_by_one(federation, names, paces)
-    training *= (1 + settings.join_ratio) / 2 if settings.random_join else settings.join_ratio
+    joining = (1 + settings.join_ratio) / 2 if settings.random_join else settings.join_ratio
+    training *= joining
+    evaluation *= joining if settings.eval_clients == "joined" else 1.0
     side = overlap(federation, state, [(client, paces[names[client]]) for client in tried]) if on_gpu else 1.0
     workers = 1 if on_gpu or shelf else side_by_side(federation, training)
     server = sum(seconds for phase, seconds in phases.items() if phase not in OF_CLIENTS)
@@ -66,6 +68,13 @@ def price(
         "host_memory": peak + (missing if on_host else 0) + workers * worker, "device_memory": device,
         "disk": sum(kept.values()), "most_disk": sum(kept.values()) + CHECKPOINTS * (everyone + kept.get("selected", 0)),
     }  # fmt: skip
+
+
+def largest(federation: Federation, names: Sequence[str]) -> list[int]:
+    """The client of each architecture that has most images, so that most steps can be timed."""
+    sizes = [len(share.labels) for share in federation.shares["train"]]
+    by_size = sorted(range(len(names)), key=sizes.__getitem__)
+    return sorted({names[client]: client for client in by_size}.values())
 
 
 def watch(federation: Federation) -> Callable[[], float]:
@@ -157,7 +166,7 @@ class Trial:
         self._cut(test=images)
         count = sum(len(share.labels) for share in self._pool.federation.shares["test"])
         begun = self._now()
-        self._pool.evaluate(self._state.rounds, self._state.download)
+        self._pool.evaluate(self._state.rounds, self._joined, self._state.download)
         return (self._now() - begun) / max(1, count)
 
     def _cut(self, **images: int) -> None:

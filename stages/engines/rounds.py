@@ -33,11 +33,11 @@ class ClientPool(Protocol):
         Diverged for a loss that is not finite, if that ends the run.
         """
 
-    def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        """By split (test, validation), how many images each client classifies correctly after `rounds`, and `test_auc`.
+    def evaluate(self, rounds: int, chosen: list[int], download: Any) -> dict[str, Tensor]:
+        """By split (test, validation), how many images each chosen client classifies correctly after `rounds`, and `test_auc`.
 
-        int64 [clients] with -1 for a missing client; float64 [clients] with NaN for one. `test_confusion`, int64
-        [clients, C, C], is left out where the clients are elsewhere.
+        int64 [chosen] with -1 for a missing client; float64 [chosen] with NaN for one. `test_confusion`, int64
+        [chosen, C, C], is left out where the clients are elsewhere.
         """
 
     def traffic(self) -> Mapping[str, list[int]]:
@@ -173,20 +173,37 @@ def at_least_one(number: float) -> int:
 
 
 def evaluate(federation: Federation, state: State, pool: ClientPool) -> None:
-    """Accuracy of every client on its own test and validation images, and AUC on its test images."""
+    """Accuracy of clients on their own test and validation images, and AUC on their test images; NaN of the others."""
+    chosen = to_evaluate(federation, state.rounds)
+
+    def of_all(measured: Tensor) -> Tensor:
+        row = torch.full([federation.clients], torch.nan, dtype=torch.float64)
+        row[chosen] = measured.double()
+        return row
+
     with phase("evaluation"):
         state.history.add("rounds/evaluated", state.rounds)
-        measured = pool.evaluate(state.rounds, state.download)
+        measured = pool.evaluate(state.rounds, chosen, state.download)
         for split in EVALUATED:
-            correct = measured[split].double().masked_fill(measured[split] < 0, float("nan"))
+            correct = of_all(measured[split].double().masked_fill(measured[split] < 0, float("nan")))
             state.history.add(f"rounds/{split}_accuracy", correct / federation.sizes[split])  # no images: NaN
         place = len(state.history["rounds/evaluated"]) - 1  # a resumed run of an earlier version has no AUC so far
-        state.history.add_at(place, "rounds/test_auc", measured["test_auc"])
+        state.history.add_at(place, "rounds/test_auc", of_all(measured["test_auc"]))
         confusion = measured.get("test_confusion")
         state.history.replace("rounds/test_confusion", None if confusion is None else confusion.sum(0))
         if selection.is_selected(federation, state):
             state.selected = {}
         memory.give_back()
+
+
+def to_evaluate(federation: Federation, rounds: int) -> list[int]:
+    """The clients to evaluate after so many rounds, ascending: all, or those that joined the last one.
+
+    Before the first one these are those that will join it.
+    """
+    if federation.settings.eval_clients == "joined":
+        return participants(federation, federation.rng.at("round", max(0, rounds - 1)))[0]
+    return list(range(federation.clients))
 
 
 def out_of_patience(federation: Federation, state: State) -> bool:

@@ -94,9 +94,11 @@ class Workers:
         results = {client: done[client].result for client in joined}
         return {client: Answer(result.upload.opened(), result.metrics) for client, result in results.items()}
 
-    def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
-        parcel, states = PackedRecord.of(download), enumerate(self.states)
-        done = self._all([Job(client, rounds, parcel, arrays_of(state.private), True) for client, state in states])
+    def evaluate(self, rounds: int, chosen: list[int], download: Any) -> dict[str, Tensor]:
+        parcel = PackedRecord.of(download)
+        done = self._all(
+            [Job(client, rounds, parcel, arrays_of(self.states[client].private), True) for client in chosen]
+        )
         results = [done[client].result for client in sorted(done)]
         return {name: torch.from_numpy(np.array([result[name] for result in results])) for name in results[0]}
 

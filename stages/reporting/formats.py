@@ -33,6 +33,15 @@ def _rounds(row: Row) -> str:
     return f"{row['rounds']} of {planned}" if (planned := row.get("planned_rounds")) else str(row["rounds"])
 
 
+def _evaluated(row: Row) -> str:
+    """`100 of 10,000`, or `all`."""
+    return "all" if (some := value(row, "evaluated_clients")) is None else f"{some:,} of {row['clients']:,}"
+
+
+def _rounded(number: float | None) -> str:
+    return "–" if number is None else f"{number:.3g}"
+
+
 @dataclass(frozen=True)
 class Column:
     header: str
@@ -50,6 +59,7 @@ COLUMNS = {
     "selected": Column("Selected (%)", lambda row: accuracy(row["validation_selected"]), ("validation_selected",)),
     "best": Column("Best on test (%)", lambda row: accuracy(row["best_on_test"]), ("best_on_test",)),
     "worst": Column("Worst client (%)", lambda row: f"{row['worst_client']:.2f}", ("worst_client", "spread")),
+    "evaluated": Column("Clients evaluated", _evaluated, ("evaluated_clients", "clients")),
     "auc": Column("AUC (%)", lambda row: accuracy(row["auc"]), ("auc", "auc_spread")),
     "up": Column("Floats up/round", lambda row: count(row["upload_floats_per_round"]), ("upload_floats_per_round",)),
     "down": Column(
@@ -57,10 +67,17 @@ COLUMNS = {
     ),
     "up-total": Column("Up in all", lambda row: size(row["upload_bytes_total"]), ("upload_bytes_total",)),
     "down-total": Column("Down in all", lambda row: size(row["download_bytes_total"]), ("download_bytes_total",)),
+    "epsilon": Column("Epsilon", lambda row: _rounded(value(row, "epsilon")), ("epsilon", "delta")),
     "seconds": Column("Seconds/round", _phases, ("seconds_per_round",)),
     "memory": Column("Peak memory", lambda row: memory(row["peak_memory_bytes"]), ("peak_memory_bytes",)),
 }
 WORDS = ("algorithm", "data", "models")  # columns that are aligned left; numbers are aligned right
+OCCASIONAL = ("evaluated", "epsilon")  # columns that are there where a row has something for them
+
+
+def standard(rows: Sequence[Row]) -> list[str]:
+    """The columns of these rows where none are named."""
+    return [name for name in COLUMNS if name not in OCCASIONAL or any(order(row, name) is not None for row in rows)]
 
 
 def chosen_columns(names: Sequence[str], choices: Iterable[str]) -> list[str]:
@@ -88,7 +105,7 @@ def _shown(choice: Any) -> str:
 
 def table(rows: list[Row], names: Sequence[str] = ()) -> tuple[list[str], list[list[str]], int]:
     """Headers, the cells of each row as they are shown to people, and how many columns of words come first."""
-    names = names or list(COLUMNS)
+    names = names or standard(rows)
     columns = [column(name) for name in names]
     cells = [[each.text(row) for each in columns] for row in rows]
     words = next((place for place, name in enumerate(names) if name not in WORDS), len(columns))
@@ -106,7 +123,7 @@ def order(row: Row, name: str) -> float | str | None:
 # An artifact keeps its attributes sorted by name; people read what was run first, then how good it is, then its cost.
 FIRST = (
     "algorithm", "variant", "choices", "data", "models", "runs", "seeds", "rounds", "planned_rounds", "last", "validation_selected", "best_on_test",
-    "worst_client", "spread", "auc", "auc_spread",
+    "worst_client", "spread", "clients", "evaluated_clients", "auc", "auc_spread",
 )  # fmt: skip
 
 

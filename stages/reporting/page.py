@@ -84,6 +84,8 @@ def render(
         sections=[{**vars(picture), "svg": Markup(picture.inline)} for picture in pictures],  # what Matplotlib escaped
         galleries=_galleries(groups, labels),
         late=any(row["simulated_seconds_per_round"] for row in rows),
+        partly=any(row["evaluated_clients"] is not None for row in rows),
+        deltas=sorted({row["delta"] for row in rows if row["epsilon"] is not None and row["delta"] is not None}),
         phases=list({phase: None for row in rows for phase in row["seconds_per_round"]}),
         settings=_settings(groups),
         sources=_lineage(groups, sources),
@@ -129,7 +131,7 @@ def _table(rows: list[dict[str, Any]], columns: Sequence[str]) -> dict[str, Any]
     Data and models have columns only where they differ; the title and the settings say them anyway.
     """
     alike = [name for name in ("data", "models") if len({row[name] for row in rows}) == 1]
-    names = list(columns) or [name for name in formats.COLUMNS if name not in (*TIMES, *alike)]
+    names = list(columns) or [name for name in formats.standard(rows) if name not in (*TIMES, *alike)]
     finished = [row for row in rows if not row["planned_rounds"]]
     comparable = len(finished) > 1 and len({row["data"] for row in finished}) == 1
     best = {}

@@ -107,7 +107,8 @@ def row(group: Group) -> dict[str, Any]:
 
     Accuracies are in percent; `std` is the sample standard deviation over seeds (ddof=1), None for one seed.
     Traffic is the sum over all clients and, like the seconds, a mean over seeds; simulated seconds are those of a round's
-    slowest client; peak memory is the highest of any seed. `planned_rounds` is None for finished runs.
+    slowest client; peak memory and epsilon are the highest of any seed. `evaluated_clients`, the fewest of any seed at its
+    last evaluation, is None where these are all. `planned_rounds` is None for finished runs.
     """
     facts, runs = group.facts, group.runs
     selected, aucs = [scores.validation_selected(run) for run in runs], [scores.auc(run) for run in runs]
@@ -124,12 +125,16 @@ def row(group: Group) -> dict[str, Any]:
         "best_on_test": over_seeds([scores.best_on_test(run) for run in runs]),
         "worst_client": _mean(runs, scores.worst_client),
         "spread": _mean(runs, scores.spread),
+        "clients": max(run.clients for run in runs),
+        "evaluated_clients": _extreme(min, runs, scores.evaluated_clients),
         "auc": None if None in aucs else over_seeds(aucs),
         "auc_spread": None if None in aucs else _mean(runs, scores.auc_spread),
         **{f"{name}_per_round": _mean(runs, lambda run, name=name: _sent(run, name).mean()) for name in TRAFFIC},
         **{f"{name}_total": _mean(runs, lambda run, name=name: _sent(run, name).sum()) for name in TRAFFIC},
         "seconds_per_round": _seconds(runs),
         "simulated_seconds_per_round": _mean(runs, lambda run: run.simulated_seconds.max(axis=1).mean()),
+        "epsilon": _extreme(max, runs, lambda run: scores.promised(run, "epsilon")),
+        "delta": _extreme(max, runs, lambda run: scores.promised(run, "delta")),
         "peak_memory_bytes": max(int(run.peak_memory.max()) for run in runs),
     }
 
@@ -147,6 +152,11 @@ def over_seeds(values: list[Any]) -> dict[str, float | None]:
 
 def _mean(runs: list[Run], measure: Callable[..., Any]) -> float:
     return float(np.mean([measure(run) for run in runs]))
+
+
+def _extreme(choose: Callable[..., Any], runs: list[Run], measure: Callable[[Run], Any]) -> Any:
+    """The largest or smallest of the runs that have a value; None if none has."""
+    return choose((found for run in runs if (found := measure(run)) is not None), default=None)
 
 
 def _seconds(runs: list[Run]) -> dict[str, float]:

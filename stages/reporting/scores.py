@@ -21,8 +21,29 @@ def validation_accuracy(run: Run) -> np.ndarray | None:
     return over_clients(run.validation_accuracy, run.validation_samples) if run.validation_samples.sum() else None
 
 
+def final(run: Run) -> int:
+    """The last evaluation at which a client with test images was there."""
+    known = np.flatnonzero(~np.isnan(accuracy(run)))
+    if not len(known):
+        raise UserError(f"No client with test images was evaluated in {run.artifact.ref}; leave it out of the report.")
+    return int(known[-1])
+
+
 def last(run: Run) -> float:
-    return float(accuracy(run)[-1])
+    return float(accuracy(run)[final(run)])
+
+
+def evaluated_clients(run: Run) -> int | None:
+    """How many clients' test images the last accuracy is of; None if all clients' that have any."""
+    there = ~np.isnan(run.test_accuracy[final(run)]) & (run.test_samples > 0)
+    return None if (there == (run.test_samples > 0)).all() else int(there.sum())
+
+
+def promised(run: Run, name: str) -> float | None:
+    """What the noise on uploads promises a client, `epsilon` and `delta`; None without noise, or where it was not computed."""
+    promise = run.facts.get("privacy")
+    found = promise.get(name) if isinstance(promise, dict) else None
+    return found if isinstance(found, float) else None
 
 
 def validation_selected(run: Run) -> float | None:
@@ -38,7 +59,7 @@ def best_on_test(run: Run) -> float:
 
 def clients(run: Run) -> np.ndarray:
     """float64 [K]: each client's test accuracy at the last evaluated round; NaN for one without test images."""
-    return np.where(run.test_samples > 0, 100 * run.test_accuracy[-1], np.nan)
+    return np.where(run.test_samples > 0, 100 * run.test_accuracy[final(run)], np.nan)
 
 
 def worst_client(run: Run) -> float:
@@ -52,13 +73,13 @@ def spread(run: Run) -> float:
 
 def auc(run: Run) -> float | None:
     """Micro-averaged area under the ROC curve at the last evaluated round, in percent; None where it was not measured."""
-    last = float(over_clients(run.test_auc[-1], run.test_samples))
+    last = float(over_clients(run.test_auc[final(run)], run.test_samples))
     return None if np.isnan(last) else last
 
 
 def auc_spread(run: Run) -> float | None:
     """Its standard deviation over the clients, as `spread`."""
-    return None if auc(run) is None else float(100 * np.nanstd(run.test_auc[-1]))
+    return None if auc(run) is None else float(100 * np.nanstd(run.test_auc[final(run)]))
 
 
 def seconds_per_round(run: Run) -> dict[str, float]:

@@ -8,12 +8,14 @@ import torch
 
 from stages import algorithms
 from stages.algorithms.common import privacy
-from stages.algorithms.common.privacy import Protected, epsilon, protected, sensitivity
+from stages.algorithms.common.privacy import Protected, epsilon, sensitivity
 from stages.algorithms.contract import Hyperparameters
-from stages.engines import playing
+from stages.engines import clients, playing
+from stages.engines.assembly import assemble
 from stages.errors import UserError
 from stages.randomness import Rng
 from tests.helpers.cli import TINY, run
+from tests.helpers.toy_runs import planned
 
 PROTECTING = ["fedktl", "ktl", "fedproto", "fedtgp", "fedgh"]
 ROWS = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [0.6, -0.8]])
@@ -25,9 +27,14 @@ class Upload:
     prototypes: torch.Tensor
 
 
-def uploaded(hyper, rows=ROWS, rng=None, unit=False):
-    update = protected(lambda *_: (Upload(torch.arange(len(rows)), rows), {}), unit)
-    return update(hyper, None, None, None, None, rng or Rng(0))[0].prototypes
+@dataclass(frozen=True)
+class More:
+    prototypes: torch.Tensor
+    head: torch.Tensor
+
+
+def uploaded(hyper, rows=ROWS, rng=None, unit_rows=()):
+    return hyper.released(Upload(torch.arange(len(rows)), rows), unit_rows, rng or Rng(0)).prototypes
 
 
 def test_off_is_off_bit_for_bit():
@@ -50,7 +57,9 @@ def test_the_noise_has_the_size_that_arithmetic_gives():
 
 
 def test_rows_that_a_method_wants_of_length_one_have_it_after_the_noise():
-    torch.testing.assert_close(uploaded(Protected(clip=1.0, noise=2.0), unit=True).norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(
+        uploaded(Protected(clip=1.0, noise=2.0), unit_rows=["prototypes"]).norm(dim=1), torch.ones(4)
+    )
 
 
 def test_noise_is_of_the_seed_and_of_a_secret_that_the_server_does_not_have():
@@ -71,12 +80,31 @@ def test_epsilon_is_the_accountants():
 
 def test_the_algorithms_that_have_the_settings_are_those_that_protect():
     found = {name: algorithms.get(name) for name in algorithms.NAMES}
-    having = {name for name, algorithm in found.items() if issubclass(algorithm.Hyper, Protected)}
-    doing = {
-        name for name, algorithm in found.items() if algorithm.client_update.__qualname__ == "protected.<locals>.update"
-    }
-    assert having == doing and having >= set(PROTECTING)
+    assert {name for name, algorithm in found.items() if issubclass(algorithm.Hyper, Protected)} >= set(PROTECTING)
     assert Hyperparameters().privacy(3) is None and Protected(clip=1.0).privacy(3) is None
+    assert Hyperparameters().released(ROWS, (), Rng(0)) is ROWS
+
+
+@pytest.mark.parametrize("name", [*PROTECTING, "tests.helpers.toys:OWN"])
+def test_the_engine_adds_the_noise_whatever_an_algorithm_does(toy_store, name):
+    """So an algorithm that has the settings can't claim an epsilon without it: a client that learns nothing shows it alone."""
+
+    def upload(**hyper):
+        federation, state = assemble(planned(toy_store, name, hyper={**hyper, "clip": 0.5}, lr=1e-12))
+        share = federation.shares["train"][0]
+        return clients.train(federation, 0, state.clients[0], share, 0, None).upload.prototypes
+
+    clipped, noisy = upload(), upload(noise=2.0)
+    assert float(clipped.norm(dim=1).max()) <= 0.5 + 1e-6
+    unit = "prototypes" in algorithms.get(name).unit_rows
+    size = float((noisy - clipped).std())
+    assert size > 0.1 if unit else abs(size / (2.0 * sensitivity(0.5, len(clipped))) - 1) < 0.25
+
+
+def test_other_floats_do_not_leave_beside_protected_prototypes(toy_store):
+    with pytest.raises(UserError, match="only floats are prototypes; this algorithm's are head, prototypes"):
+        Protected(clip=1.0, noise=1.0).released(More(ROWS, ROWS), (), Rng(0))
+    assert Protected().released(Upload(ROWS, ROWS), (), Rng(0)).labels is ROWS  # not asked for
 
 
 @pytest.mark.parametrize(

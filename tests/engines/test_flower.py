@@ -17,12 +17,14 @@ import stages
 from stages import algorithms
 from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
+from stages.clock import phase
 from stages.engines import checkpoint, clients, rounds
 from stages.engines.assembly import assemble
 from stages.engines.federation import Diverged, Missing
+from stages.engines.flower import checks
 from stages.engines.flower.disk import Disk
 from stages.engines.flower.engine import Deployed
-from stages.engines.flower.link import GridLink, RelayLink, at_most, relay
+from stages.engines.flower.link import GridLink, RelayLink, Reply, at_most, relay
 from stages.engines.flower.node import ClientNode
 from stages.engines.flower.payload import from_records
 from stages.engines.flower.pool import NodeRegistry
@@ -82,6 +84,39 @@ def test_a_round_is_one_message_a_client_and_the_numbers_are_those_of_two(toy_st
         if not f"history/{name}".startswith(APART):
             assert torch.equal(one[name].nan_to_num(), other[name].nan_to_num()), name
     assert (state.history["seconds/local training"] > 0).all() and (state.history["seconds/evaluation"] >= 0).all()
+
+
+def test_seconds_are_charged_to_the_phases_in_which_nodes_spent_them(toy_store, homes, monkeypatch):
+    """Also where an evaluation travels with the training of the round after it, and a phase is the algorithm's own."""
+    train, evaluated = clients.train, clients.evaluated
+
+    def slow_training(*given):
+        with phase("prototypes"):
+            time.sleep(0.02)
+        time.sleep(0.04)
+        return train(*given)
+
+    def slow_evaluation(*given):
+        time.sleep(0.1)
+        return evaluated(*given)
+
+    monkeypatch.setattr(clients, "train", slow_training)
+    monkeypatch.setattr(clients, "evaluated", slow_evaluation)
+    *_, federation, state, pool = over_flower(toy_store, homes, "fedproto")
+    rounds.run(federation, state, pool, SILENT, lambda s: None)
+    least = {"evaluation": 0.4, "prototypes": 0.08, "local training": 0.16}  # of four clients, one after the other
+    spent = {name: state.history[f"seconds/{name}"] for name in least}
+    for name, seconds in least.items():
+        inner = spent[name][:-1] if name != "evaluation" else spent[name][1:]
+        assert ((inner > 0.9 * seconds) & (inner < 3 * seconds)).all(), (name, spent)
+
+
+def test_what_nodes_say_of_their_time_is_believed_within_bounds():
+    told = {"evaluation": "0000000000000.5", "prototypes": "-1", "turn": "nan", "own": "1", "local training": "1e300"}
+    known = {"evaluation", "prototypes", "turn", "local training"}
+    assert checks.seconds(Reply({}, {"seconds": told}), known, 2.0) == {"evaluation": 0.5}
+    for foreign in (None, [], "x", {"evaluation": []}, {"evaluation": None}):
+        assert checks.seconds(Reply({}, {"seconds": foreign}), known, 2.0) == {}
 
 
 def test_a_client_whose_training_fails_has_been_evaluated(toy_store, homes, monkeypatch):

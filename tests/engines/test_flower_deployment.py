@@ -10,6 +10,7 @@ pytest.importorskip("cryptography")
 
 from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
+from stages.engines.flower.deployment import enlist
 from tests.helpers.federations import PLAN, certificates, deal
 from tests.helpers.toy_runs import CODE
 
@@ -61,3 +62,17 @@ def test_over_tls_a_node_whose_key_is_not_known_is_refused(terminals, shares, tm
     training = terminals.train(port, *PLAN, "--rounds", 1, "--root-certificates", "ca.pem", "--round-timeout", 20)
     assert training.wait(400) == 2
     assert "No node came for clients 1, 2 within 20 seconds" in terminals.log("train")
+
+
+def test_a_node_comes_back_to_a_server_that_is_told_of_its_key_later(terminals, shares, tmp_path):
+    certificates(tmp_path)
+    tls = ["--certificate", "server.pem", "--key", "server.key", "--authority", "ca.pem"]
+    port = terminals.up(*tls, "--node-key", "a.pub")
+    node = terminals.join(port, 0, "--root-certificates", "ca.pem", "--node-key", "a.key")
+    terminals.until("node0", "Connected")
+    terminals.end("up", signal.SIGKILL)
+    terminals.start("up", "federation", "up", "--port", port, *tls, "--node-key", "b.pub")
+    terminals.until("node0", "does not take this node: it does not know its key")
+    enlist(f"127.0.0.1:{port}", str(tmp_path / "ca.pem"), tmp_path / "a.pub", lambda: True)
+    terminals.until("node0", r"Connected(.|\n)*Connected")
+    assert node.poll() is None

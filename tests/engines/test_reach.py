@@ -1,6 +1,8 @@
 """Who answers at a SuperLink's address, over real sockets: nobody, somebody without TLS, another authority, a proxy."""
 
 import ssl
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +26,10 @@ class Answering(BaseHTTPRequestHandler):
         self.send_response(self.server.status)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def do_POST(self):
+        self.server.asked.append(self.path)
+        self.send_error(401)
 
     def log_message(self, *given):
         pass
@@ -97,6 +103,19 @@ def test_a_node_waits_until_somebody_answers_and_says_so_once(monkeypatch):
         and note.startswith(f"No SuperLink answers at 127.0.0.1:{port} (")
         and note.endswith("Waiting for it.")
     )
+
+
+def test_a_node_that_is_not_taken_tries_again_for_a_while(tmp_path):
+    """As a server that was started again is told of the keys only after it listens."""
+    code = (
+        "import sys; from stages.engines.flower import fleet; fleet.ADMISSION, fleet.AGAIN = 0.5, 0.1\n"
+        "fleet.serve(sys.argv[1], None, None, None, print)"
+    )
+    with listening() as (address, asked):
+        done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, timeout=60)
+    assert done.stdout.count("does not take this node") == 1 and "Trying again for 0.5 seconds" in done.stdout
+    assert "UserError: The SuperLink at" in done.stderr and "Exit Code" not in done.stderr
+    assert len([path for path in asked if path != "/health"]) > 2
 
 
 def test_the_server_does_not_wait(monkeypatch):

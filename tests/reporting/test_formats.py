@@ -23,6 +23,18 @@ def test_columns():
     assert headers[5:8] == ["Last (%)", "Selected (%)", "Best on test (%)"]
 
 
+def test_some_columns_are_there_only_where_a_run_has_something_for_them():
+    plain = ROW | {"epsilon": None, "delta": None, "clients": 10_000, "evaluated_clients": None}
+    noisy = plain | {"epsilon": 12.345, "delta": 1e-5, "evaluated_clients": 100}
+    assert formats.table([plain])[0] == formats.table([ROW])[0]
+    headers, cells, _ = formats.table([noisy, plain])
+    assert len(headers) == len(formats.table([ROW])[0]) + 2
+    for header, texts in {"Epsilon": ["12.3", "–"], "Clients evaluated": ["100 of 10,000", "all"]}.items():
+        assert [line[headers.index(header)] for line in cells] == texts
+    assert "epsilon" not in formats.as_csv([plain]) and "epsilon,delta" in formats.as_csv([noisy])
+    assert formats.table([plain], ["epsilon"])[1] == [["–"]]  # asked for
+
+
 def test_columns_are_chosen_in_every_format():
     chosen = ["algorithm", "up", "last"]
     assert formats.table([ROW], chosen) == (["Algorithm", "Floats up/round", "Last (%)"], [["fedktl (mu=10)", "90.0k", "84.41 ± 0.13"]], 1)  # fmt: skip

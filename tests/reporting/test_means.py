@@ -33,4 +33,4 @@ def test_the_command_tells_what_the_report_tells(tmp_path):
 
     train.report(Terminal, [Outcome("a", DONE, run)], True)
     assert [one["accuracy"] for one in said[0]["runs"]] == [[50, 100, None]]
-    assert scores.best_on_test(read(run)) == 100 and np.isnan(scores.last(read(run)))
+    assert scores.best_on_test(read(run)) == 100 and scores.last(read(run)) == 100  # with somebody there

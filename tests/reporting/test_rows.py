@@ -32,6 +32,33 @@ def test_scores_of_one_run(store):
     assert scores.seconds_per_round(run) == {"train": 1.5, "server": 0.5}
 
 
+def test_clients_that_were_not_evaluated_do_not_count(store):
+    data, nan = made_data(store), np.nan
+    some = {"rounds/test_accuracy": np.array([[1.0, 0.0], [1.0, nan], [nan, nan]])}
+    found = [
+        row(grouped([schemas.read(made_run(store, name, data, **arrays))])[0])
+        for name, arrays in (("a", {}), ("b", some))
+    ]
+    assert [(each["evaluated_clients"], each["clients"]) for each in found] == [(None, 2), (1, 2)]
+    # Nobody was there at the last evaluation: the last one with somebody counts.
+    assert found[1]["last"]["mean"] == found[1]["worst_client"] == 100 and found[1]["spread"] == 0
+    nobody = schemas.read(made_run(store, "c", data, **{"rounds/test_accuracy": np.full((3, 2), nan)}))
+    with pytest.raises(UserError, match="No client with test images was evaluated in c@v1"):
+        row(grouped([nobody])[0])
+
+
+def test_epsilon_is_the_largest_of_any_seed(store):
+    data = made_data(store)
+    runs = [schemas.read(made_run(store, name, data, seed=seed)) for seed, name in enumerate("abc")]
+    assert row(grouped(runs)[0])["epsilon"] is None
+    for run, said in zip(
+        runs, ({"epsilon": 2.5, "delta": 1e-5}, {"epsilon": None, "delta": 1e-5}, "spoilt"), strict=True
+    ):
+        run.facts["privacy"] = said
+    found = row(grouped(runs)[0])
+    assert (found["epsilon"], found["delta"]) == (2.5, 1e-5)
+
+
 def test_auc_is_told_where_it_was_measured(store):
     data = made_data(store)
     measured = {"rounds/test_auc": np.array([[0.5, 0.5], [1.0, 1.0], [0.6, 0.8]])}

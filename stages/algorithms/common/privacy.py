@@ -16,14 +16,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from stages.algorithms.common.batches import Batches
-from stages.algorithms.contract import ClientState, ClientUpdate, Hyperparameters, Metrics
+from stages.algorithms.common.records import tensors
+from stages.algorithms.contract import Hyperparameters
 from stages.errors import UserError
 from stages.randomness import Rng
 from stages.settings import setting
@@ -51,6 +52,23 @@ class Protected(Hyperparameters):
         if 0 < self.noise < LEAST:
             raise UserError(f"noise must be 0 or at least {LEAST}; less protects nothing.")
 
+    def released(self, upload: Any, unit_rows: Collection[str], rng: Rng) -> Any:
+        """Clipped and with noise; rows that the method wants of length 1 get it back. UserError if other floats would leave."""
+        if upload is None or not self.clip:
+            return upload
+        floats = {name for name, value in tensors(upload).items() if value.is_floating_point()}
+        if floats != {"prototypes"}:
+            raise UserError(
+                f"clip and noise protect uploads whose only floats are prototypes; this algorithm's are {_listed(floats)}."
+            )
+        rows = upload.prototypes
+        rows = rows * (self.clip / rows.norm(dim=1, keepdim=True)).clamp(max=1)
+        if self.noise:
+            drawn = torch.randn(rows.shape, generator=rng.hidden("noise"))
+            rows = rows + self.noise * sensitivity(self.clip, len(rows)) * drawn.to(rows.device)
+            rows = F.normalize(rows) if "prototypes" in unit_rows else rows
+        return replace(upload, prototypes=rows)
+
     def privacy(self, releases: int) -> dict[str, Any] | None:
         if not (self.noise and releases):
             return None
@@ -60,30 +78,8 @@ class Protected(Hyperparameters):
         }  # fmt: skip
 
 
-H = TypeVar("H", bound=Protected)
-Shared = TypeVar("Shared")
-D = TypeVar("D")
-U = TypeVar("U", bound=Any)  # a record with `prototypes`, float32 [k, width]
-
-
-def protected(client_update: ClientUpdate[H, Shared, U, D], unit: bool = False) -> ClientUpdate[H, Shared, U, D]:
-    """The same with clip and noise on what it uploads; rows that the method wants of length 1 get it back (`unit`)."""
-
-    def update(
-        hyper: H, shared: Shared, client: ClientState, download: D | None, batches: Batches, rng: Rng
-    ) -> tuple[U | None, Metrics]:
-        upload, metrics = client_update(hyper, shared, client, download, batches, rng)
-        if upload is None or not hyper.clip:
-            return upload, metrics
-        rows = upload.prototypes
-        rows = rows * (hyper.clip / rows.norm(dim=1, keepdim=True)).clamp(max=1)
-        if hyper.noise:
-            drawn = torch.randn(rows.shape, generator=rng.hidden("noise"))
-            rows = rows + hyper.noise * sensitivity(hyper.clip, len(rows)) * drawn.to(rows.device)
-            rows = F.normalize(rows) if unit else rows
-        return replace(upload, prototypes=rows), metrics
-
-    return update
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def sensitivity(clip: float, rows: int) -> float:

@@ -5,7 +5,7 @@ link.py         how the server reaches nodes: in this process, or through a rela
 pool.py         the pool for the round loop: sends, waits, checks what arrives, knows who is missing
 checks.py       the rules for an answer
 node.py         a client: its images, its model on its own disk, its answers; disk.py: that disk
-simulation.py   nodes on this machine, over Ray
+simulation.py   nodes on this machine, over Ray; cluster.py: on several
 deployment.py   the server's side of a SuperLink
 fleet.py        a node's side of a SuperLink; reach.py: whether one answers
 worker.py       the process in which a node keeps its client ready; frames.py: how it is spoken to

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -174,6 +175,16 @@ def excessive(uploads: Mapping[int, Any]) -> dict[int, str]:
         if len(sizes) > 2 and first > BEYOND * second > 0:
             client = max(sizes, key=sizes.__getitem__)
             found[client] = f"its {name} has values up to {first:.3g}, every other client's only up to {second:.3g}"
+    return found
+
+
+def seconds(reply: Reply, phases: Collection[str], most: float) -> dict[str, float]:
+    """How long a client says it took, by phase; nothing of what can't be so in `most` seconds."""
+    told, found = reply.facts.get("seconds"), dict[str, float]()
+    for phase in phases:
+        with suppress(TypeError, ValueError, LookupError):
+            number = float(told[phase])  # type: ignore[index]
+            found |= {phase: number} if 0 <= number <= most else {}
     return found
 
 

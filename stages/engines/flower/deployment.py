@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.engines.flower.link import RelayLink
-from stages.engines.flower.reach import absent
+from stages.engines.flower.reach import absent, parsed
 from stages.environment import socket_folder
 from stages.errors import UserError
 
@@ -41,6 +41,7 @@ START = 60.0  # seconds for the SuperLink to start the relay
 @contextmanager
 def deployed(address: str, root_certificates: str | None) -> Iterator[RelayLink]:
     """A link to the nodes of the SuperLink at `address`, until the block ends. UserError if there is none."""
+    parsed(address)
     with socket_folder() as folder, socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "relay"))  # only this user can access the folder
         listener.listen(1)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from stages.engines.flower import reach
 from stages.engines.flower.payload import Arrays, Facts, from_records, to_records
@@ -24,32 +24,43 @@ from stages.errors import UserError
 SOONEST, LATEST = 0.05, 3.0  # seconds between looks for a message
 SHARE = 0.05  # of the time since the last one: about how much longer a round gets by it
 PATIENCE = 10.0  # seconds in which Flower tries a request again
-AGAIN = 1.0  # seconds before a lost connection is made again
-KEYED = 10.0  # the same with a key, which a server that starts must be told
+AGAIN = 1.0  # seconds before a connection is tried again
+ADMISSION = 90.0  # seconds in which a server is told of a key, or notices that the node which had it is gone
 Answer = Callable[[str, Arrays, Facts], tuple[Arrays, Facts]]
 
 
 def serve(
     address: str, root_certificates: str | None, key: Path | None, answer: Answer, note: Callable[[str], None]
 ) -> None:
-    """Answer the SuperLink's messages until Ctrl-C or SIGTERM. UserError if it does not take this node."""
+    """Answer the SuperLink's messages until Ctrl-C or SIGTERM. UserError if it does not take this node in time."""
     from flwr.supernode.fleet_http_connection import http_request_response
 
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     own = None if key is None else key_pair(key)
+    place = address, root_certificates is None, root_certificates, own
+    since: float | None = None  # when it was refused first
     with unbroken() as lost:
         while True:
             reach.wait(address, root_certificates, note)
             lost.clear()
-            place = address, root_certificates is None, root_certificates, own
             try:
                 with http_request_response(*place, max_wait_time=PATIENCE) as connection:  # keeps what is raised within
                     note(f"Connected to {address} as node {connection[0]}.")
+                    since = None
                     attend(connection, answer, lost)
-            except SystemExit:
-                raise UserError(refusal(address, own is not None)) from None
-            note(f"The connection to {address} was lost; connecting again.")
-            time.sleep(KEYED if own else AGAIN)
+                note(f"The connection to {address} was lost; connecting again.")
+            except Refused:
+                why = refusal(address, own is not None)
+                if since is None:
+                    note(f"{why} Trying again for {ADMISSION:g} seconds.")
+                since = since or time.monotonic()
+                if time.monotonic() > since + ADMISSION:
+                    raise UserError(why) from None
+            time.sleep(AGAIN)
+
+
+class Refused(Exception):
+    """A SuperLink did not take this node."""
 
 
 def refusal(address: str, keyed: bool) -> str:
@@ -62,20 +73,27 @@ def refusal(address: str, keyed: bool) -> str:
 
 @contextmanager
 def unbroken() -> Iterator[threading.Event]:
-    """Within this block, Flower does not end this process when a SuperLink does not know the node any more.
+    """Within this block, Flower does not end this process.
 
-    It would send it SIGINT, which harms nothing where that is ignored. The event is set when one of its threads has failed,
-    as that of the heartbeats does then.
+    Where a SuperLink does not take the node, Refused is raised instead. Where it does not know it any more, Flower would
+    send SIGINT, which harms nothing where that is ignored; the event is set when one of Flower's threads has failed, as that of the heartbeats does then.
     """
-    lost, before, mask = threading.Event(), threading.excepthook, {signal.SIGINT}
-    threading.excepthook = lambda _: lost.set()
+    from flwr.supernode import fleet_http_connection
+
+    lost, mask, flower = threading.Event(), {signal.SIGINT}, vars(fleet_http_connection)
+    before = threading.excepthook, flower["flwr_exit"]
+    threading.excepthook, flower["flwr_exit"] = lambda _: lost.set(), refuse
     if hasattr(signal, "sigwaitinfo") and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.pthread_sigmask(signal.SIG_BLOCK, mask)
         threading.Thread(target=pass_on, args=(mask,), daemon=True).start()
     try:
         yield lost
     finally:
-        threading.excepthook = before
+        threading.excepthook, flower["flwr_exit"] = before
+
+
+def refuse(*told: Any) -> NoReturn:
+    raise Refused
 
 
 def pass_on(mask: set[signal.Signals]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +24,7 @@ from stages.algorithms.common.records import packed, rebuilt, received
 from stages.algorithms.contract import ClientState
 from stages.artifacts import schemas
 from stages.artifacts.store import Artifact
+from stages.clock import TURN, Clock, collecting, phase
 from stages.devices import device as placed
 from stages.devices import set_up
 from stages.engines import clients
@@ -107,28 +108,29 @@ class Client:
             return {}, self.home.described()
         if facts["client"] != self.home.client:
             raise UserError(f"A message for client {facts['client']} reached client {self.home.client}.")
-        ready, disk, rounds = (
-            self.prepared(facts),
-            Disk(self.home.folder, facts["run"], self.home.client),
-            facts["rounds"],
-        )
+        ready = self.prepared(facts)
+        with collecting(Clock()) as clock:
+            own, told = self.worked(ready, kind == "train", arrays, facts)
+        return own, {"client": self.home.client, **told, "seconds": in_digits(clock.seconds)}
+
+    def worked(self, ready: Ready, training: bool, arrays: Arrays, facts: Facts) -> Answered:
+        """A round's work for one client: an evaluation unless it is for `training` alone, and the training."""
         federation, state, shares = ready.federation, ready.state, ready.shares
+        disk, rounds = Disk(self.home.folder, facts["run"], self.home.client), facts["rounds"]
         record = federation.algorithm.Download if facts["sent"] else None
         came = {name: tensor.to(federation.device) for name, tensor in received(arrays).items()}
         download = None if record is None else rebuilt(record, came)
-        told: dict[str, Any] = {"client": self.home.client}
-        if kind == "evaluate" or facts["evaluate"]:
-            found = clients.evaluated(federation, state, shares, download)
-            measured = {
-                name: value.item() for name, value in found.items() if name != "test_confusion"
-            }  # which is large
-            told["measured"] = {name: None if value != value else value for name, value in measured.items()}
-        if kind == "evaluate":
+        told: dict[str, Any] = {}
+        if facts["evaluate"] or not training:
+            with phase("evaluation"):
+                told["measured"] = measured(federation, state, shares, download)
+        if not training:
             self.ready = ready
             return {}, told
         disk.forget(rounds, facts["kept"])
         try:
-            done = clients.train(federation, self.home.client, state, shares["train"], rounds, download)
+            with phase(TURN):
+                done = clients.train(federation, self.home.client, state, shares["train"], rounds, download)
             clients.check_finite(done.metrics, f"Client {self.home.client}", rounds)  # before the state on disk changes
         except UserError as error:
             return {}, {**told, "failed": printable(str(error), 1000)}
@@ -149,6 +151,20 @@ class Client:
         federation, state, shares = at_home(facts["terms"], self.home, newest is None)
         disk.load(state, facts["rounds"], federation.device)
         return Ready(facts["terms"], facts["run"], newest or 0, federation, state, shares)
+
+
+def measured(
+    federation: Federation, state: ClientState, shares: Mapping[str, ClientData], download: Any
+) -> dict[str, int | float | None]:
+    """What an evaluation finds, but the confusion, which is large; None for what is no number."""
+    found = clients.evaluated(federation, state, shares, download)
+    numbers = {name: value.item() for name, value in found.items() if name != "test_confusion"}
+    return {name: None if number != number else number for name, number in numbers.items()}
+
+
+def in_digits(seconds: Mapping[str, float]) -> dict[str, str]:
+    """Of one length each, so that how large an answer is does not depend on the clock."""
+    return {name: f"{number:016.6f}" for name, number in seconds.items()}
 
 
 def at_home(terms: Facts, home: ClientNode, fresh: bool) -> tuple[Federation, ClientState, dict[str, ClientData]]:

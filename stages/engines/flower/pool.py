@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from stages.algorithms.common.records import packed
-from stages.clock import charge
+from stages.clock import TURN, charge, divided
 from stages.engines.clients import EVALUATED, Answer
 from stages.engines.federation import Federation, Missing
 from stages.engines.flower import checks
 from stages.engines.flower.link import Link, Reply, Sent
 from stages.engines.flower.payload import Facts
 from stages.engines.plan import RunSpec, data_spec_of
+from stages.engines.recording import phases
 from stages.engines.rounds import participants
 from stages.errors import UserError, printable
 from stages.observer import Observer
@@ -95,6 +96,7 @@ class Exchange:
     replies: Mapping[int, Reply]
     down: Mapping[int, int]  # bytes sent to each client
     seconds: float
+    phases: Mapping[str, float]  # into which the seconds divide
 
 
 @dataclass
@@ -125,9 +127,12 @@ class FlowerClients:
         """Raises UserError if fewer than `min_clients` answer."""
         if self.ahead and self.ahead.rounds == rounds:
             came = self.ahead
-            charge("local training", came.seconds)
         else:
             came = self.exchange(rounds, download, dict.fromkeys(joined, "train"))
+            charge("local training", -came.seconds)
+        for phase, seconds in came.phases.items():
+            if phase != "evaluation":
+                charge(phase, seconds)
         self.ahead = None
         answers = {client: self.judged(client, came, self.trained) for client in joined}
         uploads = {client: answer.upload for client, answer in answers.items() if isinstance(answer, Answer)}
@@ -142,23 +147,23 @@ class FlowerClients:
         self.done = rounds + 1
         return answers
 
-    def evaluate(self, rounds: int, download: Any) -> dict[str, Tensor]:
+    def evaluate(self, rounds: int, chosen: list[int], download: Any) -> dict[str, Tensor]:
         joined = (
             participants(self.federation, self.federation.rng.at("round", rounds))[0] if self.goes_on(rounds) else []
         )
-        everyone = list(range(self.federation.clients))
-        came = self.exchange(rounds, download, {c: "train" if c in joined else "evaluate" for c in everyone}, True)
+        work = dict.fromkeys(sorted({*joined, *chosen}), "evaluate") | dict.fromkeys(joined, "train")
+        came = self.exchange(rounds, download, work, set(chosen))
         if joined:
             self.ahead = came
-            charge("evaluation", -came.seconds)
-        measured = {split: torch.full((len(everyone),), -1, dtype=torch.int64) for split in EVALUATED}
-        measured["test_auc"] = torch.full((len(everyone),), torch.nan, dtype=torch.float64)
-        found = [self.judged(client, came, self.evaluated) for client in everyone]
+            charge("evaluation", came.phases.get("evaluation", 0.0) - came.seconds)
+        measured = {split: torch.full((len(chosen),), -1, dtype=torch.int64) for split in EVALUATED}
+        measured["test_auc"] = torch.full((len(chosen),), torch.nan, dtype=torch.float64)
+        found = [self.judged(client, came, self.evaluated) for client in chosen]
         self.check_enough(found, f"In the evaluation after round {rounds}")
-        for client, its in enumerate(found):
+        for place, its in enumerate(found):
             if not isinstance(its, Missing):
                 for name, number in its.items():
-                    measured[name][client] = number
+                    measured[name][place] = number
         return measured
 
     def goes_on(self, rounds: int) -> bool:
@@ -206,8 +211,11 @@ class FlowerClients:
         self.told.add(note)
         return missing
 
-    def exchange(self, rounds: int, download: Any, work: Mapping[int, str], evaluate: bool = False) -> Exchange:
-        """Send clients their `work`, train or evaluate, and with `evaluate` both; take what comes within `round_timeout`."""
+    def exchange(self, rounds: int, download: Any, work: Mapping[int, str], evaluate: Collection[int] = ()) -> Exchange:
+        """Send clients their `work`, train or evaluate; those who train do both if they are among `evaluate`.
+
+        What comes within `round_timeout` counts.
+        """
         begun = time.monotonic()
         settings, timeout, self.told = self.federation.settings, self.federation.settings.round_timeout, set()
         nodes = self.present(work)
@@ -216,11 +224,13 @@ class FlowerClients:
             nodes = self.present(work)
         facts = {
             "run": self.run, "terms": self.terms, "rounds": rounds, "kept": self.saved, "sent": download is not None,
-            "evaluate": evaluate,
         }  # fmt: skip
         arrays, sent = packed(download, settings.wire), dict[int, Sent]()
         for kind in sorted(set(work.values())):
-            own = {node: {**facts, "client": client} for client, node in nodes.items() if work[client] == kind}
+            own = {
+                node: {**facts, "client": client, "evaluate": client in evaluate}
+                for client, node in nodes.items() if work[client] == kind
+            }  # fmt: skip
             sent |= self.link.push(kind, arrays, own, timeout + SLACK) if own else {}
         waiting = {sent[node].id: client for client, node in nodes.items() if node in sent}
         replies: dict[int, Reply] = {}
@@ -230,7 +240,10 @@ class FlowerClients:
                 replies[waiting.pop(id)] = reply
             time.sleep(POLL if waiting else 0)
         down = {client: sent[node].size for client, node in nodes.items() if node in sent}
-        return Exchange(rounds, replies, down, time.monotonic() - begun)
+        seconds = time.monotonic() - begun
+        known = {TURN, *phases(self.federation)}
+        turns = [checks.seconds(reply, known, seconds) for reply in replies.values()]
+        return Exchange(rounds, replies, down, seconds, divided(seconds, "local training", turns))
 
     def present(self, wanted: Iterable[int]) -> dict[int, int]:
         self.registry.update()

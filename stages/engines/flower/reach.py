@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -11,6 +12,15 @@ from stages.errors import UserError, printable
 
 PAUSE = 1.0  # seconds between tries
 PATIENCE = 10.0  # seconds for one
+
+
+def parsed(address: str) -> tuple[str, int]:
+    """Host and port; UserError for what is no HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    named = re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host)
+    if not (named and port.isdecimal() and 0 < int(port[:6]) < 65536):
+        raise UserError(f"'{printable(address, 80)}' is no address; write HOST:PORT.")
+    return host.strip("[]"), int(port)
 
 
 def wait(address: str, root_certificates: str | None, note: Callable[[str], None]) -> None:
@@ -29,7 +39,7 @@ def absent(address: str, root_certificates: str | None) -> str:
 
     tls, proxy = root_certificates is not None, proxy_of(address, root_certificates is not None)
     way = (
-        f" through the proxy {proxy} of this environment (NO_PROXY={host_of(address)} would go around it)"
+        f" through the proxy {proxy} of this environment (NO_PROXY={parsed(address)[0]} would go around it)"
         if proxy
         else ""
     )
@@ -80,14 +90,10 @@ def authority(root_certificates: str) -> ssl.SSLContext:
         raise UserError(f"{root_certificates} holds no certificates in PEM format ({error}).") from error
 
 
-def host_of(address: str) -> str:
-    return address.rpartition(":")[0].strip("[]")
-
-
 def proxy_of(address: str, tls: bool) -> str | None:
     """The proxy that the environment names for this address; without the password that it may hold."""
     found = getproxies()
     proxy = found.get("https" if tls else "http") or found.get("all")
-    if proxy is None or proxy_bypass(host_of(address)):
+    if proxy is None or proxy_bypass(parsed(address)[0]):
         return None
     return printable(proxy.rpartition("@")[2])

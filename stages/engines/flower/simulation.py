@@ -1,24 +1,29 @@
-"""Simulated clients: Flower's Ray backend in this process, which ends with the run and leaves nothing behind."""
+"""Simulated clients: Flower's Ray backend in this process, which ends with the run and leaves nothing behind.
+
+Ray starts on this machine, or `ray_address` names a cluster that is there.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import queue
-import shutil
 import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.artifacts.folders import scratch
 from stages.artifacts.store import Artifact
+from stages.engines.flower.cluster import joined
 from stages.engines.flower.link import GridLink, Reply
 from stages.engines.flower.node import ClientNode, client_app
 from stages.environment import socket_folder
-from stages.errors import UserError
+from stages.errors import UserError, printable
 from stages.settings import Train
 
 if TYPE_CHECKING:
@@ -44,15 +49,14 @@ class Lasting(GridLink):
     def check(self) -> None:
         if not self.thread.is_alive():
             raise UserError(
-                "Flower's simulation ended; its output above says why. This machine may have too few cores or GPUs for one "
-                "client (`client_cpus`, `client_gpus`)."
+                "Flower's simulation ended; its output above says why. There may be too few cores or GPUs for one client "
+                "(`client_cpus`, `client_gpus`)."
             )
 
 
 @contextmanager
 def simulated(data: Artifact, clients: int, settings: Train) -> Iterator[tuple[GridLink, Path]]:
     """A link to one node per client of `data`, and the folder of their models, until the block ends."""
-    folder = Path(tempfile.mkdtemp(prefix="fedktl-"))
     opened: queue.Queue[Grid | BaseException] = queue.Queue()
     done = threading.Event()
 
@@ -60,23 +64,37 @@ def simulated(data: Artifact, clients: int, settings: Train) -> Iterator[tuple[G
         opened.put(grid)
         done.wait()
 
-    def simulate() -> None:
+    def simulate(folder: Path) -> None:
         try:
-            run(serve, data, clients, settings, folder)
+            with joined(settings.ray_address, folder) if settings.ray_address else nullcontext():
+                run(serve, data, clients, settings, folder)
         except BaseException as error:  # without Ray, Flower raises SystemExit
             opened.put(error)
 
-    thread = threading.Thread(target=simulate, daemon=True)
-    thread.start()
-    try:
-        grid = opened.get()
-        if isinstance(grid, BaseException):
-            raise UserError(f"Flower's simulation did not start ({grid}).") from grid
-        yield Lasting(grid, thread), folder
-    finally:
-        done.set()
-        thread.join()
-        shutil.rmtree(folder, ignore_errors=True)
+    with models(data, settings) as folder:
+        thread = threading.Thread(target=simulate, args=(folder,), daemon=True)
+        thread.start()
+        try:
+            grid = opened.get()
+            if isinstance(grid, UserError):
+                raise grid
+            if isinstance(grid, BaseException):
+                raise UserError(f"Flower's simulation did not start ({printable(str(grid), 300)}).") from grid
+            yield Lasting(grid, thread), folder
+        finally:
+            done.set()
+            thread.join()
+
+
+@contextmanager
+def models(data: Artifact, settings: Train) -> Iterator[Path]:
+    """A folder for the clients' models, which every machine of a cluster sees: beside the data, which it must see as well."""
+    if settings.ray_address:
+        with scratch(data.path.parent.absolute()) as folder:
+            yield folder
+    else:
+        with tempfile.TemporaryDirectory(prefix="fedktl-", ignore_cleanup_errors=True) as name:
+            yield Path(name)
 
 
 def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path) -> None:
@@ -85,11 +103,11 @@ def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path)
 
     for talkative in ("flwr", "ray"):
         logging.getLogger(talkative).setLevel(logging.ERROR)
-    server = ServerApp()
+    server, seen = ServerApp(), replace(data, path=data.path.absolute())  # from wherever Ray starts its processes
     server.main()(serve)
 
     def home(context: Context) -> ClientNode:
-        return ClientNode(int(context.node_config["partition-id"]), data, folder)
+        return ClientNode(int(context.node_config["partition-id"]), seen, folder)
 
     with warnings.catch_warnings(), socket_folder() as sockets:
         # the replacement for run_simulation, which is deprecated, would leave a daemon running
@@ -98,7 +116,7 @@ def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path)
         run_simulation(
             server, client_app(home), clients,
             backend_config={
-                "init_args": {
+                "init_args": {  # unless this process is in a cluster already
                     "address": "local", "_temp_dir": str(sockets), "num_cpus": os.cpu_count() or 1,
                     "include_dashboard": False, "log_to_driver": False,
                 },

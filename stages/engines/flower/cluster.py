@@ -1,0 +1,64 @@
+"""A Ray cluster that is there already, whose machines simulate the clients.
+
+They have fedktl, and see the store: the clients' models lie beside the data while a run goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stages.engines.flower import reach
+from stages.errors import UserError, printable
+
+PATIENCE = 10.0  # seconds for a connection
+LOOK = 60.0  # seconds for all machines to look for the store
+
+
+def answering(address: str) -> None:
+    """UserError unless something listens at the address."""
+    try:
+        socket.create_connection(reach.parsed(address), PATIENCE).close()
+    except OSError as error:
+        raise UserError(
+            f"No Ray cluster answers at {address} ({error.strerror or error}); start it with `ray start`."
+        ) from error
+
+
+@contextmanager
+def joined(address: str, folder: Path) -> Iterator[None]:
+    """This process as a part of the cluster. UserError if it can't be, or if a machine with cores does not see the folder."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    path = os.pathsep.join(sys.path)  # which Flower would set where it starts Ray
+    try:
+        ray.init(
+            address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": {"PYTHONPATH": path}}
+        )
+        machines = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        there = [NodeAffinitySchedulingStrategy(machine, soft=False) for machine in machines]
+        look = ray.remote(num_cpus=0)(blind)
+        hosts = ray.get([look.options(scheduling_strategy=one).remote(folder) for one in there], timeout=LOOK)
+    except Exception as error:  # Ray's are many, and of several lines
+        ray.shutdown()
+        why = printable(f"{type(error).__name__}: {error}", 300)
+        raise UserError(f"The Ray cluster at {address} can't be used from this machine ({why}).") from error
+    try:
+        if names := ", ".join(filter(None, hosts)):
+            raise UserError(
+                f"Machines of the Ray cluster do not see {folder.parent}: {names}; keep the store on a disk that all share."
+            )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def blind(folder: Path) -> str:
+    """The name of this machine if it does not see the folder."""
+    return "" if folder.is_dir() else socket.gethostname()
