@@ -27,7 +27,7 @@ Reference = Annotated[
 
 
 def _made(terminal: Terminal, entry: Entry) -> str:
-    """When it was made; what was done of it, or that it is damaged."""
+    """When it was made, how much of it is done, or that it is damaged."""
     if not entry.finished:
         return f"unfinished, {progress(entry.path)} {'rounds' if entry.ref.kind == 'run' else 'latents'} done"
     try:
@@ -187,7 +187,7 @@ Url = Annotated[str, typer.Argument(help="s3://, gs://, az://, https:// (pull on
 @app.command("push")
 @guarded
 def push(context: typer.Context, ref: Reference, url: Url) -> None:
-    """Send an artifact to an object store or a folder. The same command goes on after a break.
+    """Send an artifact to an object store or a folder. After an interruption, the same command continues.
 
     Credentials come from the environment: AWS_ACCESS_KEY_ID, AZURE_STORAGE_ACCOUNT_KEY, GOOGLE_APPLICATION_CREDENTIALS ...
 
@@ -223,7 +223,7 @@ def pull(
     terminal.show(f"{artifact.kind}/{artifact.ref}")
 
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without a question.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
 Patterns = typer.Argument(
     help="References, or patterns such as 'local-*' or 'report/*'.",
     metavar="REF",
@@ -234,7 +234,7 @@ Patterns = typer.Argument(
 @app.command("remove")
 @guarded
 def remove(context: typer.Context, refs: Annotated[list[str], Patterns], yes: Yes = False) -> None:
-    """Remove versions of artifacts (NAME alone means the newest) and unfinished work, after a question.
+    """Remove versions of artifacts (NAME alone means the newest) and unfinished work, after asking.
 
     [dim]fedktl artifacts remove digits@v1 'local-*' --yes[/]
     """
@@ -247,10 +247,10 @@ def remove(context: typer.Context, refs: Annotated[list[str], Patterns], yes: Ye
 def prune(
     context: typer.Context,
     refs: Annotated[list[str] | None, Patterns] = None,
-    keep: Annotated[int, typer.Option("--keep", help="Versions of each name that stay.", min=1, max=MOST)] = 1,
+    keep: Annotated[int, typer.Option("--keep", help="Versions of each name to keep.", min=1, max=MOST)] = 1,
     yes: Yes = False,
 ) -> None:
-    """Remove all but the newest versions of each name, after a question. Unfinished work stays.
+    """Remove all but the newest versions of each name, after asking. Unfinished work is kept.
 
     [dim]fedktl artifacts prune --keep 2 'fedktl-*'[/]
     """
@@ -271,7 +271,7 @@ def _remove(terminal: Terminal, entries: list[Entry], yes: bool) -> None:
         rows = [[str(entry), "" if entry.finished else "unfinished", size(entry.bytes)] for entry in entries]
         terminal.show(tables.plain(["to be removed", "", "size"], rows, left=2))
         if not sys.stdin.isatty():
-            raise UserError("Nothing was removed, for nobody can be asked here; add --yes.")
+            raise UserError("Nothing was removed: there is no terminal to ask on; add --yes.")
         if not typer.confirm("Remove this for good?", err=True):
             raise Interrupted("Nothing was removed.")
     for entry in entries:

@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 
 from fedktl_cli.terminal import safe
 
-ANYWHERE = ("-q", "--quiet", "-v", "--verbose")  # options of the program that may stand behind a command
+ANYWHERE = ("-q", "--quiet", "-v", "--verbose")  # options of the program that may follow a command
 
 
 class Group(TyperGroup):
@@ -21,7 +21,7 @@ class Group(TyperGroup):
 
 
 class Program(Group):
-    """Takes some of its options behind a command, too, tells where the others belong, and repeats nothing."""
+    """Accepts some of its options after a command, too, says where the others belong, and repeats nothing."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)

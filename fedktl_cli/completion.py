@@ -13,7 +13,7 @@ Completion = Callable[[Any, str], list[str]]
 
 
 def artifacts(*kinds: str) -> Completion:
-    """Names of the artifacts of these kinds, or of all; behind an `@` their versions, unfinished ones too."""
+    """Names of the artifacts of these kinds, or of all; after an `@` their versions, unfinished ones too."""
 
     def complete(ctx: Any, incomplete: str) -> list[str]:
         name, at, _ = incomplete.rpartition("@")
@@ -50,7 +50,7 @@ def presets(ctx: Any, incomplete: str) -> list[str]:
 
 
 def choices(known: Iterable[str]) -> Completion:
-    """One of the values that a setting has."""
+    """One of a setting's choices."""
     return lambda ctx, incomplete: _starting(incomplete, known)
 
 
@@ -63,6 +63,6 @@ def _starting(incomplete: str, names: Iterable[str]) -> list[str]:
     return sorted({name for name in names if name.startswith(incomplete)})
 
 
-SETTINGS = {  # completions of settings by name, beside those that have choices
+SETTINGS = {  # completions of settings by name, besides those that have choices
     "algorithm": algorithms, "models": models, "data": artifacts("data"), "latents": artifacts("latents"),
 }  # fmt: skip

@@ -30,7 +30,7 @@ def doctor(context: typer.Context, json: Json = False) -> None:
         terminal.show(tables.plain(["", "what", "found"], [list(row) for row in signs], left=3))
     faults = [finding.what for finding in findings if finding.fault]
     if faults:
-        terminal.tell(f"Not all is well: {', '.join(faults)}.")
+        terminal.tell(f"Something here would fail: {', '.join(faults)}.")
         raise typer.Exit(BAD_INPUT)
 
 

@@ -53,7 +53,7 @@ def export(
     algorithm: Algorithm = None,
     json: Json = False,
 ) -> None:
-    """Write a client, or without --client a folder for each, that predicts without its run; its test images are labelled again.
+    """Export a client, or every client to its own folder, to predict without the run; its test images are classified again as a check.
 
     [dim]fedktl export fedktl-cifar10-s0 --client 3 --weights selected client-3[/]
 

@@ -66,7 +66,7 @@ def generate(
 
 
 def default_name(settings: Generate) -> str:
-    """The generator's, in letters that an artifact's name may have."""
+    """The generator's name, in letters that an artifact's name may have."""
     source = Path(settings.weights).stem if settings.weights else settings.generator.replace("auto", "builtin")
     return re.sub(r"[^A-Za-z0-9._-]+", "-", source).strip("-._") or "latents"
 

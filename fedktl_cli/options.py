@@ -40,7 +40,7 @@ def flags(field: dataclasses.Field[Any]) -> tuple[str, str]:
 OPTIONS = {key(f): flags(f) for kind in (Prepare, Generate, Train, TrainGenerator) for f in dataclasses.fields(kind)}
 OPTIONS |= {
     name: (f"--{name}", "") for name in ("resume", "format", "client", "unfinished")
-}  # arguments of stages, no settings
+}  # arguments of stages, not settings
 
 
 def with_settings(settings: type[Settings]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -37,13 +37,13 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files of any size.", metavar="IMAGE...")],
     client: Client = None,
     weights: Weights = None,
-    top: Annotated[int, typer.Option("--top", help="Classes to tell of each image.", min=1, metavar="K")] = 1,
+    top: Annotated[int, typer.Option("--top", help="Classes to show for each image.", min=1, metavar="K")] = 1,
     models: Models = None,
     algorithm: Algorithm = None,
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the result as CSV on standard output.")] = False,
 ) -> None:
-    """Tell the class of images, and its probability: the softmax of the client's scores.
+    """Classify images: the likeliest class and its probability, the softmax of the client's scores.
 
     [dim]fedktl predict fedktl-cifar10-s0 --client 3 photos/*.jpg[/]
 
@@ -80,7 +80,7 @@ def chosen(terminal: Terminal, source: str, client: int | None, weights: str | N
         return folder.read(Path(source), own)
     everyone = clients(terminal.store, terminal.store.open(source, "run"), weights)
     if client is None and len(everyone) > 1:
-        raise UserError(f"{everyone.run.ref} has {len(everyone)} clients; say with --client whose model is to predict.")
+        raise UserError(f"{everyone.run.ref} has {len(everyone)} clients; choose one with --client.")
     return everyone[client or 0].client
 
 

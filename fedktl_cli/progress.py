@@ -22,14 +22,14 @@ class Study:
 
     def __init__(self) -> None:
         self.waiting = 0  # runs still to begin
-        self.going: dict[int, tuple[int, int]] = {}  # rounds left and in all of the runs that go on, by observer
+        self.going: dict[int, tuple[int, int]] = {}  # rounds left and in all of the runs in progress, by observer
         self._rounds, self._seconds = 0, 0.0
 
     def played(self, rounds: int, seconds: float) -> None:
         self._rounds, self._seconds = self._rounds + rounds, self._seconds + seconds
 
     def left(self) -> float | None:
-        """Seconds; None before the first round, or where no further run waits."""
+        """Seconds; None before the first round, or if no further run is waiting."""
         if not (self._rounds and self.going and self.waiting):
             return None
         begun = sum(left for left, _ in self.going.values())
@@ -66,7 +66,7 @@ class Progress(Observer):
     def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:
         self._run, self._began, self._reached = run, time.monotonic(), ""
         planned = facts["settings"]["rounds"]
-        begins = f"goes on after round {rounds} of {planned}" if rounds else f"begins, {planned} rounds"
+        begins = f"continues after round {rounds} of {planned}" if rounds else f"begins, {planned} rounds"
         self.line(": ".join(filter(None, [self._place, f"{run} {begins}"])))
 
     def end_round(self, line: Mapping[str, Any]) -> None:
@@ -103,7 +103,7 @@ class Progress(Observer):
         return "" if left is None else f"study {duration(left)} left"
 
     def line(self, text: str) -> None:
-        """What only those are told who see no bar."""
+        """A line for those who see no bar."""
         self.note(text)
 
     def note(self, message: str) -> None:
@@ -111,7 +111,7 @@ class Progress(Observer):
 
 
 class Screen:
-    """The bars of all tasks that go on, one below the other, and below them the last words of each."""
+    """The bars of all tasks in progress, one below the other, and below them the last facts of each."""
 
     def __init__(self, console: Any):
         self._console = console
@@ -186,7 +186,7 @@ class LiveProgress(Progress):
             self._bar = None
 
     def line(self, text: str) -> None:
-        """The bar tells it."""
+        """The bar says it."""
 
 
 def in_words(facts: Mapping[str, Any]) -> str:

@@ -80,7 +80,7 @@ def report(
 
     [dim]fedktl report --format tidy --output numbers.csv[/] (or .parquet): every number of every round
 
-    [dim]fedktl report --unfinished[/] (runs that go on, too)
+    [dim]fedktl report --unfinished[/] (with unfinished runs)
 
     [dim]fedktl report --paper table1[/]
     """
@@ -89,7 +89,7 @@ def report(
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
-        raise UserError(f"{output} can't be written; give a file in a folder that is there.")
+        raise UserError(f"{output} can't be written; name a file in a folder that exists.")
     if metric is not None and (metric not in METRICS or format != "latex"):
         raise UserError("--metric chooses selected, last or best for --format latex; leave it out otherwise.")
     if paper is not None:
@@ -120,7 +120,7 @@ def made(terminal: Terminal, settings: Report, format: str, metric: str | None, 
 
         terminal.show(tables.report(content.rows, settings.columns))
         if pending := artifact.settings["unfinished"]:
-            how = "" if settings.unfinished else ", and in no table; --unfinished draws what there is"
+            how = "" if settings.unfinished else " and left out (--unfinished includes them)"
             terminal.say(f"Not finished{how}: {', '.join(pending)}.")
         terminal.show(f"Page: {page_path(terminal.store, artifact.ref)}")
     elif format == "html" and output is None:
@@ -147,7 +147,7 @@ def beside_paper(
     """Print a table of the paper with what was measured; no artifact is made of it."""
     if format in ("html", "tidy") or name:
         raise UserError(
-            "--paper makes no page and no artifact; leave out --name, and give another --format than html or tidy."
+            "--paper makes no page and no artifact; leave out --name, and choose a --format other than html or tidy."
         )
     from stages.report import beside_paper as compare
     from stages.reporting.paper import as_text
@@ -163,7 +163,7 @@ def beside_paper(
 
 
 def tidy(terminal: Terminal, runs: list[str], unfinished: bool, output: Path | None) -> None:
-    """The runs' numbers as CSV, or as Parquet into a file that is called so."""
+    """The runs' numbers as CSV, or as Parquet into a file named *.parquet."""
     from stages.report import tidy_table
     from stages.reporting.tidy import as_csv, as_parquet
 

@@ -26,7 +26,7 @@ Watch = Annotated[bool, typer.Option("--watch", help="Look again every two secon
 
 @guarded
 def status(context: typer.Context, watch: Watch = False, json: Json = False) -> None:
-    """Show every run: waiting, running, stopped, failed or done, and how far it is.
+    """Show every run and how far it is: waiting, running, stopped, failed or done.
 
     [dim]fedktl status --watch[/]
     """
@@ -55,7 +55,7 @@ def status(context: typer.Context, watch: Watch = False, json: Json = False) -> 
 
 
 def watched(found: list[Status]) -> Any:
-    """Counts first, then what goes on or went wrong: a terminal shows as much as it has lines for."""
+    """Counts first, then what is running or went wrong: a terminal shows as much as it has lines for."""
     from rich.console import Group
 
     return Group(counts(found), *parts(sorted(found, key=lambda one: ORDER.index(one.state))))

@@ -1,4 +1,4 @@
-"""Standard output and error as they are found: closed, full, gone, or of an encoding that lacks our signs."""
+"""Standard output and error as they are found: closed, full, gone, or in an encoding that lacks some characters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAIN = str.maketrans("▁▂▃▄▅▆▇█–—…“”‘’·×→•",
 
 
 def prepare() -> None:
-    """Open what is closed, and have signs that an encoding lacks replaced. Call once, before anything is printed."""
+    """Open what is closed, and replace characters that an encoding lacks. Call once, before anything is printed."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed: the next file that is opened would get its number
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
@@ -24,7 +24,7 @@ def prepare() -> None:
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """What stands for characters that can't be encoded: a plain sign alike, else their number."""
+    """What replaces characters that can't be encoded: a similar plain one, else their number."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     alike = error.object[error.start : error.end].translate(PLAIN)
@@ -62,6 +62,6 @@ class Forgiving:
 
 
 def give_up(stream: TextIO) -> None:
-    """Let what is still to come vanish, so that Python does not fail on it at its end."""
+    """Discard what is still to be written, so that Python does not fail on it at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 GAP = 2  # blanks between columns
-PROSE = 24  # letters that a column of words behind the first has room for at least; longer ones are broken
+PROSE = 24  # letters that every column of words after the first has room for; longer words are broken
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Fitted:
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]  # texts, or Text with a style
     title: str | None
-    left: Collection[int]  # columns of words, which stand to the left and may go on in a next line
+    left: Collection[int]  # columns of words, which are aligned left and may continue on the next line
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         cells = [
@@ -210,9 +210,7 @@ def previews(found: Sequence[dict[str, Any]]) -> Group:
     varied = [each for one in found for name in _varied(one, found) for each in (name, f"{one['algorithm']}.{name}")]
     for name in ("algorithm", "seeds", *varied):
         settings.pop(name, None)
-    kept = (
-        f"Weights kept: {_kept(first['weights_bytes'])}. On disk while it goes on: {numbers.size(first['most_disk'])}."
-    )
+    kept = f"Weights kept: {_kept(first['weights_bytes'])}. On disk while it runs: {numbers.size(first['most_disk'])}."
     said = "  ".join(f"{name}={_value(value)}" for name, value in settings.items())
     return Group(*blocks, Text(kept), Text(safe(said), style="dim"))
 

@@ -54,7 +54,7 @@ class Terminal:
             self.tell(message)
 
     def tell(self, message: str) -> None:
-        """A sentence that is never left out; what it says of settings, it says of options."""
+        """A sentence that is always printed; where it names settings, it names their options."""
         self.err.print(safe(as_options(message)), soft_wrap=True)
 
     def hint(self, command: str) -> None:
@@ -109,10 +109,13 @@ class Terminal:
 
 @contextmanager
 def stopping(act: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Within this block, Ctrl-C, SIGTERM and SIGHUP do this."""
+    """Within this block, Ctrl-C, SIGTERM and SIGHUP do this.
+
+    What is ignored stays ignored: SIGHUP under nohup, Ctrl-C in a script's background.
+    """
     before = {number: signal.getsignal(number) for number in STOPPING}
     for number, handler in before.items():
-        if not (number == signal.SIGHUP and handler == signal.SIG_IGN):  # nohup
+        if handler != signal.SIG_IGN:
             signal.signal(number, act)
     try:
         yield

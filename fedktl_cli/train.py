@@ -10,7 +10,7 @@ import typer
 from fedktl_cli import completion
 from fedktl_cli.options import Json, Name, Preset, with_settings
 from fedktl_cli.terminal import INCOMPLETE, INTERRUPTED, Terminal, guarded, here
-from stages import plugins, presets
+from stages import plugins, presets, processes
 from stages.errors import UserError
 from stages.settings import Train, gridded
 
@@ -29,9 +29,11 @@ Resume = Annotated[
     str | None,
     typer.Option("--resume", metavar="RUN", help="Continue this run.", autocompletion=completion.artifacts("run")),
 ]
-Again = Annotated[bool, typer.Option("--again", help="Make new versions of runs that are there already.")]
-StopOnError = Annotated[bool, typer.Option("--stop-on-error", help="Begin no further run once one has failed.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, tell time, memory and disk, write nothing.")]
+Again = Annotated[bool, typer.Option("--again", help="Make new versions of runs that exist already.")]
+StopOnError = Annotated[bool, typer.Option("--stop-on-error", help="Start no further run once one has failed.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything and estimate time, memory and disk; write nothing.")
+]
 
 
 @guarded
@@ -60,13 +62,11 @@ def train(
     """
     terminal = here(context)
     if resume and (name or preset or assignments or again or stop_on_error or dry_run):
-        raise UserError(
-            "--resume goes on with one run as it was planned; give no --name, --preset, --set, --again, --stop-on-error or "
-            "--dry-run."
-        )
+        raise UserError("--resume continues one run as it was planned; only settings such as --rounds may go with it.")
     chosen = presets.load(preset)
     settings, grid = gridded(chosen.train, given)
-    from fedktl_cli import tables
+    if settings.jobs > 1 and not dry_run:
+        processes.get_ready()
     from stages import algorithms
     from stages.engines.making import DONE, Outcome
     from stages.train import dry_run as planned
@@ -74,22 +74,28 @@ def train(
     from stages.train import study
 
     words = (given.get("algorithm"), given.get("models"), given.get("generator"), assignments)
-    with plugins.only(*words):
-        hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
-    if dry_run:
-        with terminal.observer() as observer, plugins.only(*words):
-            previews = planned(terminal.store, settings, hyper, observer, name, grid)
-        if json:
-            terminal.json({"previews": previews})
-        else:
-            terminal.show(tables.previews(previews))
-        return
     with terminal.observer() as observer, plugins.only(*words):
-        if resume:
+        hyper = algorithms.assigned(settings.algorithm, assignments or [], chosen.algorithms)
+        if dry_run:
+            previews = planned(terminal.store, settings, hyper, observer, name, grid)
+        elif resume:
             outcomes = [Outcome(resume, DONE, go_on(terminal.store, resume, given, observer))]
         else:
             outcomes = study(terminal.store, name, settings, hyper, observer, again, stop_on_error, True, grid)
-    report(terminal, outcomes, json)
+    if dry_run:
+        preview(terminal, previews, json)
+    else:
+        report(terminal, outcomes, json)
+
+
+def preview(terminal: Terminal, previews: list[dict[str, Any]], as_json: bool) -> None:
+    """Tell what the runs would be like."""
+    from fedktl_cli import tables
+
+    if as_json:
+        terminal.json({"previews": previews})
+    else:
+        terminal.show(tables.previews(previews))
 
 
 def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:

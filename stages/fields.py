@@ -105,7 +105,7 @@ class Settings:
     def make(cls, *layers: Mapping[str, Any]) -> Self:
         """Settings from layers of {name: value}, the later ones winning; values may be text.
 
-        Raises UserError for a name that is no setting, or a value of the wrong type or range.
+        Raises UserError for a name that is not a setting, or a value of the wrong type or range.
         """
         fields = {key(field): field for field in dataclasses.fields(cls)}
         hints = typing.get_type_hints(cls)

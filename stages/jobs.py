@@ -78,7 +78,7 @@ class Crew:
         self, names: Sequence[str], observer: Observer, held: str, over: Callable[[Result], bool],
         tell: Callable[[Sequence[str]], None],
     ) -> dict[str, Result]:  # fmt: skip
-        """Deal the runs; those whose result is `held`, by other processes, again and again. None begins once it is `over`.
+        """Deal the runs; those that other processes hold (`held`) are dealt again until they are free. None begins once it is `over`.
 
         The run of a process that died is dealt once more.
         """

@@ -33,7 +33,7 @@ class Observer:
         return self
 
     def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:
-        """A run, by its reference, begins, or goes on after `rounds`; `facts` are its settings, hyperparameters, sources."""
+        """A run, by its reference, begins, or continues after `rounds`; `facts` are its settings, hyperparameters, sources."""
 
     def end_round(self, line: Mapping[str, Any]) -> None:
         """A round of the run is over: its number, 0 for the untrained models, and what was measured, by name."""

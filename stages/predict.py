@@ -26,7 +26,7 @@ class Prediction:
 
 
 def predict(client: Client, images: Sequence[Path], top: int = 1, observer: Observer = SILENT) -> list[Prediction]:
-    """Files of any size and mode, read as `prepare` reads them. UserError names one that is no image."""
+    """Files of any size and mode, read as `prepare` reads them. UserError names one that is not an image."""
     told = client.description
     files = Files(images, told.image_size, told.squeeze)
     found = []

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -31,6 +31,13 @@ def context() -> BaseContext:
     server = get_context("forkserver")
     server.set_forkserver_preload(HEAVY)
     return server
+
+
+def get_ready() -> None:
+    """Start that server now, so that it imports PyTorch while this process does."""
+    if context().get_start_method() == "forkserver":
+        with undisturbed():
+            forkserver.ensure_running()
 
 
 def started(run: Callable[..., None], *arguments: Any, daemon: bool = False) -> BaseProcess:

@@ -63,13 +63,13 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
 
 
 def unfinished(store: Store, runs: list[Run]) -> list[dict[str, Any]]:
-    """The runs on the same data that are going on, stopped or failed, with how far they are and why; those `drawn`, too."""
+    """The runs on the same data that are in progress, stopped or failed, with how far they are and why; those `drawn`, too."""
     data, found = [run.artifact.sources.get("data") for run in runs], []
     drawn = {str(run.artifact.ref) for run in runs}
     for path in partial.unfinished(store):
         try:
             facts = partial.facts(path)
-        except UserError:  # damaged, for `train --resume` to say
+        except UserError:  # damaged, as `train --resume` says
             continue
         if facts.get("made_from", {}).get("data") in data:
             failed = partial.failure(path)

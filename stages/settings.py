@@ -232,7 +232,7 @@ class Train(Settings):
         0.0, "GPUs of a simulated client; 0.25 puts four on one.", panel="Engine", low=0, high=1024, affects=False
     )
     round_timeout: float = setting(
-        600.0, "Seconds after which a round goes on without the clients that have not answered.", panel="Engine",
+        600.0, "Seconds after which a round continues without the clients that have not answered.", panel="Engine",
         above=0, affects=False,
     )  # fmt: skip
     min_clients: int = setting(1, "Clients that must answer, else the run stops.", panel="Engine", low=1, affects=False)

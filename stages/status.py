@@ -18,7 +18,7 @@ RECENT = 10  # rounds from which a run's pace is taken
 
 @dataclass(frozen=True)
 class Status:
-    """A run of the store, or one that a study which is going on will come to."""
+    """A run of the store, or one that a study in progress has still to begin."""
 
     run: str
     state: str  # waiting, running, stopped, failed, done

@@ -1,14 +1,16 @@
-"""A small federation that every stage's tests share: 4 clients, 5 classes, images that give their class away."""
+"""A small federation that every stage's tests share: 4 clients, 5 classes, images that give their class away.
+
+PyTorch is imported by the fixtures: the process that deals the tests to others has no need of it.
+"""
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
-import torch
 
 from stages.artifacts.store import Store
-from tests.helpers.toy_store import write_toy_data, write_toy_latents
 
 
 def pytest_configure(config):
@@ -18,6 +20,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
+    import torch
+
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a GPU, and to be asked for: pytest -m gpu"))
@@ -26,12 +30,40 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Several threads change the order of sums, and slow small models down."""
+    import torch
+
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_power_cuts():
+    """What is written need not outlast one, and waiting for the disk would take much of the time."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("os.fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without figures, which take most of a report's time."""
+    monkeypatch.setattr("stages.reporting.figures.pictures", lambda *groups_and_labels: [])
+
+
+@pytest.fixture
+def signals():
+    """What asks to stop has its effect here and on processes started from here, even where pytest itself ignores it."""
+    effects = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, effect) for number, effect in effects.items()}
+    yield
+    for number, effect in before.items():
+        signal.signal(number, effect)
 
 
 @pytest.fixture(scope="session")
 def written_toys(tmp_path_factory) -> Path:
     """A store with data `toy` and latents `bank`, not to be written to."""
+    from tests.helpers.toy_store import write_toy_data, write_toy_latents
+
     store = Store(tmp_path_factory.mktemp("toys") / "store")
     write_toy_data(store)
     write_toy_latents(store)

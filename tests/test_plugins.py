@@ -194,7 +194,7 @@ PATHS = {  # as --generator, and what the sentence says
     "tests.helpers.toys:CODE": "can't be loaded",
     "tests.helpers.toy_store:CLIENTS": "is not a function or class",
     "builtins:str": "it lacks latent_dim, resolution",
-    "tests.test_plugins:Vague": "latent_dim is no positive whole number",
+    "tests.test_plugins:Vague": "latent_dim is not a positive whole number",
     "broken:x": "can't be loaded (SyntaxError",
     "rude:x": "can't be loaded (SystemExit",
     "tests\x1b[2J:x": r"tests\x1b[2J:x",

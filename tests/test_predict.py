@@ -79,13 +79,13 @@ def test_a_table(place):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "{0}"], "run@v1 has 4 clients; say with --client"),
+        (["run", "{0}"], "run@v1 has 4 clients; choose one with --client"),
         (["run", "{0}", "--client", "4"], "has no client 4"),
         (["run", "none.png", "--client", "0"], "none.png can't be read as an image"),
         (["run", "{0}", "{config}", "--client", "0"], "config.json can't be read as an image (it is not an image)"),
         (["run", "{0}", "--client", "0", "--weights", "x"], "kept no weights of its x round"),
         (["{client}", "{0}", "--client", "0"], "leave out --client and --weights"),
-        (["{photos}", "{0}"], "is no exported client"),
+        (["{photos}", "{0}"], "is not an exported client"),
         (["nope", "{0}"], "no run artifact named 'nope'"),
         (["run", "{0}", "--client", "0", "--json", "--csv"], "Choose one of --json and --csv"),
     ],

@@ -26,6 +26,15 @@ def test_processes_need_not_import_pytorch_again():
         assert process.exitcode == 0 and imported == [True, True] and seconds < 0.5
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process starts anew")
+def test_the_server_of_processes_starts_early_and_undisturbed(monkeypatch):
+    blocked = []
+    note = lambda: blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))  # noqa: E731
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", note)
+    processes.get_ready()
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= blocked[0]
+
+
 def test_a_process_never_sees_what_asks_to_stop():
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     process = processes.started(time.sleep, 60)

@@ -89,6 +89,7 @@ def test_report_of_all_runs(store):
     assert "Accuracy of each client" in page.text and "Learning on the server" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_of_the_same_runs_is_not_written_again(store):
     data = made_data(store)
     made_run(store, "a", data)
@@ -101,6 +102,7 @@ def test_a_report_of_the_same_runs_is_not_written_again(store):
     assert store.versions("report", "first") == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_that_are_not_finished_are_shown_as_such(store):
     data = made_data(store)
     made_run(store, "a", data)
@@ -134,7 +136,7 @@ def halfway(toy_store):
     return toy_store
 
 
-def test_unfinished_runs_are_drawn_as_far_as_their_checkpoint_goes(halfway):
+def test_unfinished_runs_are_drawn_as_far_as_their_checkpoint_goes(halfway, request):
     found = report(halfway, "first", Report(unfinished=True))
     local, going = found.attributes["rows"]
     assert (local["variant"], local["rounds"], local["planned_rounds"]) == ("", 5, None)
@@ -145,11 +147,12 @@ def test_unfinished_runs_are_drawn_as_far_as_their_checkpoint_goes(halfway):
     assert "2 of 5" in page.text and "rank none of them" in page.text and "Learning on the server" in page.text
     assert page.text.split("Diagnosis")[0].count("local reaches") == 1  # the summary is of what is finished
     assert "local training" not in page.text.split("Results")[0]  # no comparison yet
+    request.getfixturevalue("undrawn")
     assert report(halfway, "first", Report(unfinished=True)).ref == found.ref
     assert len(report(halfway, "first", Report()).attributes["rows"]) == 1
     shown = run(halfway.root, "report", "--unfinished")
     assert re.search(r"fedktl \(seed 0, round +.*2 of 5 +1\n", shown.stdout, re.DOTALL)
-    assert "in no table; --unfinished draws what there is: fedktl-toy-s0@v1" in " ".join(
+    assert "left out (--unfinished includes them): fedktl-toy-s0@v1" in " ".join(
         run(halfway.root, "report").stderr.split()
     )
     assert "leave out" in run(halfway.root, "report", "--unfinished", "--paper", "table1", code=2).stderr
@@ -176,6 +179,7 @@ def test_a_report_of_unfinished_runs_alone_equals_that_of_the_run_once_it_is_fin
     assert accuracies[0] == accuracies[1] and len(accuracies[0]) == 12
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_unfinished_run_without_its_data_or_with_foreign_facts_is_left_out_and_harms_nothing(halfway):
     path = partial.find_unfinished(halfway, Ref("fedktl-toy-s0"))
     held = Partial.reopen(path)
@@ -192,6 +196,7 @@ def test_an_unfinished_run_without_its_data_or_with_foreign_facts_is_left_out_an
         report(halfway, "first", Report(runs=("fedktl-toy-s0",), unfinished=True))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_only_settings_that_apply_are_on_the_page(store):
     settings = {"pairs": "bank", "pair_pixels": "bytes", "pairs_per_class": 3, "slow_rate": 0.0, "slow_seconds": 0.0}
     made_run(store, "a", made_data(store), made_latents(store), settings=settings)
@@ -199,6 +204,7 @@ def test_only_settings_that_apply_are_on_the_page(store):
     assert "pairs_per_class" in text and "pair_pixels" not in text and "slow_rate" not in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_data_sets_make_a_matrix(store):
     for name in ("one", "two"):
         data = made_data(store, name)
@@ -209,6 +215,7 @@ def test_several_data_sets_make_a_matrix(store):
     assert "Last accuracy (%) by data Algorithm one@v1 two@v1 fedktl 62.50 62.50 local 62.50 62.50" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_of_other_data_and_repeats_are_left_out(store):
     made_run(store, "old", made_data(store, "older"))
     data = made_data(store)

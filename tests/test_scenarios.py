@@ -66,6 +66,7 @@ def test_domains_that_the_data_does_not_have_are_refused(tmp_path, domains, chan
         prepare(Store(tmp_path / "store"), "shift", settings(domains, **changes))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_slow_clients_are_recorded_and_reported_and_never_waited_for(toy_store):
     slow = {"slow_rate": 0.5, "slow_seconds": 1000.0, "join_ratio": 0.5, "rounds": 6, "algorithm": "local"}
     run = read(train(toy_store, "slow", Train.make(QUICK, slow), {})[0])
@@ -80,6 +81,7 @@ def test_slow_clients_are_recorded_and_reported_and_never_waited_for(toy_store):
     assert sum(row["seconds_per_round"].values()) < 100
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_slow_clients_nothing_is_simulated(toy_store):
     (artifact,) = train(toy_store, "fast", Train.make(QUICK, {"algorithm": "local", "rounds": 1}), {})
     assert "simulated_seconds" not in artifact.names("rounds") and not read(artifact).simulated_seconds.any()

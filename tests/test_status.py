@@ -5,7 +5,9 @@ import os
 import pty
 import re
 import resource
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -132,7 +134,7 @@ finally:
 
 
 @pytest.mark.parametrize("columns", [60, 100])
-def test_watching_fits_the_terminal_shows_first_what_goes_on_and_ends_with_ctrl_c(toy_store, columns):
+def test_watching_fits_the_terminal_shows_first_what_goes_on_and_ends_with_ctrl_c(toy_store, signals, columns):
     """In a terminal of twelve lines and a store of more runs."""
     stages.train(
         toy_store, "done-with-a-name-that-is-far-longer-than-the-others", settings(algorithm="local", rounds=1), {}
@@ -159,10 +161,11 @@ def in_terminal(columns: int, lines: int, *words: str) -> tuple[str, int]:
         os.execve(sys.executable, [sys.executable, "-m", "fedktl_cli", *words], {**os.environ, **sized})
     shown, asked = b"", False
     try:
-        while True:
+        while select.select([terminal], [], [], 60)[0]:
             shown += os.read(terminal, 1 << 16)
             if b"..." in shown and not asked:  # the picture is whole, and fills the terminal
                 asked = bool(os.write(terminal, b"\x03"))
+        os.kill(process, signal.SIGKILL)
     except OSError:  # the terminal is closed
         pass
     return shown.decode(), os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

@@ -230,6 +230,7 @@ def test_a_grid_runs_every_choice_and_names_it_by_what_differs(toy_store):
     assert alone.ref == made[2].ref  # etf is on by default
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_settings_that_affect_results_make_a_grid_as_well(toy_store):
     grid = {"lr": "0.1,0.05", "drop_last": [True, False]}
     made = stages.train(toy_store, None, settings(**LOCAL, seeds="0,1"), {}, grid=grid)

@@ -37,7 +37,7 @@ A complete algorithm, in which clients share the bias of their heads:
 ...     hyper: Hyper, shared: Task, state: None, uploads: Mapping[int, Message], rng: Rng
 ... ) -> tuple[None, Message, Metrics]:
 ...     return None, Message(torch.stack([upload.bias for upload in uploads.values()]).mean(0)), {}
->>> ALGORITHM = Algorithm(
+>>> ALGORITHM = Stateless(
 ...     "bias", "a toy", Hyper=Hyper, Download=Message, client_update=client_update, server_update=server_update
 ... )
 >>> check_algorithm(ALGORITHM, {"pull": 0.9})
@@ -188,8 +188,7 @@ class Centroids(Protocol[StateIn]):
         """A latent for each class, float32 [classes, H]."""
 
 
-def only_the_task(hyper: Any, task: Task, rng: Rng) -> tuple[Any, Any]:
-    """A server that keeps nothing, and clients that share what they are told of the task."""
+def only_the_task(hyper: Any, task: Task, rng: Rng) -> tuple[None, Task]:
     return None, task
 
 
@@ -219,7 +218,7 @@ class Algorithm(Generic[H, Shared, State, U, D]):
     paired_server_update: PairedServerUpdate[H, Shared, State, U, D] | None = (
         None  # if the hyperparameters need latents
     )
-    init: Init[H, Shared, State] = only_the_task
+    init: Init[H, Shared, State] = field(kw_only=True)
     predict: Predict[H, Shared, D] = logits
     check: Check[H] = any_models
     Hyper: type[H] = NO_HYPERPARAMETERS
@@ -233,6 +232,13 @@ class Algorithm(Generic[H, Shared, State, U, D]):
     )  # those worth showing, with the title of their figure
     pictures: Pictures[D] | None = None  # in a download; the first of each class is kept for a few rounds
     centroids: Centroids[State] | None = None  # in the server's state, from which images can be rendered after the run
+
+
+@dataclass(frozen=True)
+class Stateless(Algorithm[H, Task, None, U, D]):
+    """An algorithm whose server keeps nothing from round to round, and whose clients share only the task."""
+
+    init: Init[H, Task, None] = field(default=only_the_task, kw_only=True)
 
 
 AnyAlgorithm: TypeAlias = Algorithm[Any, Any, Any, Any, Any]  # as the engine sees it

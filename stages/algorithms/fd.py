@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from stages.algorithms.common.batches import Batches
 from stages.algorithms.common.class_means import ClassMeans, class_means
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
+from stages.algorithms.contract import ClientState, Hyperparameters, Metrics, Stateless, Task
 from stages.randomness import Rng
 from stages.settings import setting
 
@@ -96,7 +96,7 @@ def server_update(
     return None, Download(*class_means(outputs, labels, shared.classes), receipts), {}
 
 
-ALGORITHM = Algorithm(
+ALGORITHM = Stateless(
     "fd", "Jeong et al., 2018, arXiv 1811.11479", Hyper=Hyper, Download=Download, client_update=client_update,
     server_update=server_update, unit_rows=("outputs",),
 )  # fmt: skip

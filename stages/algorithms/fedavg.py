@@ -15,7 +15,7 @@ from stages.algorithms import local
 from stages.algorithms.common.batches import Batches
 from stages.algorithms.common.records import tensors
 from stages.algorithms.common.weights import Download, Upload, called_with, weighted_average
-from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
+from stages.algorithms.contract import ClientState, Hyperparameters, Metrics, Stateless, Task
 from stages.errors import UserError
 from stages.models.split import SplitModel
 from stages.randomness import Rng
@@ -53,7 +53,7 @@ def check(hyper: Hyperparameters, task: Task, models: Sequence[SplitModel]) -> N
             )
 
 
-ALGORITHM = Algorithm(
+ALGORITHM = Stateless(
     "fedavg", "McMahan et al., AISTATS 2017, arXiv 1602.05629", Download=Download, client_update=client_update,
     server_update=server_update, predict=predict, check=check, same_start=True,
 )  # fmt: skip

@@ -19,7 +19,7 @@ from stages.algorithms.common.losses import squared_distances
 from stages.algorithms.common.privacy import Protected
 from stages.algorithms.common.records import concatenated
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
+from stages.algorithms.contract import ClientState, Hyperparameters, Metrics, Stateless, Task
 from stages.clock import phase
 from stages.models.split import SplitModel
 from stages.randomness import Rng
@@ -115,7 +115,7 @@ def dense(task: Task, download: Download | None) -> tuple[Tensor, Tensor]:
     return table, known
 
 
-ALGORITHM = Algorithm(
+ALGORITHM = Stateless(
     "fedproto", "Tan et al., AAAI 2022, arXiv 2105.00243", Hyper=Hyper, Download=Download,
     client_update=client_update, server_update=server_update, predict=predict,
     phases=("prototypes",),

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from stages.algorithms.common.batches import Batches
 from stages.algorithms.common.sgd import SGD, LossAndMetrics
-from stages.algorithms.contract import Algorithm, ClientState, Hyperparameters, Metrics, Task
+from stages.algorithms.contract import ClientState, Hyperparameters, Metrics, Stateless, Task
 from stages.randomness import Rng
 
 
@@ -23,6 +23,4 @@ def client_update(
     return None, SGD(shared.lr, model).minimise(objective, batches.steps(rng))
 
 
-ALGORITHM: Algorithm[Hyperparameters, Task, None, None, None] = Algorithm(
-    "local", "no federation", client_update=client_update
-)
+ALGORITHM: Stateless[Hyperparameters, None, None] = Stateless("local", "no federation", client_update=client_update)

@@ -16,7 +16,7 @@ NOBODY = -1  # the client of what belongs to none alone
 def columns(run: Run) -> dict[str, np.ndarray]:
     """Columns of one length: round int64, client int64 (-1: of none alone), metric str, value float64; without NaN.
 
-    A metric is called as its array is in the artifact, less `rounds/`; what is evaluated has round 0, too.
+    A metric has the name of its array in the artifact, without `rounds/`; evaluations have round 0, too.
     """
     parts = [_rows(run, *series) for series in _series(run)]
     rounds, clients, metrics, values = (np.concatenate(column) for column in zip(*parts, strict=True))

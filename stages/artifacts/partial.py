@@ -80,7 +80,7 @@ class Partial:
         return cls(Ref(path.parent.name, int(path.stem[1:]), kind), path, found, hold)
 
     def record(self, facts: Mapping[str, Any]) -> None:
-        """Write down what this is, as it goes on from here: an earlier failure is forgotten."""
+        """Write down what this is from now on; an earlier failure is forgotten."""
         self.facts = dict(facts)
         _replace(self.path / "run.json", lambda file: file.write_text(_sealed(self.facts)))
         (self.path / FAILURE).unlink(missing_ok=True)
@@ -100,7 +100,9 @@ class Partial:
         `number` orders the checkpoints: rounds done, or the first row of a piece.
         """
         if not self._hold.stands():
-            raise Busy(f"Another machine has taken over {self.path}, because it did not hear of this process for long.")
+            raise Busy(
+                f"Another machine has taken over {self.path}, because this process gave no sign of life for too long."
+            )
         draft = self.path / "checkpoint.draft"
         try:
             write(draft)
@@ -158,7 +160,7 @@ def failure(path: Path) -> dict[str, Any] | None:
     """Why the work stopped: `sentence`, `rounds` done by then, `time`; None if it did not fail."""
     try:
         return foreign.parsed(path / FAILURE, "why the work failed", _unsealed)
-    except UserError:  # only a note: the work goes on without it
+    except UserError:  # only a note: the work continues without it
         return None
 
 

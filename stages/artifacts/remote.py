@@ -1,7 +1,7 @@
 """A folder somewhere else: in an object store (S3, GCS, Azure), on a web server, or on a disk that is mounted here.
 
 The only module that knows obstore. Credentials come from the environment, as obstore documents, and no message has
-them: what obstore says of an error may hold a URL with a key in it, so nothing of that is passed on but its kind.
+them: what obstore says of an error may hold a URL with a key in it, so only its kind is passed on.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _why(error: Exception) -> str:
     if (status and status[1] == "404") or "canonicalize" in said:
         return "does not exist."
     answer = f" (it answers {status[1]})" if status else ""
-    return f"can't be reached{answer}; the same command goes on once it can."
+    return f"can't be reached{answer}; the same command continues once it can be."
 
 
 def without_secrets(url: str) -> str:

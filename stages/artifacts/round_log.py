@@ -1,4 +1,4 @@
-"""`rounds.jsonl` in the folder of a run that goes on: a line per round, for those who watch from another process."""
+"""`rounds.jsonl` in the folder of an unfinished run: a line per round, for those who watch from another process."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from stages.settings import DECISIVE, Train
 def identity(facts: Mapping[str, Any]) -> str:
     """A digest of what decides a run's result: algorithm, hyperparameters, settings, seed, and the contents of its sources.
 
-    `facts` are what a run records, finished or not. How many rounds it goes is no part of it.
+    `facts` are what a run records, finished or not. How many rounds it has is not part of it.
     """
     settings = Train().as_dict() | facts["settings"]
     decisive = {

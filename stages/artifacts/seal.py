@@ -31,10 +31,12 @@ def sha256(path: Path) -> str:
 
 
 def files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Everything below `folder` that is not a folder as (posix path inside it, path), sorted; links are not followed."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not path.is_dir():
-            yield path.relative_to(folder).as_posix(), path
+    """Everything below `folder` that is not a folder as (posix path inside it, path); links are not followed."""
+    for place, folders, names in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        inside = Path(place).relative_to(folder).as_posix()
+        for name in (*names, *links):
+            yield (name if inside == "." else f"{inside}/{name}"), Path(place, name)
 
 
 def stray(name: str) -> bool:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from stages.artifacts.folders import (
     unlocked,
 )
 from stages.artifacts.refs import FOLDERS, NAME, Ref, checked_name
-from stages.artifacts.writer import Source, Writer, library
+from stages.artifacts.writer import Source, Writer, library, opened
 from stages.errors import UserError, unknown
 from stages.foreign import reason
 
@@ -84,8 +84,7 @@ class Artifact:
     @cached_property
     def group(self) -> zarr.Group:
         try:
-            group: zarr.Group = library().open_group(self.path, mode="r", zarr_format=3)
-            return group
+            return opened(self.path, "r")
         except Exception as error:
             raise seal.damaged(self.path, f"can't be opened ({reason(error)})") from error
 
@@ -226,7 +225,7 @@ class Store:
         attributes = {
             "kind": kind, "schema": SCHEMAS[kind], "settings": dict(settings), "seed": seed,
             "made_from": {role: source.identity for role, source in made_from.items()},
-            "software": software(), "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "software": {**software()}, "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }  # fmt: skip
 
         def move(group: Path) -> Artifact:
@@ -267,7 +266,7 @@ class Store:
         os.utime(group)  # `newest` goes by the time of publishing
         group.rename(self.path(ref))
         seal.sync(self.path(ref).parent)
-        return self.open(ref)
+        return Artifact(ref, self.path(ref), seal.attributes(self.path(ref)))
 
     @contextmanager
     def writable(self, folder: Path) -> Iterator[None]:
@@ -322,6 +321,7 @@ def check(attributes: Mapping[str, Any], ref: Ref, shown: Path | str) -> None:
             raise UserError(f"{shown} does not record its {name} properly; make the artifact again.")
 
 
+@cache
 def software() -> dict[str, str]:
     """Versions of Python and of the libraries that shape a result."""
     versions = {"python": platform.python_version()}

@@ -1,4 +1,4 @@
-"""Studies that are going on in a store: which runs each has still to begin."""
+"""Studies in progress in a store: which runs each has still to begin."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SIGN = ".study-"
 
 @contextmanager
 def announced(store: Store) -> Iterator[Callable[[Sequence[str]], None]]:
-    """While this block lasts others can see which runs are waited for: those that the function it gives was told last.
+    """Within this block other processes see which runs are still to begin: the names last given to the function it yields.
 
-    Where the store can't be written they can't, and nothing else is different.
+    In a store that can't be written they don't; nothing else differs.
     """
     sign: Presence | None = None
     with suppress(OSError):

@@ -161,7 +161,7 @@ def _each(
             before, done = done, done + waiting[each]
             observer.advance(done // MEGABYTE - before // MEGABYTE)
             if observer.stop_requested():
-                raise Interrupted("Stopped; the same command goes on with what is missing.")
+                raise Interrupted("Stopped; the same command continues with what is missing.")
     finally:
         pool.shutdown(cancel_futures=True)
         observer.finish()

@@ -29,6 +29,15 @@ def library() -> Any:
     return zarr
 
 
+def opened(folder: Path, mode: str) -> zarr.Group:
+    """The group in a folder, to read (r) or new (w)."""
+    open_group = library().open_group
+    from stages.artifacts.local_files import LocalFiles
+
+    group: zarr.Group = open_group(LocalFiles(folder, read_only=mode == "r"), mode=mode, zarr_format=3)
+    return group
+
+
 class Source(Protocol):
     """What something is made from: an artifact here, or one on other machines."""
 
@@ -47,7 +56,7 @@ class Writer:
     _artifact: Artifact | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._group = library().open_group(self.path, mode="w", zarr_format=3)
+        self._group = opened(self.path, "w")
 
     @property
     def ref(self) -> Ref | None:

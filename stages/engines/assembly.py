@@ -76,7 +76,7 @@ def on_disk(spec: RunSpec, data_spec: schemas.DataSpec, device: torch.device) ->
         need = sum(
             devices.size([split.meta_model(name, shape, classes, width)]) * count for name, count in names.items()
         )
-    except UserError:  # for a model that does not fit, of which `models` tells whose it is
+    except UserError:  # for a model that does not fit, `models` tells whose it is
         return False
     return COPIES * need > free_memory()
 

@@ -73,7 +73,7 @@ class RunSpec:
 
 
 def source(store: Store, kind: str, ref: str | None) -> Artifact:
-    """The artifact asked for, else the newest of the one name there is; UserError if there are several names."""
+    """The artifact asked for, or else the newest, if all have one name; UserError if there are several names."""
     if ref:
         return store.open(ref, kind)
     named = [name for name in store.names(kind) if store.versions(kind, name)]
@@ -143,7 +143,7 @@ def planned_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, 
             continue
         found = store.open(identity["ref"], role)
         if found.identity != identity:
-            raise UserError(f"{role} {found.ref} is not the one this run was made from; restore that one to go on.")
+            raise UserError(f"{role} {found.ref} is not the one this run was made from; restore that one to continue.")
         sources[role] = found
     algorithm = algorithms.get(facts["algorithm"])
     settings = Train.make(facts["settings"], {name: changes[name] for name in changes if name not in NAMING})

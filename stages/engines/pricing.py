@@ -20,7 +20,7 @@ from stages.engines.local import in_process
 from stages.models.split import parameters
 
 LONG = 0.5  # seconds; a step that takes longer is timed twice, and of quicker ones as many as fit
-MOST_STEPS = 16
+MOST_STEPS = 64
 FEW_IMAGES = 10  # to evaluate; where they are quick, as many as the model takes at once
 OF_CLIENTS = ("local training", "prototypes")  # phases of a round; the others are the server's
 CHECKPOINTS = 2  # on disk while the newer one is written
@@ -28,7 +28,7 @@ CHECKPOINTS = 2  # on disk while the newer one is written
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of a client's turn beside its steps, of a step, and of an image evaluated."""
+    """Seconds of a client's turn besides its steps, of a step, and of an image evaluated."""
 
     turn: float
     step: float
@@ -45,7 +45,7 @@ def price(
     keeps, and with a `shelf` they are on disk. Clients of one name share a model, and memory was watched since before it was made.
     """
     settings, on_gpu = federation.settings, federation.device.type == "cuda"
-    tried = [names.index(name) for name in dict.fromkeys(names)]  # a client of each
+    tried = largest(federation, names)
     paces = {names[client]: pace(federation, state, client) for client in tried}
     training, evaluation = one_by_one(federation, names, paces)
     joining = (1 + settings.join_ratio) / 2 if settings.random_join else settings.join_ratio
@@ -68,6 +68,13 @@ def price(
         "host_memory": peak + (missing if on_host else 0) + workers * worker, "device_memory": device,
         "disk": sum(kept.values()), "most_disk": sum(kept.values()) + CHECKPOINTS * (everyone + kept.get("selected", 0)),
     }  # fmt: skip
+
+
+def largest(federation: Federation, names: Sequence[str]) -> list[int]:
+    """The client of each architecture that has most images, so that most steps can be timed."""
+    sizes = [len(share.labels) for share in federation.shares["train"]]
+    by_size = sorted(range(len(names)), key=sizes.__getitem__)
+    return sorted({names[client]: client for client in by_size}.values())
 
 
 def watch(federation: Federation) -> Callable[[], float]:

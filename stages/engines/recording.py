@@ -100,8 +100,8 @@ def highlights(federation: Federation, state: State) -> dict[str, Any]:
 def line(federation: Federation, history: History, number: int) -> dict[str, Any]:
     """What was measured in round `number`, from 1, or 0 of the untrained models, as numbers by name.
 
-    Accuracies in percent, means over clients, seconds by phase, floats of all clients, bytes of memory. What is no number
-    is left out.
+    Accuracies in percent, means over clients, seconds by phase, floats of all clients, bytes of memory. Whatever is not a
+    number is left out.
     """
     found: dict[str, float] = {}
     evaluated = history["rounds/evaluated"].tolist()

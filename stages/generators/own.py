@@ -16,19 +16,21 @@ class Own:
     """What `package.module:factory` made."""
 
     def __init__(self, made: Any, path: str):
-        """UserError if it is no generator."""
+        """UserError if it is not a generator."""
         parts = ("latent_dim", "resolution", "sample_latents", "render")
         if missing := [part for part in parts if not hasattr(made, part)]:
-            raise UserError(f"'{path}' made no generator: it lacks {', '.join(missing)}.")
+            raise UserError(f"'{path}' did not make a generator: it lacks {', '.join(missing)}.")
         self.latent_dim, self.resolution, self._made, self._path = made.latent_dim, made.resolution, made, path
         for name in ("latent_dim", "resolution"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise UserError(f"'{path}' made no generator: its {name} is no positive whole number.")
+                raise UserError(f"'{path}' did not make a generator: its {name} is not a positive whole number.")
         own = getattr(made, "descriptor", {})
         try:
             self.descriptor = {**json.loads(json.dumps(own, allow_nan=False)), "family": "factory", "factory": path}
         except (TypeError, ValueError, RecursionError) as error:
-            raise UserError(f"'{path}' made no generator: its descriptor is no JSON object ({error}).") from error
+            raise UserError(
+                f"'{path}' did not make a generator: its descriptor is not a JSON object ({error})."
+            ) from error
 
     def sample_latents(self, n: int, rng: torch.Generator) -> Tensor:
         return self._checked("sample_latents", torch.float32, (n, self.latent_dim), n, rng)

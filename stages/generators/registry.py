@@ -75,7 +75,7 @@ def from_weights(
             path, device=device, truncation=settings.truncation, class_id=settings.class_id,
             precision=settings.precision, image_range=settings.image_range,
         )  # fmt: skip
-        no_prompt(settings)  # last, so that a file that is no StyleGAN is reported as such first
+        no_prompt(settings)  # last, so that a file that is not a StyleGAN is reported as such first
         return made
     if path.suffix in (".pkl", ".safetensors") or (weights.startswith((".", "/", "~")) and not path.is_dir()):
         raise UserError(f"There are no weights at {weights}.")

@@ -51,7 +51,7 @@ def read(settings: Sequence[str], architectures: Iterable[str]) -> dict[str, Wei
 
 
 def digests(settings: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of the files that settings ARCHITECTURE=FILE name, by architecture; what is no file is left to `read`."""
+    """SHA-256 of the files that settings ARCHITECTURE=FILE name, by architecture; whatever is not a file is left to `read`."""
     named = {name: Path(os.path.expanduser(file)) for name, _, file in (setting.partition("=") for setting in settings)}
     return {name: sha256(path) for name, path in named.items() if path.is_file()}
 

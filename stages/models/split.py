@@ -139,7 +139,7 @@ def build(
 def made_head(name: str, feature_dim: int, hidden: list[int], classes: int) -> nn.Module:
     """The head of HtFLlib's models: linear or with ReLU between layers; its ViT's has 768 units and Tanh.
 
-    HtFLlib also puts a ReLU behind the last layer of the former, so that no logit can be negative; here there is none.
+    HtFLlib also puts a ReLU after the last layer of the former, so that no logit can be negative; here there is none.
     """
     activation: type[nn.Module] = nn.ReLU
     if name in VITS and not hidden:

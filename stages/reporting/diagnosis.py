@@ -16,7 +16,7 @@ from stages.reporting.charts import mean_known
 from stages.reporting.rows import Group
 
 STUCK = 0.02  # a loss that changed by no more than this part did not move
-SOLVED = 0.05  # a transfer loss below this part of its first is no task any more
+SOLVED = 0.05  # a transfer loss below this part of its first is not a task any more
 COLLAPSED = 0.05  # centroids nearer than this part of their mean distance coincide
 ALIKE = 2.0  # pictures that differ by fewer grey levels a pixel are one picture
 

@@ -37,7 +37,7 @@ CAPTIONS = {
     ),
     "classes": (
         "Accuracy of each class",
-        "Each dot is the part of a class's test images, of all clients and seeds together, that is labelled rightly at the "
+        "Each dot is the part of a class's test images, of all clients and seeds together, that is classified correctly at the "
         "last evaluation. A class that all algorithms miss is hard; one that a single algorithm misses was forgotten.",
     ),
     "confusion": (

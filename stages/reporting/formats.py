@@ -71,7 +71,7 @@ COLUMNS = {
     "seconds": Column("Seconds/round", _phases, ("seconds_per_round",)),
     "memory": Column("Peak memory", lambda row: memory(row["peak_memory_bytes"]), ("peak_memory_bytes",)),
 }
-WORDS = ("algorithm", "data", "models")  # columns that stand to the left, the numbers to the right
+WORDS = ("algorithm", "data", "models")  # columns that are aligned left; numbers are aligned right
 OCCASIONAL = ("evaluated", "epsilon")  # columns that are there where a row has something for them
 
 
@@ -81,7 +81,7 @@ def standard(rows: Sequence[Row]) -> list[str]:
 
 
 def chosen_columns(names: Sequence[str], choices: Iterable[str]) -> list[str]:
-    """The columns named, or all but the `choices`, the settings in which runs differ; UserError for an unknown one."""
+    """The columns named, or all except the `choices`, the settings in which runs differ; UserError for an unknown one."""
     known = {**COLUMNS, **dict.fromkeys(choices)}
     for name in names:
         if name not in known:
@@ -175,7 +175,7 @@ def as_markdown(rows: list[Row], names: Sequence[str] = ()) -> str:
 
 
 def markdown(headers: list[str], cells: list[list[str]], words: int) -> str:
-    """A table whose first `words` columns stand to the left, the numbers to the right."""
+    """A table whose first `words` columns are aligned left, the numbers right."""
     ruler = ["---"] * words + ["---:"] * (len(headers) - words)
     lines = [headers, ruler, *cells]
     return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)

@@ -60,7 +60,7 @@ def emphasised(cell: str, rank: int | None) -> str:
 
 
 def floating(caption: str, label: str, headers: Sequence[str], lines: Sequence[Sequence[str]], words: int) -> str:
-    """A table as wide as a column, or, where it needs more, as the page; what is wider still goes on below.
+    """A table as wide as a column, or, where it needs more, as the page; what is wider still continues below.
 
     A header of two parts, `Cifar10, practical`, stands in two lines.
     """

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.store import Artifact
 from stages.reporting import formats, numbers, pairs
@@ -17,6 +17,9 @@ from stages.reporting.matrix import matrix
 from stages.reporting.rows import Group, configuration
 from stages.reporting.summary import summary
 from stages.reporting.theme import variable
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TIMES = ("seconds", "memory")  # columns of the table that have a section of their own
 SCORES = ("last", "selected", "best", "worst")
@@ -59,27 +62,18 @@ def render(
     `columns` are those of the table of results; default: what the page does not say elsewhere. `unfinished` are runs
     that are not done: run, whether it is drawn, algorithm, seed, done, state, why.
     """
-    from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters.update(
-        seconds=numbers.seconds, memory=numbers.memory, accuracy=formats.accuracy,
-        sorted_by=lambda order: "" if order is None else order,
-    )  # fmt: skip
     script = _part("page.js")
-    script_hash = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     across, findings = matrix(rows), diagnose(groups, {one.data: one.class_names for one in labels})
-    return environment.from_string(_part("page.html")).render(
+    return _template().render(
         name=name,
         created=created,
         title=_title(rows),
         summary=summary(rows),
         css=Markup(_part("page.css")),
         script=Markup(script),
-        script_hash=Markup(script_hash),
+        script_hash=Markup(_digest(script)),
         entries=[
             {"label": group.label, "colour": variable(index), "row": row, "findings": found}
             for index, (group, row, found) in enumerate(zip(groups, rows, findings, strict=True))
@@ -99,6 +93,24 @@ def render(
     )
 
 
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters.update(
+        seconds=numbers.seconds, memory=numbers.memory, accuracy=formats.accuracy,
+        sorted_by=lambda order: "" if order is None else order,
+    )  # fmt: skip
+    return environment.from_string(_part("page.html"))
+
+
+def _digest(script: str) -> str:
+    """What the page's policy allows to run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def _part(name: str) -> str:
     return (PARTS / name).read_text(encoding="utf-8")
 
@@ -116,7 +128,7 @@ def _listed(names: list[str]) -> str:
 def _table(rows: list[dict[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
     """Columns and cells, without the times unless they are asked for; the best of each accuracy is marked.
 
-    Data and models have columns only where they differ; the title and the settings say them anyhow.
+    Data and models have columns only where they differ; the title and the settings say them anyway.
     """
     alike = [name for name in ("data", "models") if len({row[name] for row in rows}) == 1]
     names = list(columns) or [name for name in formats.standard(rows) if name not in (*TIMES, *alike)]

@@ -58,7 +58,7 @@ def label(algorithm: str, variant: str) -> str:
 
 
 def configuration(run: Run) -> dict[str, Any]:
-    """What decides a run's result but its seed: settings and hyperparameters, under the names a user writes."""
+    """What decides a run's result, except its seed: settings and hyperparameters, under the names a user writes."""
     facts = run.facts
     settings = {name: value for name, value in run.artifact.settings.items() if name not in (*OWN, *IDLE)}
     return {**{name: facts[name] for name in ("algorithm", "data", "models", "latents")}, **settings, **facts["hyper"]}

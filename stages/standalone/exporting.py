@@ -42,7 +42,7 @@ class Exported:
     client: int
     folder: Path
     round: int
-    right: int  # test images that the files label rightly
+    right: int  # test images that the files classify correctly
     recorded: int  # and that the run did
     images: int
 
@@ -53,7 +53,7 @@ def export_clients(
 ) -> list[Exported]:  # fmt: skip
     """Write a client into a new or empty folder, or without `client` each into one of its own below; all appear, or none.
 
-    The files are read again and label the client's test images. UserError if not exactly as many rightly as the run recorded.
+    The files are read back and classify the client's test images: UserError unless as many are right as the run recorded.
     """
     for name in formats:
         if name not in FORMATS:
@@ -85,8 +85,8 @@ def export_client(run: Clients, number: int, folder: Path, formats: Sequence[str
         right = int((found_again.argmax(1) == labels).sum())
         if right != recorded:
             raise UserError(
-                f"Client {number}'s {form.file} labels {right} of its {len(labels)} test images rightly, and "
-                f"{run.run.ref} recorded {recorded}; nothing was exported. Export where the run was made: other machines round otherwise."
+                f"Client {number}'s {form.file} gets {right} of its {len(labels)} test images right, and "
+                f"{run.run.ref} recorded {recorded}; nothing was exported. Export where the run was made: other machines round differently."
             )
     return Exported(number, final, run.round, right, recorded, len(labels))
 

@@ -42,7 +42,7 @@ def read(folder: Path, code: Sequence[str | Sequence[str] | None] | None = ()) -
     just written, all.
     """
     if not (folder / CONFIG).is_file() or not (folder / TENSORS).is_file():
-        raise UserError(f"{folder} is no exported client, which has {CONFIG} and {TENSORS}.")
+        raise UserError(f"{folder} is not an exported client, which has {CONFIG} and {TENSORS}.")
     facts = foreign.parsed(folder / CONFIG, "an exported client's description", json.loads, LARGEST_CONFIG)
     with understood(str(folder / CONFIG)):
         if facts["fedktl_client"] != FORMAT:

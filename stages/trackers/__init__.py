@@ -26,14 +26,14 @@ def chosen(track: tuple[str, ...], tell: Callable[[str], None]) -> list[Observer
             raise unknown("tracker", name, NAMES)
         if text.endswith("="):
             raise UserError(f"`track` must name a place after '{name}=', or leave out the '='.")
-        if getattr(importlib.util.find_spec(name), "origin", None) is None:  # a folder of that name is no package
+        if getattr(importlib.util.find_spec(name), "origin", None) is None:  # a folder of that name is not a package
             raise UserError(f"Tracking with {name} needs its package: pip install 'fedktl[{name}]'")
         found.append(Forgiven(name, importlib.import_module(f"stages.trackers.{name}").Tracker, place, tell))
     return found
 
 
 class Forgiven(Observer):
-    """A tracker that may fail: from then on it is told nothing more, and the run goes on."""
+    """A tracker that may fail: from then on it is told nothing more, and the run continues."""
 
     def __init__(self, name: str, open: Callable[[str], Observer], place: str, tell: Callable[[str], None]):
         self._name, self._open, self._place, self._tell = name, open, place, tell
@@ -59,7 +59,7 @@ class Forgiven(Observer):
             act()
         except Exception as error:  # others' package, on any disk or network
             self._tracker = None
-            self._tell(f"{self._name} no longer tracks this run ({reason(error)}); the run goes on.")
+            self._tell(f"{self._name} no longer tracks this run ({reason(error)}); the run continues.")
 
 
 def parameters(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,13 @@ def test_a_disk_that_locks_no_files_is_refused_in_a_sentence(store, monkeypatch,
     assert everything(store) == ["reports", "reports/a", "runs", "runs/a"]
 
 
+def test_all_of_an_artifact_and_its_folder_are_synced(store, monkeypatch):
+    synced = set()
+    monkeypatch.setattr("os.fsync", lambda handle: synced.add(os.fstat(handle).st_ino))
+    path = store.path(write(store))
+    assert {found.stat().st_ino for found in (path.parent, path, *path.rglob("*"))} <= synced
+
+
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
 def test_a_disk_that_syncs_no_folders_is_good_enough(store, monkeypatch, number):
     def fsync(handle, real=os.fsync):

@@ -130,7 +130,7 @@ class Stopping(Observer):
 
 
 def test_a_wish_to_stop_is_heard_and_gc_clears_what_was_begun(store, pushed):
-    with pytest.raises(Interrupted, match="goes on with what is missing"):
+    with pytest.raises(Interrupted, match="continues with what is missing"):
         pull(store, str(pushed), "shapes", Stopping())
     assert run(store.root, "artifacts", "list", "--json").stdout == '{"artifacts": []}\n'
     assert "Removed 1 left-over" in run(store.root, "artifacts", "gc").stdout
@@ -281,7 +281,7 @@ def test_a_server_that_goes_away_in_the_middle(store, pushed, served, monkeypatc
 
     monkeypatch.setattr(Quiet, "do_GET", vanish)
     monkeypatch.setattr(ThreadingHTTPServer, "handle_error", lambda *_: None)
-    with pytest.raises(UserError, match=r"can't be reached; the same command goes on"):
+    with pytest.raises(UserError, match=r"can't be reached; the same command continues"):
         pull(store, f"{served}/shapes.zarr", "shapes")
     monkeypatch.setattr(Quiet, "do_GET", SimpleHTTPRequestHandler.do_GET)
     assert str(pull(store, f"{served}/shapes.zarr", "shapes").ref) == "shapes@v1"

@@ -2,14 +2,15 @@
 
     python -m tests.benchmarks.transfer FOLDER STORE [--part sound ...] [--rounds 30] [--seeds 0 1 2] [--only ROW ...]
 
-FOLDER holds `cifar10-mini.npz`, as for the anchor. Runs go to STORE; finished ones are not run again and unfinished ones
-go on from their checkpoint, so the same command goes on where it was stopped, and several processes can share the work
-with --only. A table of all runs found is printed at the end.
+FOLDER holds `cifar10-mini.npz`, as for the anchor, and for --part full `cifar10.npz`. Runs go to STORE; finished ones are not
+run again, unfinished ones go on from their checkpoint and shorter ones from their end, so the same command goes on where it was
+stopped, and several processes can share the work with --only. `python -m tests.benchmarks.results STORE` keeps what came out.
 
 reference, sound: 20 clients share the partition's 12,000 images. scarce: at most ten images of a class a client, where
 rounds are cheap enough to try what the transfer depends on. shots-2, -9, -23: the paper's cloud-edge case, one client.
 digits-2, -9: the same with handwritten digits, which the built-in generator has nothing of. digits: ten clients share them.
-folder: images of the partition as a folder of PNG files, ten clients of three classes, twenty images of each.
+folder: images of the partition as a folder of PNG files, ten clients of three classes, twenty images of each. full: all
+60,000 images by the partition's label counts times five, which are the published ones to within two images a client and class.
 """
 
 import argparse
@@ -24,14 +25,9 @@ from PIL import Image
 
 import stages
 from stages import algorithms, presets
-from stages.artifacts.partial import find_unfinished
-from stages.artifacts.refs import Ref
-from stages.artifacts.schemas import read
 from stages.artifacts.store import Store
 from stages.generate import generate
 from stages.prepare import prepare
-from stages.reporting import formats, scores
-from stages.reporting.rows import over_seeds
 from stages.settings import Generate, Prepare, Train
 from tests.benchmarks.anchor import write_data
 
@@ -46,7 +42,6 @@ BANKS = {
     "trained-500": ("builtin", 500),
 }
 BUILTIN = ("trained", "untrained")  # one network, with its training and without
-LAST = 5  # evaluations whose mean is the accuracy reported
 
 
 @dataclass(frozen=True)
@@ -120,6 +115,9 @@ FEW_SHOT = {
     **several("ktl", 100, 200.0, etf=False, banks=["whitened"]),
 }
 SHOTS = {2: 20, 9: 5, 23: 2}  # images a class: local epochs, such that a round has about forty steps
+FULL = {
+    name: ALL.get(name, Row(name)) for name in ("trained-live", "local", "fedproto", "gated", "fd", "fedtgp", "fml")
+}
 FEW = {f"shots-{shots}": shots for shots in SHOTS} | {f"digits-{shots}": shots for shots in (2, 9)}
 PARTS = {
     "reference": Part("cifar10-mini", ALL, preset="reference"),
@@ -127,6 +125,7 @@ PARTS = {
     "scarce": Part("scarce", SCARCE, {"local_epochs": 2, "eval_every": 2}),
     "digits": Part("digits", ALL),
     "folder": Part("folder", ALL, {"local_epochs": 5, "eval_every": 2}),
+    "full": Part("full", FULL, {"eval_every": 2}),
     **{
         name: Part(name, FEW_SHOT, {"models": "FedAvgCNN", "eval_every": 5, "local_epochs": SHOTS[shots]})
         for name, shots in FEW.items()
@@ -134,30 +133,49 @@ PARTS = {
 }
 
 
-def prepare_all(store: Store, folder: Path) -> None:
-    """The partition and its images dealt anew; what is there already is left alone."""
-    if not store.versions("data", "cifar10-mini"):
+def make_data(store: Store, folder: Path, name: str) -> None:
+    """The recorded partition, its images dealt anew, or all images; what is there already is left alone."""
+    if store.versions("data", name):
+        return
+    if name == "cifar10-mini":
         write_data(store, folder)
-    images = {"dataset": "npz", "source": str(pool(store, folder / "cifar10-mini.npz"))}
-    given: dict[str, dict[str, Any]] = {
-        "scarce": images | {"few_shot": 10},
-        "digits": {"dataset": "digits", "clients": 10, "beta": 0.3, "min_samples": 20},
-        "folder": {
-            "dataset": "folder", "source": str(as_folder(pool(store, folder / "cifar10-mini.npz"))), "clients": 10,
-            "partition": "pathological", "classes_per_client": 3, "few_shot": 20, "image_size": 32,
-        },
-    }  # fmt: skip
-    for name, shots in FEW.items():
-        of = {"dataset": "digits"} if name.startswith("digits") else images | {"merge": False}  # digits are one set
-        given[name] = of | {"clients": 1, "partition": "iid", "min_samples": 1, "few_shot": shots}
-    for name, settings in given.items():
-        if not store.versions("data", name):
-            prepare(store, name, Prepare(validation_fraction=0.0, **settings))
+    else:
+        settings = {"validation_fraction": 0.0, **dealt(store.root.parent, folder, name)}
+        prepare(store, name, Prepare(**settings))
 
 
-def pool(store: Store, partition: Path) -> Path:
+def dealt(scratch: Path, folder: Path, name: str) -> dict[str, Any]:
+    """Settings of `prepare` for `name`."""
+    if name == "digits":
+        return {"dataset": "digits", "clients": 10, "beta": 0.3, "min_samples": 20}
+    if name == "full":
+        given = {"partition": "counts", "counts": str(counts(scratch, folder))}
+        return given | {"dataset": "npz", "source": str(folder / "cifar10.npz"), "clients": 20}
+    images = {"dataset": "npz", "source": str(pool(scratch, folder / "cifar10-mini.npz"))}
+    if name == "scarce":
+        return images | {"few_shot": 10}
+    if name == "folder":
+        return {
+            "dataset": "folder", "source": str(as_folder(Path(images["source"]))), "clients": 10, "image_size": 32,
+            "partition": "pathological", "classes_per_client": 3, "few_shot": 20,
+        }  # fmt: skip
+    of = {"dataset": "digits"} if name.startswith("digits") else images | {"merge": False}  # digits are one set
+    return of | {"clients": 1, "partition": "iid", "min_samples": 1, "few_shot": FEW[name]}
+
+
+def counts(scratch: Path, folder: Path) -> Path:
+    """A CSV file of the label counts of all images: five times those of the partition."""
+    path = scratch / "full-counts.csv"
+    with np.load(folder / "cifar10-mini.npz") as mini:
+        table = np.zeros((20, 10), np.int64)
+        np.add.at(table, (mini["client"], mini["labels"]), 5)
+    np.savetxt(path, table, fmt="%d", delimiter=",")
+    return path
+
+
+def pool(scratch: Path, partition: Path) -> Path:
     """The images of the partition in one file, as `fedktl prepare --dataset npz` reads them."""
-    path = store.root.parent / "cifar10-mini-pool.npz"
+    path = scratch / "cifar10-mini-pool.npz"
     if not path.exists():
         with np.load(partition) as mini:
             train, test = mini["split"] == 0, mini["split"] == 1
@@ -179,43 +197,20 @@ def as_folder(images: Path) -> Path:
 
 
 def run(store: Store, name: str, part: Part, row: Row, rounds: int, seed: int) -> None:
-    if store.versions("run", name):
-        return
+    """Makes the run, or what is missing of it."""
     if not store.versions("latents", row.bank):
         generator, samples = BANKS[row.bank]
         generate(store, row.bank, Generate(generator=generator, samples=samples))
-    code = {}
+    base = presets.load(part.preset) if part.preset else None
+    given = part.given | {"data": part.data, "rounds": rounds, "patience": 0, "checkpoint_every": 5, "workers": 1}
+    own: dict[str, Any] = {"algorithm": (row.algorithm,), "latents": row.bank, "pairs": row.pairs, "seeds": (seed,)}
+    own["pairs_per_class"] = row.per_class
     if row.pairs == "live" and row.bank != "trained":  # code that is not fedktl's must be named to be run
-        code = {"generator": BANKS[row.bank][0]}
-    if find_unfinished(store, Ref(name)):
-        stages.resume(store, name, code)
-    else:
-        base = presets.load(part.preset) if part.preset else None
-        given = part.given | {"data": part.data, "rounds": rounds, "patience": 0, "checkpoint_every": 5}
-        own: dict[str, Any] = {"algorithm": (row.algorithm,), "latents": row.bank, "pairs": row.pairs, "seeds": (seed,)}
-        own["pairs_per_class"] = row.per_class
-        own |= code
-        hyper = [f"{key}={value}" for key, value in row.hyper.items()]
-        assigned = algorithms.assigned([row.algorithm], hyper, base.algorithms if base else {})
-        stages.train(store, name, Train.make(base.train if base else {}, given, own), assigned)
-    print(name, *(f"{value:.2f}" for value in accuracy(store, name)), flush=True)
-
-
-def accuracy(store: Store, name: str) -> tuple[float, float]:
-    """Percent of all test images: mean of the last evaluations, and the best."""
-    found = read(store.open(name, "run"))
-    curve = scores.accuracy(found)
-    return float(curve[-LAST:].mean()), float(curve.max())
-
-
-def table(store: Store, name: str, seeds: list[int]) -> None:
-    print(f"\n| {name} | last {LAST} evaluations | best on test | seeds |\n|---|---|---|---|")
-    for row in PARTS[name].rows:
-        names = [f"{name}-{row}-s{seed}" for seed in seeds]
-        found = [accuracy(store, run) for run in names if store.versions("run", run)]
-        if found:
-            columns = " | ".join(formats.accuracy(over_seeds(list(scores))) for scores in zip(*found, strict=True))
-            print(f"| {row} | {columns} | {len(found)} |")
+        own["generator"] = BANKS[row.bank][0]
+    hyper = [f"{key}={value}" for key, value in row.hyper.items()]
+    assigned = algorithms.assigned([row.algorithm], hyper, base.algorithms if base else {})
+    (artifact,) = stages.train(store, name, Train.make(base.train if base else {}, given, own), assigned)
+    print(name, artifact.ref, flush=True)
 
 
 def main() -> None:
@@ -229,14 +224,13 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     store = Store(asked.store)
-    prepare_all(store, asked.folder)
+    for name in asked.part:
+        make_data(store, asked.folder, PARTS[name].data)
     for seed in asked.seeds:
         for name in asked.part:
             for key, row in PARTS[name].rows.items():
                 if key in (asked.only or PARTS[name].rows):
                     run(store, f"{name}-{key}-s{seed}", PARTS[name], row, asked.rounds, seed)
-    for name in asked.part:
-        table(store, name, asked.seeds)
 
 
 if __name__ == "__main__":

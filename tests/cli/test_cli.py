@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 
 from fedktl_cli.main import app
 from stages.artifacts.store import Store
+from tests.helpers import forked
 from tests.helpers.cli import TINY, program, run
+from tests.helpers.forked import Forked
 
 
 @pytest.mark.parametrize("command", [["train"], ["artifacts", "list"]])
-def test_a_global_option_behind_a_command_is_answered_with_where_it_belongs(tmp_path, command):
+def test_a_global_option_after_a_command_is_answered_with_where_it_belongs(tmp_path, command):
     answer = run(tmp_path, *command, "--store", "elsewhere", code=2)
     assert f"--store goes before the command: fedktl --store ... {command[0]}" in answer.output
 
@@ -231,10 +233,12 @@ def test_help_imports_nothing_heavy():
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-def test_piped_output_is_plain_and_progress_stays_away(toy_store):
-    done = program("--store", str(toy_store.root), "train", "--rounds", "1", *TINY, FORCE_COLOR="")
-    assert done.returncode == 0 and "\x1b" not in done.stdout + done.stderr
-    told, begun, ended = done.stderr.splitlines()
+def test_output_that_no_terminal_shows_is_plain_and_progress_stays_away(toy_store, tmp_path):
+    done = Forked(
+        tmp_path, forked.program, "--store", str(toy_store.root), "train", "--rounds", "1", *TINY, FORCE_COLOR=""
+    )
+    assert done.wait() == 0 and "\x1b" not in done.out + done.err
+    told, begun, ended = done.err.splitlines()
     assert told == "Training on data toy@v1 and latents bank@v1, the newest."
     assert begun == "fedktl-toy-s0@v1 begins, 1 rounds"
     assert re.fullmatch(r"fedktl-toy-s0@v1 is done after \d+ s, accuracy [\d.]+%", ended)
@@ -254,12 +258,16 @@ def test_a_store_that_can_not_be_written(tmp_path):
     assert "can't be written" in run(tmp_path / "file" / "store", "generate", "--samples", "1", code=2).stderr
 
 
+def small_files(*words):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    forked.program(*words)
+
+
 def test_a_full_disk_ends_with_a_sentence_and_leaves_nothing(toy_store, tmp_path):
-    limited = (
-        f"ulimit -f 20; exec {sys.executable} -m fedktl_cli --store {toy_store.root} generate --samples 500 --name big"
+    done = Forked(
+        tmp_path, small_files, "--store", str(toy_store.root), "generate", "--samples", "500", "--name", "big"
     )
-    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode == 2 and "can't be written" in done.stderr, done.stderr
+    assert done.wait() == 2 and "can't be written" in done.err, done.err
     assert toy_store.versions("latents", "big") == [] and not toy_store.leftovers()
 
 
@@ -273,6 +281,7 @@ def test_verify_says_when_there_is_nothing_to_verify(tmp_path):
     assert "There is no artifact in" in run(tmp_path / "none", "artifacts", "verify", code=2).stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_gc_lays_down_the_page_that_a_killed_report_did_not(store):
     run(store, "train", *TINY[:4], "--algorithm", "local", "--rounds", "1", "--name", "paged")
     run(store, "report", "paged", "--name", "paged")

@@ -40,7 +40,7 @@ def test_every_extra_is_told_of_with_how_to_get_it():
 def test_faults_end_with_code_2(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     answer = run(tmp_path / "store", "doctor", code=2)
-    assert "FAULT" in answer.stdout and "Not all is well: store." in answer.stderr
+    assert "FAULT" in answer.stdout and "Something here would fail: store." in answer.stderr
 
 
 def test_a_file_in_the_place_of_the_store_is_a_fault(tmp_path):

@@ -48,7 +48,7 @@ def test_a_run_that_goes_on_says_from_where(clock):
     said = []
     piped = Progress(SimpleNamespace(say=said.append, verbose=False))
     piped.begin_run("mine@v1", FACTS, 12)
-    assert said == ["mine@v1 goes on after round 12 of 50"]
+    assert said == ["mine@v1 continues after round 12 of 50"]
 
 
 @pytest.mark.parametrize("width", [60, 100])

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from fedktl_cli.terminal import Terminal
 from stages.artifacts.store import Store
 from tests.helpers.cli import TINY, run
+from tests.helpers.forked import Forked, program
 from tests.helpers.toy_store import write_toy_data
 
 LOCAL = ["train", "--algorithm", "local", *TINY[:4]]
@@ -30,25 +29,19 @@ def store(toy_store) -> Path:
 @pytest.mark.parametrize(
     ("sent", "rounds"), [([signal.SIGTERM], "100000"), ([signal.SIGINT, signal.SIGTERM], "1000000")]
 )
-def test_a_signal_ends_the_round_and_the_same_command_continues(store, sent, rounds):
+def test_a_signal_ends_the_round_and_the_same_command_continues(store, tmp_path, sent, rounds):
     study = [*LOCAL, "--seeds", "0-1", "--workers", "1", "--models", "tests.helpers.toys:tiny"]
-    command = [sys.executable, "-m", "fedktl_cli", "--store", str(store), "-v", *study, "--rounds", rounds]
-    child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert child.stderr is not None
+    child = Forked(tmp_path, program, "--store", str(store), "-v", *study, "--rounds", rounds)
     try:
-        assert any(f" 1/{rounds}" in line for line in iter(child.stderr.readline, ""))
+        child.until(f" 1/{rounds}")
         for number in sent:
-            child.send_signal(number)
-        out, err = child.communicate(timeout=60)
+            child.send(number)
+        assert child.wait() == 130
     finally:
         child.kill()
-    assert child.returncode == 130
-    assert re.search(r"local-toy-s0 +stopped\s+local-toy-s1 +waiting", out)
-    assert "2 of 2 runs are left; the same command continues." in err
-    assert "Stopped at once" in err if len(sent) > 1 else "Stopped local-toy-s0@v1 after round" in err
+    assert re.search(r"local-toy-s0 +stopped\s+local-toy-s1 +waiting", child.out)
+    assert "2 of 2 runs are left; the same command continues." in child.err
+    assert "Stopped at once" in child.err if len(sent) > 1 else "Stopped local-toy-s0@v1 after round" in child.err
     done = int(re.search(r"unfinished, (\d+) rounds", run(store, "artifacts", "list").stdout)[1])
     again = told(run(store, *study, "--rounds", str(done + 2), "--json"))
     assert [(one["run"], one["state"], len(one["accuracy"])) for one in again] == [
@@ -56,7 +49,7 @@ def test_a_signal_ends_the_round_and_the_same_command_continues(store, sent, rou
     ]  # fmt: skip
 
 
-def test_every_signal_to_stop_is_answered_and_handed_back_and_nohup_is_respected(tmp_path):
+def test_every_signal_to_stop_is_answered_and_handed_back(tmp_path, signals):
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     terminal = Terminal(Store(tmp_path), quiet=True)
     with terminal.observer() as observer:
@@ -69,13 +62,16 @@ def test_every_signal_to_stop_is_answered_and_handed_back_and_nohup_is_respected
             os.kill(os.getpid(), signal.SIGTERM)
             signal.sigtimedwait([], 1)
     assert before == {number: signal.getsignal(number) for number in before}
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with terminal.observer() as observer:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not observer.stop_requested()
-    finally:
-        signal.signal(signal.SIGHUP, before[signal.SIGHUP])
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_what_is_ignored_stays_ignored(tmp_path, signals, number):
+    """As nohup ignores SIGHUP, and a shell Ctrl-C for what its script runs in the background."""
+    signal.signal(number, signal.SIG_IGN)
+    with Terminal(Store(tmp_path), quiet=True).observer() as observer:
+        os.kill(os.getpid(), number)
+        assert not observer.stop_requested()
+    assert signal.getsignal(number) == signal.SIG_IGN
 
 
 def test_a_run_that_fails_is_told_of_ends_no_other_and_gives_exit_code_3(store):
@@ -128,6 +124,7 @@ def test_a_preset_may_hold_a_grid(store, tmp_path):
     assert run(store, *typed).stdout.count("there already") == 4
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_grid_of_settings_from_options_and_from_a_preset(store, tmp_path):
     preset = tmp_path / "grid.toml"
     preset.write_text('[train]\nalgorithm = "local"\nrounds = 1\nlr = [0.01, 0.1]\nshuffle = [true, false]\n')

@@ -31,7 +31,7 @@ def test_help_is_shown_where_nothing_or_help_is_asked_for(arguments):
 @pytest.mark.parametrize(
     "arguments", [("-q", "artifacts", "ls"), ("artifacts", "ls", "-q"), ("artifacts", "-v", "ls", "-q")]
 )
-def test_quiet_and_verbose_may_stand_behind_a_command(tmp_path, arguments):
+def test_quiet_and_verbose_may_follow_a_command(tmp_path, arguments):
     assert run("--store", str(tmp_path), *arguments) == ""
     assert "holds no artifacts" in run("--store", str(tmp_path), "artifacts", "ls")
 

@@ -7,8 +7,10 @@ from stages import Prepare, Store, prepare, read
 from stages.data import datasets as table
 from stages.data import hub
 from stages.errors import UserError
+from tests.helpers.later import Later, needs
 
-library = pytest.importorskip("datasets", reason="hf: needs the package datasets")
+library = Later("datasets")
+pytestmark = needs("datasets")
 
 
 def made(labels, names=None, column="label"):

@@ -15,7 +15,7 @@ def homes(toy_store, tmp_path):
 
 
 @pytest.fixture
-def terminals(tmp_path):
+def terminals(tmp_path, signals):
     """Processes of a federation on loopback, ended with the test."""
     from tests.helpers.federations import Terminals
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("flwr")
-pytest.importorskip("ray")
-
 import stages
 from stages import algorithms
+from tests.helpers.later import needs
 from tests.helpers.toy_runs import numbers, settings
 
+pytestmark = needs("flwr", "ray")
 OTHERS = [name for name in algorithms.NAMES if name not in ("fedktl", "fedkd", "ktl")]
 MANY = pytest.param(OTHERS, marks=pytest.mark.slow, id="all others")
 

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from stages import algorithms
@@ -160,6 +159,8 @@ def test_accuracy_is_what_predict_says(toy_store):
 
 
 def test_auc_is_scikit_learns_over_all_scores(toy_store):
+    from sklearn.metrics import roc_auc_score
+
     scores = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).round(decimals=1)  # with ties
     labels = torch.arange(40) % 4
     expected = roc_auc_score(F.one_hot(labels, 5).numpy(), scores.numpy(), average="micro")

@@ -15,15 +15,14 @@ from stages.errors import UserError
 from stages.generators import diffusion
 from stages.generators.diffusion import generator as generators
 from stages.generators.diffusion.library import SCHEDULERS
+from tests.helpers.damage import edited
+from tests.helpers.later import Later, needs
+from tests.helpers.tiny_pipelines import drawn, library_call, some_latents
 
-diffusers = pytest.importorskip("diffusers")
-transformers = pytest.importorskip("transformers")
-
-
-from tests.helpers.damage import edited  # noqa: E402
-from tests.helpers.tiny_pipelines import drawn, library_call, some_latents  # noqa: E402
-
-pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, in its own calls
+diffusers, transformers = Later("diffusers"), Later("transformers")
+pytestmark = [
+    needs("diffusers", "transformers"), pytest.mark.filterwarnings("ignore"),  # the library's own, in its own calls
+]  # fmt: skip
 
 TEXT = ("sd", "xl", "sd3", "lcm")
 SETTINGS = ("prompt", "negative_prompt", "steps", "guidance", "scheduler", "precision", "size")

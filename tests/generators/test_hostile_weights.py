@@ -122,7 +122,7 @@ def test_pipes_in_a_pipeline_are_not_waited_for(copied):
     for file in ("README.md", "unet/diffusion_pytorch_model.safetensors", "vae/config.json", "tokenizer/more.json"):
         os.mkfifo(folder / "pipe")
         (folder / "pipe").replace(folder / file)
-        assert f"holds {file}, which is no file" in refused(folder, prompt="a cat")
+        assert f"holds {file}, which is not a file" in refused(folder, prompt="a cat")
         (folder / file).unlink()
     (folder / "model_index.json").unlink()
     os.mkfifo(folder / "model_index.json")

@@ -207,7 +207,7 @@ def test_files_that_are_no_safetensors(data, tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"format": ' + "9" * 5000 + "}"])
 def test_headers_that_are_no_json(text, tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "bad.safetensors", {"fedktl": text})
-    assert "no JSON" in refusal(lambda: load(tmp_path / "bad.safetensors"))
+    assert "not JSON" in refusal(lambda: load(tmp_path / "bad.safetensors"))
 
 
 def state(record: Call) -> list:
@@ -239,9 +239,9 @@ SNAPSHOTS = {
     "another activation": (
         "sg2_32", lambda g: set_attribute(child(g, "synthesis", "b8", "conv0"), "activation", "swish"), "b8.conv0",
     ),
-    "no mapping": ("sg2_32", without_mapping, "do not say all ('mapping')"),
+    "no mapping": ("sg2_32", without_mapping, "do not say everything ('mapping')"),
     "no layer names": (
-        "sg3_t_32", lambda g: set_attribute(child(g, "synthesis"), "layer_names", None), "do not say all",
+        "sg3_t_32", lambda g: set_attribute(child(g, "synthesis"), "layer_names", None), "do not say everything",
     ),
     "a layer that is not there": (
         "sg3_t_32", lambda g: set_attribute(child(g, "synthesis"), "layer_names", ["L99_1_1"]), "L99_1_1",

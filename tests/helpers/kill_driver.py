@@ -1,4 +1,4 @@
-"""Forks each stage again and again and kills it with -9 at a random moment: python -m tests.helpers.kill_driver STORE KILLS.
+"""Forks each stage again and again and kills it with -9 at a random moment.
 
 Goes on until KILLS children of each were killed at work; those that had finished before do not count. Prints both numbers
 by stage as one JSON line. One process does it for all stages, because starting it takes longer than most of the kills.
@@ -8,13 +8,7 @@ import json
 import os
 import random
 import signal
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import torch
 
 import stages
 from stages.artifacts.schemas import read
@@ -30,8 +24,14 @@ HYPER = {"fedktl": {"server_epochs": 2}}
 
 
 STAGES = {
-    "prepare": lambda store: prepare(store, "killed", Prepare(clients=4, beta=1.0, min_samples=10, image_size=16)),
-    "generate": lambda store: generate(store, "killed", Generate(samples=100, batch_size=20)),
+    "prepare": lambda store: prepare(
+        store,
+        "killed",
+        Prepare(dataset="tests.helpers.toys:halves", clients=4, beta=1.0, min_samples=10, image_size=16),
+    ),
+    "generate": lambda store: generate(
+        store, "killed", Generate(generator="tests.helpers.toys:linear", samples=100, batch_size=20, image_size=16)
+    ),
     "train": lambda store: stages.train(store, "killed", PLAN, HYPER, again=True),  # goes on with what was killed
     "report": lambda store: report(store, "killed", Report(runs=("finished",), columns=other_columns(store))),
 }
@@ -40,18 +40,6 @@ STAGES = {
 def other_columns(store: Store) -> tuple[str, ...]:
     """Not those of the newest report, which else would be there already."""
     return ("algorithm", "last")[: 1 + len(store.versions("report", "killed")) % 2]
-
-
-def once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with what its first call returns as the result of every call."""
-    kept: list[Any] = []
-
-    def called(*arguments: Any) -> Any:
-        if not kept:
-            kept.append(function(*arguments))
-        return kept[0]
-
-    return called
 
 
 def child(stage: str, store: Store) -> int:
@@ -87,12 +75,7 @@ def tortured(stage: str, store: Store, kills: int) -> dict[str, int]:
     return outcome
 
 
-def main() -> None:
-    store, kills = Store(Path(sys.argv[1])), int(sys.argv[2])
-    torch.set_num_threads(1)
-    figures.pictures = once(figures.pictures)  # drawing takes most of a report's time, and writes nothing
+def main(store: Store, kills: int) -> None:
+    """Run in a process of its own, which has one thread."""
+    figures.pictures = lambda *groups_and_labels: []  # drawing takes most of a report's time, and writes nothing
     print(json.dumps({stage: tortured(stage, store, kills) for stage in STAGES}))
-
-
-if __name__ == "__main__":
-    main()

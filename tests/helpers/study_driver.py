@@ -1,4 +1,4 @@
-"""Forks a study's command again and again and ends it at a random moment: python -m tests.helpers.study_driver FOLDER SEEDS KILLS.
+"""Forks a study's command again and again and ends it at a random moment.
 
 Ended by SIGKILL, by SIGTERM, or by two of these, until the study is complete; then another study, until KILLS commands were
 ended. Prints the stores as a JSON list.
@@ -12,8 +12,6 @@ import sys
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
-
-import torch
 
 from fedktl_cli.main import app
 from stages.artifacts.store import Store
@@ -51,9 +49,8 @@ def exit_code(number: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
 
 
-def main() -> None:
-    folder, seeds, kills = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    torch.set_num_threads(1)
+def main(folder: Path, seeds: str, kills: int) -> None:
+    """Run in a process of its own, which has one thread."""
     rng, stores = random.Random(0), [Store(folder / "undisturbed")]
     write_toy_data(stores[0])
     with redirect_stdout(sys.stderr):  # in this process: what it imports, no child has to import
@@ -73,7 +70,3 @@ def main() -> None:
             code, kills = exit_code(number), kills - 1
             assert code in (0, 130, -signal.SIGKILL, -signal.SIGTERM), code
     print(json.dumps([str(store.root) for store in stores]))
-
-
-if __name__ == "__main__":
-    main()

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import diffusers
-import tokenizers
 import torch
-import transformers
 
 from stages.generators import diffusion
+from tests.helpers.later import Later
+
+diffusers, tokenizers, transformers = Later("diffusers"), Later("tokenizers"), Later("transformers")
 
 CARD = "---\ntags:\n- tiny\nlicense: openrail++\n---\nlicense: not this one\n"
 CHANNELS = (8, 16)

@@ -13,12 +13,13 @@ from stages.settings import Train
 from tests.helpers.toy_store import write_toy_data
 
 CODE = {"models": "tests.helpers.toys:tiny,tests.helpers.toys:narrow"}  # what a resumed run needs to be told again
+BRIEF = {"server_epochs": 2, "auxiliary": "tests.helpers.toys:tiny", "sub_feature_dim": 16}  # hyperparameters
 QUICK = {**CODE, "feature_dim": 16, "rounds": 3, "batch_size": 8}
 
 
 def planned(store, algorithm="fedktl", seed=0, hyper=None, **settings) -> RunSpec:
     found = algorithms.get(algorithm)
-    default = {"server_epochs": 2} if algorithm in ("fedktl", "ktl") else {}
+    default = {name: value for name, value in BRIEF.items() if name in found.Hyper.__dataclass_fields__}
     if algorithm == "fedavg":  # for clients of one architecture
         settings = {"models": "tests.helpers.toys:narrow", **settings}
     chosen = found.Hyper.make({**default, **(hyper or {})})

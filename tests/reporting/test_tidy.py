@@ -81,7 +81,7 @@ def test_from_the_command_line(store, tmp_path, monkeypatch):
         (["--output", str(tmp_path / "numbers.parquet")], "pip install 'fedktl[parquet]'"),
         (["--columns", "last"], "leave out --columns"),
         (["--name", "x"], "leave out --columns and --name"),
-        (["--paper", "table1"], "another --format than html or tidy"),
+        (["--paper", "table1"], "a --format other than html or tidy"),
     ):
         refused = run(store.root, "report", "--format", "tidy", *options, code=2)
         assert sentence in " ".join(refused.stderr.split())

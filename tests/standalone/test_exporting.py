@@ -133,7 +133,7 @@ def test_a_client_that_does_not_label_as_recorded_is_not_exported(runs, tmp_path
         save_file({name: -value for name, value in values.items()}, path)
 
     monkeypatch.setitem(exporting.FORMATS, "safetensors", exporting.Format(right.file, spoilt, right.read))
-    with pytest.raises(UserError, match=r"model.safetensors labels \d of its 10 test images rightly, and local@v1"):
+    with pytest.raises(UserError, match=r"model.safetensors gets \d of its 10 test images right, and local@v1"):
         export_clients(store, run, tmp_path / "out", client=0)
     assert not list(tmp_path.iterdir())
 

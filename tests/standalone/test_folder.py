@@ -83,7 +83,7 @@ def test_tensors_that_are_others(copy):
     (copy / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n")
     refused(copy, "can't be read as an exported client's tensors")
     (copy / "model.safetensors").unlink()
-    refused(copy, "is no exported client")
+    refused(copy, "is not an exported client")
 
 
 @pytest.mark.parametrize("name", ["architecture", "algorithm"])

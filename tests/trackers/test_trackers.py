@@ -138,7 +138,7 @@ def test_a_failing_tracker_is_told_of_once_and_fails_no_run(toy_store, broken, m
     (run,) = stages.train(toy_store, None, plan, {}, notes)
     assert len(read(run).test_accuracy) == 3
     told = [note for note in notes.said if "tensorboard" in note]
-    assert told == ["tensorboard no longer tracks this run (the service is gone); the run goes on."]
+    assert told == ["tensorboard no longer tracks this run (the service is gone); the run continues."]
 
 
 @pytest.mark.parametrize(

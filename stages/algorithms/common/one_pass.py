@@ -25,7 +25,7 @@ _known: dict[str, bool] = {}  # whether an architecture computes in one pass wha
 
 
 class OnePass:
-    """`model.features` of two batches, one behind the other: in one pass, or in two for models that mix their images.
+    """`model.features` of two batches, one after the other: in one pass, or in two for models that mix their images.
 
     BatchNorm's running statistics move with the first batch, and with the second only if `track_both`.
     """

@@ -142,7 +142,7 @@ class Client:
     def prepared(self, facts: Facts) -> Ready:
         """What the message needs: as the last one left it if that is what is on the disk, else from there.
 
-        Until the message is answered nothing is ready: what fails half-way must not be gone on with.
+        Until the message is answered nothing is ready: what fails half-way must not be continued.
         """
         disk, (ready, self.ready) = Disk(self.home.folder, facts["run"], self.home.client), (self.ready, None)
         newest = disk.newest(facts["rounds"])

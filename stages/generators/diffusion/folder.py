@@ -168,10 +168,10 @@ class Folder:
 def read(path: Path, pipelines: Collection[str], source: str | None = None) -> Folder:
     """The folder at `path`, or UserError if it holds none of these pipelines as diffusers saves them, or code."""
     if not (path / INDEX).is_file():
-        raise UserError(f"{path} is no diffusers folder: it has no {INDEX}.")
+        raise UserError(f"{path} is not a diffusers folder: it has no {INDEX}.")
     for file in (*path.glob("*"), *path.glob("*/*")):
         if not (file.is_file() or file.is_dir()):  # a pipe, a device, a link to nowhere
-            raise UserError(f"{path} holds {printable(str(file.relative_to(path)))}, which is no file; remove it.")
+            raise UserError(f"{path} holds {printable(str(file.relative_to(path)))}, which is not a file; remove it.")
         if file.suffix.lower() == ".py" or (file.name == INDEX and file.parent != path):
             raise UserError(
                 f"{path} holds {printable(str(file.relative_to(path)))}: code, or a pipeline in a pipeline. Neither is "

@@ -53,7 +53,7 @@ class Diffusion:
         images = self._draw(latents.to(self._device).view(shape), _noise(latents)).float()
         if not images.isfinite().all():
             raise UserError(
-                f"The pipeline in {self.descriptor['source']} drew values that are no finite numbers; with fp16, try bf16 "
+                f"The pipeline in {self.descriptor['source']} drew values that are not finite numbers; with fp16, try bf16 "
                 "or fp32."
             )
         return images.expand(-1, 3, -1, -1).mul(255).round_().clamp_(0, 255).to(torch.uint8)

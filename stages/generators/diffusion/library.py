@@ -61,7 +61,9 @@ def opened(weights: str | Path, pipelines: Collection[str]) -> Folder:
     if path.is_dir():
         return read(path, pipelines)
     if path.exists() or not HUB_NAME.fullmatch(name):
-        raise UserError(f"{name} is no folder; give one that diffusers saved, or a pipeline on the hub as owner/name.")
+        raise UserError(
+            f"{name} is not a folder; give one that diffusers saved, or a pipeline on the hub as owner/name."
+        )
     library = diffusers()
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import GatedRepoError

@@ -55,7 +55,7 @@ def geometry(folder: Folder, size: int | None = None) -> Geometry:
     network, scale = _network(folder), folder.vae_scale()
     channels = folder.number(network, "in_channels")
     if channels != folder.number("vae", "latent_channels"):
-        raise UserError(f"{folder.path} needs a picture beside the prompt; text alone must be enough.")
+        raise UserError(f"{folder.path} needs a picture besides the prompt; only text can be given here.")
     step = max(8, scale * (folder.number(network, "patch_size") if network == "transformer" else 1))
     resolution = folder.number(network, "sample_size") * scale if size is None else size
     if resolution % step or not step <= resolution <= LARGEST:

@@ -37,7 +37,7 @@ LICENCE = "non-commercial: networks of this family come under the NVIDIA Source 
 
 @dataclass(frozen=True)
 class Header:
-    """What a converted file says beside its tensors, as JSON."""
+    """What a converted file says besides its tensors, as JSON."""
 
     format: int
     family: str
@@ -64,7 +64,7 @@ def read(path: Path) -> Checkpoint:
         config = decoded(FAMILIES[header.family].Config, header.config)
         return Checkpoint(header, config, _network(header.family, config, tensors))
     except UserError as error:
-        raise UserError(f"{path} is no generator that can be used. {printable(str(error), 300)}") from None
+        raise UserError(f"{path} is not a generator that can be used. {printable(str(error), 300)}") from None
 
 
 def convert(snapshot: Path, out: Path) -> None:
@@ -137,7 +137,7 @@ def _header(text: str) -> Header:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise UserError("Its header is no JSON.") from None
+        raise UserError("Its header is not JSON.") from None
     if isinstance(value, dict) and isinstance(value.get("format"), int) and value["format"] > FORMAT:
         raise UserError(f"A newer fedktl wrote it: its header has format {value['format']}, this one reads {FORMAT}.")
     header = decoded(Header, value)

@@ -43,7 +43,9 @@ def recognised(generator: Module) -> tuple[str, dict[str, Any]]:
     try:
         return family, {"mapping": _mapping(modules), "synthesis": synthesis(modules)}
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise UserError(f"It looks like {family}, but its modules do not say all ({str(error)[:100]}).") from None
+        raise UserError(
+            f"It looks like {family}, but its modules do not say everything ({str(error)[:100]})."
+        ) from None
 
 
 def _mapping(modules: Modules) -> dict[str, Any]:

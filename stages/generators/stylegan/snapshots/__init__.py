@@ -36,7 +36,7 @@ def _generator(data: memoryview) -> object:
     if bytes(data[:2]) == b"PK":
         raise Refused("it is a zip file, as checkpoints of PyTorch are")
     if bytes(data[:1]) != b"\x80":
-        raise Refused("it is no pickle")
+        raise Refused("it is not a pickle")
     content, _ = pickles.read(data)
     entries = [value for key, value in content if key == "G_ema"] if isinstance(content, UnhashedDict) else []
     if not entries:

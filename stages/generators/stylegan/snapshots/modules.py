@@ -189,7 +189,7 @@ def _storage(data: memoryview) -> Tensor:
               [str()]] if kind in FLOATS:  # fmt: skip
             pass
         case _:
-            raise Refused("it has a tensor whose storage is no plain array of floats")
+            raise Refused("it has a tensor whose storage is not a plain array of floats")
     if len(rest) != 8 + count * FLOATS[kind].itemsize or int.from_bytes(rest[:8], "little") != count:
         raise Refused(f"it has a storage that declares {count} numbers and holds {len(rest)} bytes")
     try:

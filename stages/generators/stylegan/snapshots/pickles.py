@@ -84,7 +84,7 @@ class _Reader:
     def take(self, count: int) -> memoryview:
         start, self.position = self.position, self.position + count
         if self.position > len(self.data):
-            raise Refused(f"it ends at byte {len(self.data)} and should go on to {self.position}; it was cut short")
+            raise Refused(f"it ends at byte {len(self.data)} and should continue to {self.position}; it was cut short")
         return self.data[start : self.position]
 
     def number(self, layout: str) -> Any:
@@ -155,7 +155,7 @@ class _Reader:
         target = self.stack[-1]
         into = target.items if isinstance(target, Call) else target
         if type(into) is not list:
-            raise Refused("its pickle appends to something that is no list")
+            raise Refused("its pickle appends to something that is not a list")
         into.extend(values)
 
     def set_items(self, many: bool) -> None:
@@ -163,7 +163,7 @@ class _Reader:
         target = self.stack[-1]
         into = target.pairs if isinstance(target, Call) else target
         if len(values) % 2 or not isinstance(target, Call | UnhashedDict):
-            raise Refused("its pickle sets items of something that is no dict")
+            raise Refused("its pickle sets items of something that is not a dict")
         into.extend(zip(values[::2], values[1::2], strict=True))
 
     def name_lines(self, _: None) -> None:
@@ -178,7 +178,7 @@ class _Reader:
     def name_stack(self, _: None) -> None:
         attribute, module = self.stack.pop(), self.stack.pop()
         if not isinstance(attribute, str) or not isinstance(module, str):
-            raise Refused("its pickle refers to a name that is no text")
+            raise Refused("its pickle refers to a name that is not text")
         self.push(_name(module, attribute))
 
     def call(self, _: None) -> None:
