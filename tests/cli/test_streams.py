@@ -45,7 +45,7 @@ def test_prepare_ends_well_on_a_terminal_that_is_not_utf8(tmp_path):
         env={**os.environ, "PYTHONIOENCODING": "latin-1", "OMP_NUM_THREADS": "1"}, cwd=ROOT, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 0 and not done.stderr
-    assert b"own@v1" in done.stdout and b"@" in done.stdout
+    assert b"npz@v1" in done.stdout and b"@" in done.stdout
 
 
 def full(*_):
