@@ -183,7 +183,7 @@ CASES = [(kind, name) for kind, changes in ASKED.items() for name in changes]
 
 
 def came(told):
-    return Exchange(1, {1: told}, {1: 100}, 0.1)
+    return Exchange(1, {1: told}, {1: 100}, 0.1, {})
 
 
 def test_there_are_many_of_them():

@@ -16,18 +16,26 @@ from pathlib import Path
 from stages.engines.flower import reach
 from stages.errors import UserError, printable
 
-PATIENCE = 10.0  # seconds for a connection
+PATIENCE = 10.0  # seconds for an answer
 LOOK = 60.0  # seconds for all machines to look for the store
 
 
 def answering(address: str) -> None:
-    """UserError unless something listens at the address."""
-    try:
-        socket.create_connection(reach.parsed(address), PATIENCE).close()
-    except OSError as error:
-        raise UserError(
-            f"No Ray cluster answers at {address} ({error.strerror or error}); start it with `ray start`."
-        ) from error
+    """UserError unless Ray answers at the address. Ray itself would go on trying for minutes."""
+    import grpc
+
+    reach.parsed(address)
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=PATIENCE)
+        except grpc.RpcError as error:
+            if error.code() in (
+                grpc.StatusCode.UNAVAILABLE,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                grpc.StatusCode.UNIMPLEMENTED,
+            ):
+                why = printable(error.details(), 300)
+                raise UserError(f"No Ray cluster answers at {address} ({why}); start it with `ray start`.") from error
 
 
 @contextmanager

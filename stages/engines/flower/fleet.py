@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
+from unittest.mock import patch
 
 from stages.engines.flower import reach
 from stages.engines.flower.payload import Arrays, Facts, from_records, to_records
-from stages.errors import UserError
+from stages.errors import UserError, printable
 
 SOONEST, LATEST = 0.05, 3.0  # seconds between looks for a message
 SHARE = 0.05  # of the time since the last one: about how much longer a round gets by it
@@ -49,8 +50,8 @@ def serve(
                     since = None
                     attend(connection, answer, lost)
                 note(f"The connection to {address} was lost; connecting again.")
-            except Refused:
-                why = refusal(address, own is not None)
+            except Refused as error:
+                why = refusal(address, own is not None, str(error))
                 if since is None:
                     note(f"{why} Trying again for {ADMISSION:g} seconds.")
                 since = since or time.monotonic()
@@ -60,47 +61,42 @@ def serve(
 
 
 class Refused(Exception):
-    """A SuperLink did not take this node."""
+    """A SuperLink did not take this node. The message is Flower's, or nothing."""
 
 
-def refusal(address: str, keyed: bool) -> str:
+def refusal(address: str, keyed: bool, said: str) -> str:
     if keyed:
         why = "it does not know its key, or another node that has the key was there until a minute ago"
     else:
         why = "it may take nodes with a key alone"
-    return f"The SuperLink at {address} does not take this node: {why}."
+    told = f" ({printable(' '.join(said.split()))})" if said else ""
+    return f"The SuperLink at {address} does not take this node: {why}{told}."
 
 
 @contextmanager
 def unbroken() -> Iterator[threading.Event]:
-    """Within this block, Flower does not end this process.
+    """Within this block, Flower neither ends this process nor sends it signals where a SuperLink does not know the node.
 
-    Where a SuperLink does not take the node, Refused is raised instead. Where it does not know it any more, Flower would
-    send SIGINT, which harms nothing where that is ignored; the event is set when one of Flower's threads has failed, as that of the heartbeats does then.
+    It raises Refused instead. The event is set when one of Flower's threads has failed, as that of the heartbeats does then.
     """
+    from flwr.supercore.interceptors.http import runtime_version
+    from flwr.supercore.retry import http_retry
     from flwr.supernode import fleet_http_connection
 
-    lost, mask, flower = threading.Event(), {signal.SIGINT}, vars(fleet_http_connection)
-    before = threading.excepthook, flower["flwr_exit"]
-    threading.excepthook, flower["flwr_exit"] = lambda _: lost.set(), refuse
-    if hasattr(signal, "sigwaitinfo") and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.pthread_sigmask(signal.SIG_BLOCK, mask)
-        threading.Thread(target=pass_on, args=(mask,), daemon=True).start()
-    try:
+    lost = threading.Event()
+    system = SimpleNamespace(**{**vars(os), "kill": lambda process, number: refuse(number)})
+    with (
+        patch.object(fleet_http_connection, "flwr_exit", refuse),
+        patch.object(runtime_version, "flwr_exit", refuse),
+        patch.object(fleet_http_connection, "os", system),
+        patch.object(http_retry, "os", system),
+        patch.object(threading, "excepthook", lambda _: lost.set()),
+    ):
         yield lost
-    finally:
-        threading.excepthook, flower["flwr_exit"] = before
 
 
-def refuse(*told: Any) -> NoReturn:
-    raise Refused
-
-
-def pass_on(mask: set[signal.Signals]) -> None:
-    """Turn SIGINT, unless this process has sent it itself, into SIGTERM."""
-    while True:
-        if signal.sigwaitinfo(mask).si_pid != os.getpid():
-            os.kill(os.getpid(), signal.SIGTERM)
+def refuse(code: int, message: str = "", **_: object) -> NoReturn:
+    raise Refused(message.removeprefix("Failed to initialize the connection to the SuperLink.").strip())
 
 
 def key_pair(key: Path) -> tuple[Any, Any]:

@@ -66,7 +66,7 @@ def simulated(data: Artifact, clients: int, settings: Train) -> Iterator[tuple[G
 
     def simulate(folder: Path) -> None:
         try:
-            with joined(settings.ray_address, folder) if settings.ray_address else nullcontext():
+            with quiet(), joined(settings.ray_address, folder) if settings.ray_address else nullcontext():
                 run(serve, data, clients, settings, folder)
         except BaseException as error:  # without Ray, Flower raises SystemExit
             opened.put(error)
@@ -97,23 +97,29 @@ def models(data: Artifact, settings: Train) -> Iterator[Path]:
             yield Path(name)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Flower and Ray tell of errors alone."""
+    for talkative in ("flwr", "ray"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for known in (".*run_simulation.*", "Tip: In future versions of Ray"):
+            warnings.filterwarnings("ignore", known)
+        yield
+
+
 def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path) -> None:
     from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 
-    for talkative in ("flwr", "ray"):
-        logging.getLogger(talkative).setLevel(logging.ERROR)
     server, seen = ServerApp(), replace(data, path=data.path.absolute())  # from wherever Ray starts its processes
     server.main()(serve)
 
     def home(context: Context) -> ClientNode:
         return ClientNode(int(context.node_config["partition-id"]), seen, folder)
 
-    with warnings.catch_warnings(), socket_folder() as sockets:
-        # the replacement for run_simulation, which is deprecated, would leave a daemon running
-        for known in (".*run_simulation.*", "Tip: In future versions of Ray"):
-            warnings.filterwarnings("ignore", known)
-        run_simulation(
+    with socket_folder() as sockets:
+        run_simulation(  # its replacement, for which it is deprecated, would leave a daemon running
             server, client_app(home), clients,
             backend_config={
                 "init_args": {  # unless this process is in a cluster already
