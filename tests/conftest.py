@@ -6,17 +6,30 @@ PyTorch is imported by the fixtures: the process that deals the tests to others 
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from stages.artifacts.store import Store
 
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    """What is promised bit for bit is promised on a CPU, so a GPU is used by the tests that are about it, alone."""
+    """What is promised bit for bit is promised on a CPU, so a GPU is used by the tests that are about it, alone.
+
+    The many small files of the tests lie in memory, where it has room for them, unless --basetemp says otherwise.
+    """
     if "gpu" not in (config.getoption("markexpr") or ""):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if not config.option.basetemp and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        config.option.basetemp = config.files_in_memory = tempfile.mkdtemp(prefix="fedktl-tests-", dir=MEMORY)
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(getattr(config, "files_in_memory", MEMORY / "none"), ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "numpy", "zarr", "scipy", "matplotlib", "sklearn", "typer")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_the_readme_shows_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = run_python_of(ROOT / "README.md")

@@ -19,7 +19,7 @@ from stages.observer import Observer
 from tests.helpers.cli import run
 from tests.helpers.toy_runs import StopAfter, assert_same, numbers, settings
 
-TINY = {"algorithm": "local", "rounds": 20, "workers": 1}
+TINY = {"algorithm": "local", "rounds": 8, "workers": 1}
 
 
 def test_cores_are_dealt_and_shared_where_they_are_too_few():

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -34,10 +35,15 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(name: str, lazy: bool) -> Iterator[str]:
     """The program's modules that a module imports; with `lazy` also those it imports when a function is called."""
-    tree = ast.parse(MODULES[name].read_text())
-    nodes = ast.walk(tree) if lazy else iter(tree.body)
+    whole = tree(MODULES[name])
+    nodes = ast.walk(whole) if lazy else iter(whole.body)
     for node in nodes:
         named: list[str] = []
         if isinstance(node, ast.Import):
@@ -74,7 +80,7 @@ def test_no_file_is_too_long_to_read(path):
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stages")])
 def test_no_sentence_below_the_terminal_names_an_option(name):
     """It names settings in backticks, which the terminal shows as options."""
-    nodes = list(ast.walk(ast.parse(MODULES[name].read_text())))
+    nodes = list(ast.walk(tree(MODULES[name])))
     docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
     texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and n not in docstrings]
     assert not [text for text in texts if re.search(r"(^|[ (`'])--([a-z]|$)", text) and " " in text]

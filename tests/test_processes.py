@@ -48,7 +48,7 @@ def test_a_process_never_sees_what_asks_to_stop():
 
 
 def test_a_process_goes_when_its_parent_is_killed():
-    code = "import time; from stages import processes; print(processes.started(time.sleep, 600).pid, flush=True); time.sleep(600)"
+    code = "import time; from stages import processes; processes.HEAVY.clear(); print(processes.started(time.sleep, 600).pid, flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         os.kill(int(parent.stdout.readline()), 0)
         parent.kill()

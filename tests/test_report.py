@@ -158,6 +158,7 @@ def test_unfinished_runs_are_drawn_as_far_as_their_checkpoint_goes(halfway, requ
     assert "leave out" in run(halfway.root, "report", "--unfinished", "--paper", "table1", code=2).stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_of_unfinished_runs_alone_equals_that_of_the_run_once_it_is_finished(halfway):
     halfway.remove(halfway.resolve("local-toy-s0", "run"))
     with pytest.raises(UserError, match="No run was made from toy@v1"):

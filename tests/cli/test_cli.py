@@ -46,6 +46,7 @@ def test_the_four_stages_in_a_row_as_json(tmp_path):
     assert rows[0]["last"]["mean"] == pytest.approx(made["accuracy"][-1], abs=1e-3)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_people_see(store):
     trained = run(store, "train", "--algorithm", "fedktl", "--algorithm", "local", "--rounds", "1", *TINY)
     assert "fedktl-toy-s0@v1" in trained.stdout and "local-toy-s0@v1" in trained.stdout

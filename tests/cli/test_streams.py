@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedktl_cli import streams
@@ -35,12 +36,16 @@ def test_signs_that_an_encoding_lacks_are_replaced(monkeypatch, encoding):
 
 
 def test_prepare_ends_well_on_a_terminal_that_is_not_utf8(tmp_path):
+    np.savez(
+        tmp_path / "own.npz", x_train=np.broadcast_to(np.uint8([0, 255] * 4), (80, 8, 8)), y_train=np.arange(80) % 2
+    )
+    own = ["--dataset", "npz", "--source", str(tmp_path / "own.npz"), "--min-samples", "4"]
     done = subprocess.run(
-        [*FEDKTL, "--store", str(tmp_path / "s"), "prepare", "--clients", "4", "--image-size", "8"],
+        [*FEDKTL, "--store", str(tmp_path / "s"), "prepare", *own, "--clients", "4", "--image-size", "8"],
         env={**os.environ, "PYTHONIOENCODING": "latin-1", "OMP_NUM_THREADS": "1"}, cwd=ROOT, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 0 and not done.stderr
-    assert b"digits@v1" in done.stdout and b"@" in done.stdout
+    assert b"npz@v1" in done.stdout and b"@" in done.stdout
 
 
 def full(*_):

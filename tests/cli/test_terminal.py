@@ -56,17 +56,21 @@ def test_catalogues_are_told_without_torch_and_truly():
     assert tuple(zoo.ARCHITECTURES) == NAMES
 
 
-def completed(line: str, **environment: str) -> list[str]:
-    words = {"_FEDKTL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
-    code = "from fedktl_cli.main import app; app(prog_name='fedktl')"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PATH": "", **words, **environment}
-    )
-    assert not done.stderr, done.stderr
-    return done.stdout.split()
+def asked(line: str) -> dict[str, str]:
+    """The environment in which a shell asks how the line may go on."""
+    return {"_FEDKTL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
 
 
-def test_a_shell_completes_names(toy_store):
+def test_a_shell_completes_names(toy_store, monkeypatch, capsys):
+    def completed(line: str, **environment: str) -> list[str]:
+        with monkeypatch.context() as patched, pytest.raises(SystemExit):
+            for name, value in (asked(line) | environment).items():
+                patched.setenv(name, value)
+            app(prog_name="fedktl")
+        told = capsys.readouterr()
+        assert not told.err
+        return told.out.split()
+
     store = {"FEDKTL_STORE": str(toy_store.root)}
     (toy_store.root / "runs" / "going" / "v1.partial").mkdir(parents=True)
     assert completed("fedktl train --algorithm fedk") == ["fedkd", "fedktl", "fedktl-gated"]
@@ -77,6 +81,10 @@ def test_a_shell_completes_names(toy_store):
     assert completed("fedktl train --data toy@", **store) == ["toy@v1"]
     assert "table1-cifar10-practical" in completed("fedktl prepare --preset table1-")
     assert "--install-completion" in program("--help").stdout
+    code = "from fedktl_cli.main import app; app(prog_name='fedktl')"
+    environment = {"PATH": "", **asked("fedktl train --pairs ")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.stdout.split(), done.stderr) == (["bank", "live"], "")
 
 
 def test_nothing_is_removed_without_a_question(toy_store):
