@@ -69,6 +69,9 @@ class Remote:
             for piece in self._pieces(name, most):
                 digest.update(piece)
                 file.write(piece)
+            file.flush()
+            if hasattr(os, "posix_fadvise"):  # has the disk begin now, so that syncing at the end takes less time
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return digest.hexdigest()
 
     def _pieces(self, name: str, most: int) -> Iterator[Any]:

@@ -103,8 +103,6 @@ def pull(store: Store, url: str, ref: str, observer: Observer = SILENT) -> Artif
 
         _each(fetch, missing, manifest, f"pulling {wanted}", observer)
         (group / seal.ROOT).write_bytes(root)
-        with ThreadPoolExecutor(AT_ONCE) as pool:  # at the end and side by side, which takes the least time
-            list(pool.map(seal.sync, (path for _, path in seal.files(group))))
 
     return store.receive(wanted, attributes, gather)
 
