@@ -143,7 +143,7 @@ BAD = [
     (["train", "--track", "mlfow"], "did you mean mlflow"),
     (["train", "--data", ""], "data must not be empty"),
     (["generate", "--weights", ""], "weights must not be empty"),
-    (["generate", "--samples", "1" + "0" * 30], "samples must be at most 10,000,000"),
+    (["generate", "--samples", "1" + "0" * 30], "--samples must be at most 10,000,000"),
     (["models", "show", "CNN", "--image-size", "1" + "0" * 30], "1024"),
     (["train", "--resume", "x", "--name", "y"], "--resume"),
     (["train", "--name", "../escape"], "can't name"),
