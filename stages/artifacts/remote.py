@@ -69,6 +69,9 @@ class Remote:
             for piece in self._pieces(name, most):
                 digest.update(piece)
                 file.write(piece)
+            file.flush()
+            if hasattr(os, "posix_fadvise"):  # has the disk begin now, so that syncing at the end takes less time
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return digest.hexdigest()
 
     def _pieces(self, name: str, most: int) -> Iterator[Any]:
@@ -88,10 +91,11 @@ class Remote:
             yield piece
 
     def send(self, name: str, content: Path | bytes) -> None:
+        """Bytes go in one request, a file in as many as it is large."""
         import obstore
 
         with self._understood(name):
-            obstore.put(self._store, name, content)
+            obstore.put(self._store, name, content, use_multipart=False if isinstance(content, bytes) else None)
 
     def delete(self, name: str) -> None:
         import obstore

@@ -122,7 +122,7 @@ def test_a_prompt_makes_a_bank_and_is_not_needed_again(toy_store, tmp_path):
     pytest.importorskip("diffusers")
     from tests.helpers import tiny_pipelines
 
-    tiny_pipelines.build(tmp_path)
+    tiny_pipelines.save(tiny_pipelines.sd(), tmp_path / "sd")
     folder = str(tmp_path / "sd")
     arguments = [
         "generate",

@@ -118,6 +118,12 @@ def test_a_node_that_is_not_taken_tries_again_for_a_while(tmp_path):
     assert len([path for path in asked if path != "/health"]) > 2
 
 
+@pytest.mark.parametrize("address", ["nonsense", "host:", "host:0", "host:99999", "a b:80", "http://host:80", ":80"])
+def test_what_is_no_address_is_named(address):
+    with pytest.raises(UserError, match="is no address; write HOST:PORT"), deployed(address, None):
+        pass
+
+
 def test_the_server_does_not_wait(monkeypatch):
     address = f"127.0.0.1:{free_port()}"
     with (

@@ -98,15 +98,21 @@ def test_double_precision(case, monkeypatch):
     cancels except for the epsilon of the demodulation, which leaves a trace of 1e-10.
     """
     network, io = case
-    network = network.double()
+    network, hooks = network.double(), []
     try:
         w = network.mapping(io["z"].double(), io["c"].double() if "c" in io else None)
         own = network.synthesis(every_layer(network, w[:1]))
         assert_allclose(own, io["image_float64"], rtol=0, atol=1e-12 if is_stylegan2(network) else 1e-9)
-        monkeypatch.setattr(stylegan3, "normalised", lambda styles: styles * styles.square().mean().rsqrt())
-        together = network.synthesis(every_layer(network, w))[:1]
+        layers = [one for one in network.synthesis.modules() if isinstance(one, stylegan3.SynthesisLayer)]
+        for layer in layers:
+            if not layer.config.to_rgb:  # the styles of the whole batch, and the picture of its first sample
+                hooks.append(layer.affine.register_forward_pre_hook(lambda affine, inputs: w))
+        monkeypatch.setattr(stylegan3, "normalised", lambda styles: (styles * styles.square().mean().rsqrt())[:1])
+        together = network.synthesis(every_layer(network, w[:1]))
         assert_allclose(together, io["image_float64"], rtol=0, atol=1e-12)
     finally:
+        for hook in hooks:
+            hook.remove()
         network.float()
 
 

@@ -19,9 +19,13 @@ def build(folder: Path) -> None:
     """Save the pipelines `sd`, `xl`, `sd3`, `lcm`, `ddpm` and `grey` below `folder`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        for name, make in (("sd", sd), ("xl", xl), ("sd3", sd3), ("lcm", lcm), ("ddpm", ddpm), ("grey", grey)):
-            make().save_pretrained(folder / name, safe_serialization=True)
-            (folder / name / "README.md").write_text(CARD)
+        for make in (sd, xl, sd3, lcm, ddpm, grey):
+            save(make(), folder / make.__name__)
+
+
+def save(pipeline, folder: Path) -> None:
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    (folder / "README.md").write_text(CARD)
 
 
 def some_latents(count: int = 3, width: int = 256) -> torch.Tensor:
