@@ -91,10 +91,11 @@ class Remote:
             yield piece
 
     def send(self, name: str, content: Path | bytes) -> None:
+        """Bytes go in one request, a file in as many as it is large."""
         import obstore
 
         with self._understood(name):
-            obstore.put(self._store, name, content)
+            obstore.put(self._store, name, content, use_multipart=False if isinstance(content, bytes) else None)
 
     def delete(self, name: str) -> None:
         import obstore
