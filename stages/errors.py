@@ -25,7 +25,7 @@ class Interrupted(Exception):
 
 
 def sentence(error: BaseException) -> str:
-    """What to tell of an error, whatever it is."""
+    """The sentence to print for an error of any kind."""
     said = printable(str(error))
     if isinstance(error, (UserError, Interrupted)):
         return str(error)

@@ -78,10 +78,14 @@ class Prepare(CommandSettings):
         panel="Splits", off="keep-splits",
     )  # fmt: skip
     test_fraction: float = setting(
-        0.25, "Part of each client's images kept for testing.", panel="Splits", above=0, high=0.9
+        0.25, "Fraction of each client's images kept for testing.", panel="Splits", above=0, high=0.9
     )
     validation_fraction: float = setting(
-        0.1, "Part of each client's training images kept to select rounds; 0 for none.", panel="Splits", low=0, high=0.9
+        0.1,
+        "Fraction of each client's training images kept to select rounds; 0 for none.",
+        panel="Splits",
+        low=0,
+        high=0.9,
     )
     few_shot: int = setting(
         0, "Keep only this many training images per client and class; 0 keeps all.", panel="Splits", low=0
@@ -174,12 +178,12 @@ class Train(CommandSettings):
         "independent", "Clients of one architecture start from the same weights, or each from its own.",
         panel="Training", choices=("independent", "same"),
     )  # fmt: skip
-    join_ratio: float = setting(1.0, "Part of the clients that joins a round.", panel="Clients", above=0, high=1)
-    random_join: bool = setting(False, "Draw the part anew each round, between join-ratio and 1.", panel="Clients")
+    join_ratio: float = setting(1.0, "Fraction of the clients that join a round.", panel="Clients", above=0, high=1)
+    random_join: bool = setting(False, "Draw the fraction anew each round, between join-ratio and 1.", panel="Clients")
     drop_rate: float = setting(
-        0.0, "Part of the joined clients whose upload is lost.", panel="Clients", low=0, high=0.99
+        0.0, "Fraction of the joined clients whose upload is lost.", panel="Clients", low=0, high=0.99
     )
-    slow_rate: float = setting(0.0, "Part of the clients that is slow.", panel="Clients", low=0, high=1)
+    slow_rate: float = setting(0.0, "Fraction of the clients that are slow.", panel="Clients", low=0, high=1)
     slow_seconds: float = setting(
         0.0, "Simulated seconds by which a slow client is late in a round: reported, never waited for.",
         panel="Clients", low=0,
@@ -255,7 +259,7 @@ class Train(CommandSettings):
         panel="Rounds", choices=("last", "selected", "both"), affects=False,
     )  # fmt: skip
     device: str = setting(
-        "auto", "cpu, cuda, cuda:1, or auto; several, separated by commas, get the runs dealt, a process each.",
+        "auto", "cpu, cuda, cuda:1, or auto; several, separated by commas, share the runs, a process each.",
         panel="Speed", affects=False,
     )  # fmt: skip
     jobs: int = setting(
