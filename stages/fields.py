@@ -151,7 +151,9 @@ def several(kind: type[Settings], values: Mapping[str, Any]) -> dict[str, list[A
             return [value]
         parts = [part.strip() if isinstance(part, str) else part for part in parts]
         if not parts or "" in parts:
-            raise UserError(f"{kind.called(name)} has an empty value among those to run; give values separated by single commas.")
+            raise UserError(
+                f"{kind.called(name)} has an empty value among those to run; give values separated by single commas."
+            )
         return parts
 
     return {name: each(name, value) for name, value in values.items()}
