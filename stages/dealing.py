@@ -19,7 +19,7 @@ from stages.observer import Observer, Several
 
 @dataclass(frozen=True)
 class Turn:
-    """A study, and how it is to be gone through this time."""
+    """A study, and how its runs are made this time."""
 
     study: Study
     again: bool
@@ -32,7 +32,7 @@ class Turn:
         return [point for point in self.study.points if self.again or not there(self.study, point)]
 
     def ends_with(self, state: str) -> bool:
-        """Whether no further run begins after one that came to this."""
+        """Whether no further run begins after this outcome."""
         return state == STOPPED or (self.stop_on_error and state == FAILED)
 
     def outcomes(self, found: Mapping[str, Outcome]) -> list[Outcome]:
@@ -63,7 +63,7 @@ def one_by_one(turn: Turn, engine: Engine, observer: Observer) -> list[Outcome]:
 
 
 def side_by_side(turn: Turn, plan: jobs.Plan, devices: Sequence[str], observer: Observer) -> list[Outcome]:
-    """The runs, dealt to a process a device; this process only deals them."""
+    """The runs, dealt to one process per device; this process only deals them."""
     store, points, missing = plan.store, turn.study.points, [point.name for point in turn.missing()]
     sources = {role: str(source.ref) for role, source in points[0].spec.sources.items()}
     latents = next((str(p.spec.latents.ref) for p in points if p.spec.latents), plan.settings.latents)
@@ -88,7 +88,7 @@ def side_by_side(turn: Turn, plan: jobs.Plan, devices: Sequence[str], observer: 
 
 @contextmanager
 def member(plan: jobs.Plan, observer: Observer) -> Iterator[Callable[[str, bool], jobs.Result]]:
-    """What makes a run by its name, and perhaps anew, in one of several processes."""
+    """What makes a run by its name, or a new version of it, in one of several processes."""
     observer = Several(observer, *trackers.chosen(plan.settings.track, observer.note))
     with open_engine(plan.settings, observer) as engine:
         specs = planned(plan.store, plan.settings, plan.hyper, engine.data, plan.grid)

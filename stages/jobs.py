@@ -38,7 +38,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a run, in words that pass between processes."""
+    """The outcome of a run, as it passes between processes."""
 
     state: str
     ref: str = ""

@@ -26,10 +26,10 @@ class Observer:
         return False
 
     def next_run(self, number: int, total: int, waiting: int) -> None:
-        """Of the `total` runs of a study the one of this `number`, from 1, is made next; `waiting` ones come after it."""
+        """Run `number`, from 1, of the `total` runs of a study is made next; `waiting` runs come after it."""
 
     def lane(self, number: int) -> Observer:
-        """Who is told of the runs of one of several processes that work side by side."""
+        """The observer of one of several processes that work side by side."""
         return self
 
     def begin_run(self, run: str, facts: Mapping[str, Any], rounds: int) -> None:

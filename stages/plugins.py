@@ -47,7 +47,7 @@ def parts(*texts: str | Sequence[str] | None) -> frozenset[str]:
 
 
 def resumed(ref: object, **settings: str | None) -> str:
-    """What resumes an artifact, naming the code in these settings again, for a sentence that says how to continue."""
+    """The settings that resume an artifact and name its code again, for a sentence that says how to continue."""
     code = [f" {name}={''.join(text.split())}" for name, text in settings.items() if text and is_path(text)]
     return f"`resume={ref}{''.join(code)}`"
 

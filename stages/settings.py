@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.fields import LARGEST_SEED, MOST, WIDEST, Settings, key, names, setting, several
+from stages.fields import LARGEST_SEED, MOST, WIDEST, CommandSettings, Settings, key, names, setting, several
 
 __all__ = [
     "DECISIVE",
@@ -39,7 +39,7 @@ PARTITIONS = ("dirichlet", "pathological", "extended-dirichlet", "iid", "counts"
 
 
 @dataclass(frozen=True)
-class Prepare(Settings):
+class Prepare(CommandSettings):
     """Settings of `fedktl prepare`."""
 
     dataset: str = setting(
@@ -78,10 +78,14 @@ class Prepare(Settings):
         panel="Splits", off="keep-splits",
     )  # fmt: skip
     test_fraction: float = setting(
-        0.25, "Part of each client's images kept for testing.", panel="Splits", above=0, high=0.9
+        0.25, "Fraction of each client's images kept for testing.", panel="Splits", above=0, high=0.9
     )
     validation_fraction: float = setting(
-        0.1, "Part of each client's training images kept to select rounds; 0 for none.", panel="Splits", low=0, high=0.9
+        0.1,
+        "Fraction of each client's training images kept to select rounds; 0 for none.",
+        panel="Splits",
+        low=0,
+        high=0.9,
     )
     few_shot: int = setting(
         0, "Keep only this many training images per client and class; 0 keeps all.", panel="Splits", low=0
@@ -90,7 +94,7 @@ class Prepare(Settings):
 
 
 @dataclass(frozen=True)
-class Generate(Settings):
+class Generate(CommandSettings):
     """Settings of `fedktl generate`."""
 
     generator: str = setting(
@@ -133,7 +137,7 @@ class Generate(Settings):
 
 
 @dataclass(frozen=True)
-class TrainGenerator(Settings):
+class TrainGenerator(CommandSettings):
     """Settings of `fedktl generator train`."""
 
     steps: int = setting(6000, "Steps of training; a larger number than before continues from the checkpoint.", low=1)
@@ -145,7 +149,7 @@ class TrainGenerator(Settings):
 
 
 @dataclass(frozen=True)
-class Train(Settings):
+class Train(CommandSettings):
     """Settings of `fedktl train`."""
 
     algorithm: tuple[str, ...] = setting(
@@ -174,12 +178,12 @@ class Train(Settings):
         "independent", "Clients of one architecture start from the same weights, or each from its own.",
         panel="Training", choices=("independent", "same"),
     )  # fmt: skip
-    join_ratio: float = setting(1.0, "Part of the clients that joins a round.", panel="Clients", above=0, high=1)
-    random_join: bool = setting(False, "Draw the part anew each round, between join-ratio and 1.", panel="Clients")
+    join_ratio: float = setting(1.0, "Fraction of the clients that join a round.", panel="Clients", above=0, high=1)
+    random_join: bool = setting(False, "Draw the fraction anew each round, between join-ratio and 1.", panel="Clients")
     drop_rate: float = setting(
-        0.0, "Part of the joined clients whose upload is lost.", panel="Clients", low=0, high=0.99
+        0.0, "Fraction of the joined clients whose upload is lost.", panel="Clients", low=0, high=0.99
     )
-    slow_rate: float = setting(0.0, "Part of the clients that is slow.", panel="Clients", low=0, high=1)
+    slow_rate: float = setting(0.0, "Fraction of the clients that are slow.", panel="Clients", low=0, high=1)
     slow_seconds: float = setting(
         0.0, "Simulated seconds by which a slow client is late in a round: reported, never waited for.",
         panel="Clients", low=0,
@@ -255,7 +259,7 @@ class Train(Settings):
         panel="Rounds", choices=("last", "selected", "both"), affects=False,
     )  # fmt: skip
     device: str = setting(
-        "auto", "cpu, cuda, cuda:1, or auto; several, separated by commas, get the runs dealt, a process each.",
+        "auto", "cpu, cuda, cuda:1, or auto; several, separated by commas, share the runs, a process each.",
         panel="Speed", affects=False,
     )  # fmt: skip
     jobs: int = setting(
@@ -317,7 +321,7 @@ def gridded(*layers: Mapping[str, Any]) -> tuple[Train, dict[str, list[Any]]]:
 
 
 @dataclass(frozen=True)
-class Report(Settings):
+class Report(CommandSettings):
     """Settings of `fedktl report`."""
 
     runs: tuple[str, ...] = setting((), "Runs to report; default: all of the newest data artifact.")

@@ -1,4 +1,4 @@
-"""What the runs of a store are doing, told by their files alone, so that looking disturbs nobody and needs nothing heavy."""
+"""What the runs of a store are doing, read from their files alone, so that looking disturbs no run and needs nothing heavy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Status:
     accuracy: float | None = None  # on test images after the last evaluated round, in percent
     seconds: float | None = None  # a round
     left: float | None = None  # seconds until it is done, of a run that is not
-    host: str | None = None  # of the process that works on it, likewise the next two
+    host: str | None = None  # of the process that works on it, as the next two
     process: int | None = None
     since: int | None = None  # seconds since 1970
     why: str | None = None  # it failed

@@ -81,7 +81,7 @@ def check_algorithms(specs: Sequence[RunSpec]) -> None:
 
 
 def tell_sources(whole: Study, settings: Train, observer: Observer) -> None:
-    """Say what is trained on where nobody said."""
+    """Name the data and latents that the user did not."""
     own = {role: source.ref for point in whole.points for role, source in point.spec.sources.items()}
     newest = [f"{role} {ref}" for role, ref in own.items() if getattr(settings, role) is None]
     if newest:

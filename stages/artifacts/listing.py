@@ -81,7 +81,7 @@ def picked(store: Store, patterns: list[str]) -> list[Entry]:
 
 
 def outdated(store: Store, keep: int, patterns: list[str]) -> list[Entry]:
-    """Published versions except the newest `keep` of each name, of what fits the patterns or of everything."""
+    """Published versions except the newest `keep` of each name, among those that fit the patterns, or among all."""
     by_name: dict[tuple[str | None, str], list[Entry]] = {}
     for entry in picked(store, patterns) if patterns else listed(store):
         by_name[entry.ref.kind, entry.ref.name] = []

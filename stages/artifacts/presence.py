@@ -54,7 +54,7 @@ class Presence:
 def present(path: Path) -> dict[str, Any] | None:
     """The process that is at work: `host`, `process`, `since` (seconds since 1970) and facts; None if there is none any more.
 
-    One that was killed is known to be gone at once on its own machine, on others once its signs stop.
+    One that was killed is known to be gone at once on its own machine, and on others once its signs of life stop.
     """
     found = _read(path)
     if found is None:

@@ -33,7 +33,7 @@ def identity(facts: Mapping[str, Any]) -> str:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """1 and 1.0 are one value."""
+    """1 and 1.0 are the same value."""
     return {name: float(value) if type(value) is int else value for name, value in values.items()}
 
 

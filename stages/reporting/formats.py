@@ -159,7 +159,7 @@ def csv_of(rows: list[Row]) -> str:
 def _flat(row: Row) -> Row:
     record: Row = {}
     for name, part in row.items():
-        if name == "choices":  # one that is called as a field is told there
+        if name == "choices":  # one named like a field is in that field
             record.update(_flat({choice: its for choice, its in part.items() if choice not in row}))
         elif isinstance(part, dict):
             record.update({f"{name}.{inner}": its for inner, its in part.items()})

@@ -18,7 +18,7 @@ from stages.settings import SOURCES, Train, names
 TRAFFIC = ("upload_floats", "download_floats", "upload_bytes", "download_bytes")
 OWN = (*SOURCES, "models")  # settings that the run's facts or seed say better
 IDLE = names(Train, affects=False)
-HOW_LONG = names(Train, affects=True, resumable=True)  # a run goes: more of it is the same run
+HOW_LONG = names(Train, affects=True, resumable=True)  # a run lasts: a longer one is the same run
 
 
 @dataclass(frozen=True)

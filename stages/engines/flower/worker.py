@@ -66,7 +66,7 @@ class Worker:
         return told
 
     def answer(self, kind: str, arrays: Arrays, facts: Facts) -> tuple[Arrays, Facts]:
-        """The client's answer to a message, or what it failed of, which is an answer, too."""
+        """The client's answer to a message, or why it failed, which is an answer, too."""
         for _ in range(TRIES):
             try:
                 if self.connection is None:
