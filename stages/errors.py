@@ -42,11 +42,14 @@ def sentence(error: BaseException) -> str:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among `known`: it suggests similar names, or lists all."""
-    name = printable(name, 100)
+    return UserError(f"There is no {kind} named '{printable(name, 80)}'; {suggestion(name, known)}")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What of `known` may have been meant by a name that is not among them."""
     names = {each.lower(): each for each in sorted(known)}
     near = [names[each] for each in difflib.get_close_matches(name[:80].lower(), names, n=3, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names.values())}."
-    return UserError(f"There is no {kind} named '{printable(name, 80)}'; {hint}")
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names.values())}."
 
 
 def printable(text: str, limit: int = 200) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self, TypeVar
 
-from stages.errors import UserError, printable, unknown
+from stages.errors import UserError, printable, suggestion, unknown
 
 T = TypeVar("T")
 MOST = 1_000_000  # limit of a number unless its field says otherwise; a larger one is a typing error
@@ -80,25 +80,31 @@ class Settings:
         if wrong:
             raise UserError("; ".join(wrong) + ".")
 
+    @classmethod
+    def called(cls, name: str) -> str:
+        """How a sentence calls the setting of this name."""
+        return name
+
     def _mistake(self, field: dataclasses.Field[Any]) -> str:
-        value, meta = getattr(self, field.name), field.metadata
+        value, meta, name = getattr(self, field.name), field.metadata, self.called(key(field))
         if value == () and field.default:
-            return f"{key(field)} must name at least one"
+            return f"{name} must name at least one"
         for one in value if isinstance(value, tuple) else (value,):
             if meta["choices"] and one is not None and one not in meta["choices"] and not (meta["own"] and ":" in one):
-                return str(unknown(f"value of {key(field)}", str(one), meta["choices"])).rstrip(".?")
+                meant = suggestion(str(one), meta["choices"]).rstrip(".?")
+                return f"{name} can't be '{printable(str(one), 80)}'; {meant}"
             if one == "" and not meta["empty"]:
-                return f"{key(field)} must not be empty"
+                return f"{name} must not be empty"
             if isinstance(one, bool) or not isinstance(one, (int, float)):
                 continue
             if isinstance(one, float) and not math.isfinite(one):
-                return f"{key(field)} must be a finite number, not {one}"
+                return f"{name} must be a finite number, not {one}"
             if meta["low"] is not None and one < meta["low"]:
-                return f"{key(field)} must be at least {said(meta['low'])}, not {said(one)}"
+                return f"{name} must be at least {said(meta['low'])}, not {said(one)}"
             if meta["above"] is not None and one <= meta["above"]:
-                return f"{key(field)} must be above {said(meta['above'])}, not {said(one)}"
+                return f"{name} must be above {said(meta['above'])}, not {said(one)}"
             if one > meta["high"]:
-                return f"{key(field)} must be at most {said(meta['high'])}, not {said(one)}"
+                return f"{name} must be at most {said(meta['high'])}, not {said(one)}"
         return ""
 
     @classmethod
@@ -116,13 +122,21 @@ class Settings:
                 if field is None:
                     raise unknown("setting", name, fields)
                 absent = value is not None and value == field.metadata["none"]
-                chosen[field.name] = None if absent else converted(key(field), value, hints[field.name])
+                chosen[field.name] = None if absent else converted(cls.called(key(field)), value, hints[field.name])
         return cls(**chosen)
 
     def as_dict(self) -> dict[str, Any]:
         """The resolved settings as JSON-able values, under the names a user writes."""
         values = {key(field): getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+class CommandSettings(Settings):
+    """Settings that a command has options for: sentences have their names in backticks, for which it puts the option."""
+
+    @classmethod
+    def called(cls, name: str) -> str:
+        return f"`{name}`"
 
 
 def several(kind: type[Settings], values: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -137,7 +151,9 @@ def several(kind: type[Settings], values: Mapping[str, Any]) -> dict[str, list[A
             return [value]
         parts = [part.strip() if isinstance(part, str) else part for part in parts]
         if not parts or "" in parts:
-            raise UserError(f"{name} has an empty value among those to run; give values separated by single commas.")
+            raise UserError(
+                f"{kind.called(name)} has an empty value among those to run; give values separated by single commas."
+            )
         return parts
 
     return {name: each(name, value) for name, value in values.items()}

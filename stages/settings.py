@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.fields import LARGEST_SEED, MOST, WIDEST, Settings, key, names, setting, several
+from stages.fields import LARGEST_SEED, MOST, WIDEST, CommandSettings, Settings, key, names, setting, several
 
 __all__ = [
     "DECISIVE",
@@ -39,7 +39,7 @@ PARTITIONS = ("dirichlet", "pathological", "extended-dirichlet", "iid", "counts"
 
 
 @dataclass(frozen=True)
-class Prepare(Settings):
+class Prepare(CommandSettings):
     """Settings of `fedktl prepare`."""
 
     dataset: str = setting(
@@ -94,7 +94,7 @@ class Prepare(Settings):
 
 
 @dataclass(frozen=True)
-class Generate(Settings):
+class Generate(CommandSettings):
     """Settings of `fedktl generate`."""
 
     generator: str = setting(
@@ -137,7 +137,7 @@ class Generate(Settings):
 
 
 @dataclass(frozen=True)
-class TrainGenerator(Settings):
+class TrainGenerator(CommandSettings):
     """Settings of `fedktl generator train`."""
 
     steps: int = setting(6000, "Steps of training; a larger number than before continues from the checkpoint.", low=1)
@@ -149,7 +149,7 @@ class TrainGenerator(Settings):
 
 
 @dataclass(frozen=True)
-class Train(Settings):
+class Train(CommandSettings):
     """Settings of `fedktl train`."""
 
     algorithm: tuple[str, ...] = setting(
@@ -321,7 +321,7 @@ def gridded(*layers: Mapping[str, Any]) -> tuple[Train, dict[str, list[Any]]]:
 
 
 @dataclass(frozen=True)
-class Report(Settings):
+class Report(CommandSettings):
     """Settings of `fedktl report`."""
 
     runs: tuple[str, ...] = setting((), "Runs to report; default: all of the newest data artifact.")

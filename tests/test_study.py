@@ -256,7 +256,7 @@ def test_a_grid_of_settings_is_dealt_to_processes(toy_store):
 @pytest.mark.parametrize(
     ("grid", "sentence"),
     [
-        ({"lr": "0.1,,1"}, "lr has an empty value"), ({"lr": [0.1, -1]}, "lr must be above 0, not -1"), ({"lr": "0.1,x"}, "lr must be a number"),
+        ({"lr": "0.1,,1"}, "`lr` has an empty value"), ({"lr": [0.1, -1]}, "`lr` must be above 0, not -1"), ({"lr": "0.1,x"}, "`lr` must be a number"),
         ({"rounds": [1, 2]}, "no setting that may have several values named 'rounds'"), ({"pairs": "bank,life"}, "did you mean live"),
     ],
 )  # fmt: skip
@@ -295,7 +295,7 @@ def test_product_takes_lists_and_commas_apart_and_a_tuple_field_as_one(toy_store
     ]
     assert product(stages.Train, {"seeds": [1, 2]}) == [{"seeds": [1, 2]}]
     for empty in ("1,,2", ",", "1,", []):
-        with pytest.raises(UserError, match="lr has an empty value"):
+        with pytest.raises(UserError, match="`lr` has an empty value"):
             product(stages.Train, {"lr": empty})
 
 
