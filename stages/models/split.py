@@ -72,9 +72,13 @@ class SplitModel(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Features float32 [B, feature_dim] of images float32 [B, C, H, W]."""
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            features: Tensor = self.base(x)
-        return features.float() if self.bf16 else features
+        features: Tensor
+        if not self.bf16:  # without autocast, which PyTorch 2.6 can't write into a program
+            features = self.base(x)
+            return features
+        with torch.autocast(x.device.type, torch.bfloat16):
+            features = self.base(x)
+        return features.float()
 
     def logits(self, features: Tensor) -> Tensor:
         """Projections [B, classes] of features [B, feature_dim]."""

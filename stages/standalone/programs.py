@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,26 @@ from stages.standalone.client import Client
 Scores = Callable[[Tensor], Tensor]
 
 
-def traced(client: Client) -> ExportedProgram:
-    """The client's arithmetic for any number of images; UserError for a model that can't be traced."""
-    example = torch.zeros(2, *client.description.image_shape)
+@contextmanager
+def tracing() -> Iterator[None]:
     try:
-        return torch.export.export(client, (example,), dynamic_shapes=({0: Dim("images")},), strict=False)
+        yield
     except Exception as error:  # whatever the tracer makes of a model's code
         raise UserError(
             f"The client can't be traced into a program ({reason(error)}); export its tensors instead."
         ) from error
 
 
+def traced(client: Client) -> ExportedProgram:
+    """The client's arithmetic for any number of images; UserError for a model that can't be traced."""
+    example = torch.zeros(2, *client.description.image_shape)
+    with tracing():
+        return torch.export.export(client, (example,), dynamic_shapes=({0: Dim("images")},), strict=False)
+
+
 def write_pt2(client: Client, path: Path, description: str) -> None:
     program = traced(client)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tracing():
         warnings.simplefilter("ignore")  # about weights with the channels last in memory, which arrive whole
         torch.export.save(program, path, extra_files={"config.json": description})
 

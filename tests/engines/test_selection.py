@@ -14,7 +14,7 @@ from tests.helpers.toy_runs import CODE, StopAfter, assert_same, numbers, settin
 from tests.helpers.toy_store import write_toy_data
 
 dry_run = importlib.import_module("stages.train").dry_run
-LEARNT = {"algorithm": "fedproto", "lr": 0.1, "rounds": 5}  # on the toy images no round is better than the third
+LEARNT = {"algorithm": "fedproto", "lr": 0.1, "rounds": 4}  # on the toy images no round is better than the third
 
 
 def trained(store, name, **changes):
@@ -25,7 +25,7 @@ def test_the_selected_weights_are_those_after_the_selected_round(toy_store):
     run = trained(toy_store, "run")
     content = read(run)
     best = selected(content.validation_accuracy, content.validation_samples)
-    assert 0 < best < 5
+    assert 0 < best < 4
     short = trained(toy_store, "short", rounds=int(content.evaluated[best]))
     assert "selected/checkpoint" not in short  # its last round is the selected one
     kept, last = read_state(run, "selected/"), read_state(short)
@@ -37,10 +37,10 @@ def test_the_selected_weights_are_those_after_the_selected_round(toy_store):
 def test_they_outlast_a_stop_and_more_rounds(toy_store):
     run = trained(toy_store, "run")
     with pytest.raises(Interrupted):
-        stages.train(toy_store, "stopped", settings(**LEARNT), {}, StopAfter(4))
+        stages.train(toy_store, "stopped", settings(**LEARNT), {}, StopAfter(3))
     assert_same(numbers(run), numbers(stages.resume(toy_store, "stopped", CODE)))
-    trained(toy_store, "longer", rounds=4)
-    assert_same(numbers(run), numbers(stages.resume(toy_store, "longer", CODE | {"rounds": 5})))
+    trained(toy_store, "longer", rounds=3)
+    assert_same(numbers(run), numbers(stages.resume(toy_store, "longer", CODE | {"rounds": 4})))
 
 
 def test_one_of_the_two_alone(toy_store):
@@ -50,7 +50,7 @@ def test_one_of_the_two_alone(toy_store):
     own = {name: array for name, array in numbers(run).items() if not name.startswith(("clients/", "checkpoint"))}
     assert_same(own, numbers(best))
     with pytest.raises(UserError, match="kept only the weights of its selected round"):
-        stages.resume(toy_store, "best", CODE | {"rounds": 6})
+        stages.resume(toy_store, "best", CODE | {"rounds": 5})
 
 
 def test_without_validation_images_there_is_nothing_to_select(toy_store, monkeypatch):
