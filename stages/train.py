@@ -17,7 +17,7 @@ from stages.artifacts.studies import announced
 from stages.dealing import Turn, one_by_one, side_by_side
 from stages.engines import playing
 from stages.engines.assembly import assemble
-from stages.engines.engine import Local, open_engine
+from stages.engines.engine import Local, check_engine, open_engine
 from stages.engines.making import FAILED, STOPPED, Outcome, there
 from stages.engines.plan import NAMING, RunSpec, planned, planned_again
 from stages.engines.preview import previews
@@ -118,6 +118,7 @@ def dry_run(
         raise UserError(
             "A dry run needs the data on this machine; leave out `federation`, and name the clients' data with `data`."
         )
+    check_engine(settings)
     devices = jobs.places(settings)
     settings = replace(settings, device=devices[0], jobs=len(devices))
     whole = Study(store, planned(store, settings, hyper, Local().data, grid), name)

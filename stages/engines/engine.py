@@ -58,17 +58,27 @@ class Local:
         return Workers(federation, state.clients, workers)
 
 
-@contextmanager
-def open_engine(settings: Train, observer: Observer) -> Iterator[Engine]:
-    """The engine that the settings name. UserError if it is not available."""
+def check_engine(settings: Train) -> None:
+    """UserError for settings of one engine or place beside another."""
     if settings.engine == "local":
         for name in ("federation", "ray_address"):
             if getattr(settings, name):
                 raise UserError(f"`{name}` needs `engine=flower`.")
+    elif (settings.workers or 1) > 1:
+        raise UserError("`workers` is for the local engine; Flower's clients already run side by side.")
+    if settings.federation and settings.ray_address:
+        raise UserError("`ray_address` is for simulated clients; with `federation` leave it out.")
+    if settings.federation and settings.data:
+        raise UserError("The clients of a federation hold the data; leave out `data`.")
+
+
+@contextmanager
+def open_engine(settings: Train, observer: Observer) -> Iterator[Engine]:
+    """The engine that the settings name. UserError if it is not available."""
+    check_engine(settings)
+    if settings.engine == "local":
         yield Local(observer)
         return
-    if (settings.workers or 1) > 1:
-        raise UserError("`workers` is for the local engine; Flower's clients already run side by side.")
     from stages.engines import flower
 
     flower.require()
@@ -81,9 +91,5 @@ def open_engine(settings: Train, observer: Observer) -> Iterator[Engine]:
             answering(settings.ray_address)
         yield Simulated(observer)
         return
-    if settings.ray_address:
-        raise UserError("`ray_address` is for simulated clients; with `federation` leave it out.")
-    if settings.data:
-        raise UserError("The clients of a federation hold the data; leave out `data`.")
     with deployed(settings.federation, settings.root_certificates) as link:
         yield Deployed(link, observer)

@@ -59,8 +59,9 @@ def test_whoever_else_answers_is_none(toy_store, monkeypatch):
 
 
 def test_its_option_needs_the_engine(toy_store):
-    told = run(toy_store.root, "train", *TINY, "--ray-address", "127.0.0.1:6379", code=2).stderr
-    assert "--ray-address needs --engine flower" in " ".join(told.split())
+    for more in ([], ["--dry-run"]):
+        told = run(toy_store.root, "train", *TINY, "--ray-address", "127.0.0.1:6379", *more, code=2).stderr
+        assert "--ray-address needs --engine flower" in " ".join(told.split())
 
 
 @pytest.fixture(scope="module")
