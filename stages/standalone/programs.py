@@ -18,6 +18,7 @@ from stages.foreign import reason
 from stages.standalone.client import Client
 
 Scores = Callable[[Tensor], Tensor]
+MOST = 1 << 31  # images at once; without any bound PyTorch 2.6 refuses what it can trace
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def traced(client: Client) -> ExportedProgram:
     """The client's arithmetic for any number of images; UserError for a model that can't be traced."""
     example = torch.zeros(2, *client.description.image_shape)
     with tracing():
-        return torch.export.export(client, (example,), dynamic_shapes=({0: Dim("images")},), strict=False)
+        return torch.export.export(client, (example,), dynamic_shapes=({0: Dim("images", max=MOST)},), strict=False)
 
 
 def write_pt2(client: Client, path: Path, description: str) -> None:
