@@ -74,7 +74,8 @@ def test_a_version_under_way_is_reserved(store, partial):
     assert write(store, "r", kind="run", version=1).version == 1
     assert unfinished(store) == []
     partial.discard()
-    assert sorted(path.name for path in partial.path.parent.glob("*")) == [".lock", "v1.zarr", "v2.zarr"]
+    left = {path.name for path in partial.path.parent.glob("*")}
+    assert left - {".lock"} == {"v1.zarr", "v2.zarr"}  # some releases of filelock remove the lock
 
 
 def test_one_process_at_a_time(partial):
