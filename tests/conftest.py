@@ -13,6 +13,7 @@ import pytest
 
 from stages.artifacts.store import Store
 
+os.environ["OMP_NUM_THREADS"] = "1"  # for PyTorch, which is imported later, here and in processes from here
 MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 
 

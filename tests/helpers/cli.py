@@ -23,5 +23,5 @@ def program(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """The command in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "fedktl_cli", *arguments], capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, cwd=Path(__file__).parents[2],
+        env={**os.environ, **environment}, cwd=Path(__file__).parents[2],
     )  # fmt: skip

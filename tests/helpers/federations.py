@@ -40,7 +40,7 @@ class Terminals:
 
     def run(self, name, module, *arguments):
         environment = {
-            **os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FLWR_HOME": str(self.folder / "flwr")
+            **os.environ, "PYTHONPATH": str(ROOT), "FLWR_HOME": str(self.folder / "flwr")
         }  # fmt: skip
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(

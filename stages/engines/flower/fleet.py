@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
-from unittest.mock import patch
 
 from stages.engines.flower import reach
 from stages.engines.flower.payload import Arrays, Facts, from_records, to_records
@@ -86,13 +85,23 @@ def unbroken() -> Iterator[threading.Event]:
     lost = threading.Event()
     system = SimpleNamespace(**{**vars(os), "kill": lambda process, number: refuse(number)})
     with (
-        patch.object(fleet_http_connection, "flwr_exit", refuse),
-        patch.object(runtime_version, "flwr_exit", refuse),
-        patch.object(fleet_http_connection, "os", system),
-        patch.object(http_retry, "os", system),
-        patch.object(threading, "excepthook", lambda _: lost.set()),
+        replaced(fleet_http_connection, "flwr_exit", refuse),
+        replaced(runtime_version, "flwr_exit", refuse),
+        replaced(fleet_http_connection, "os", system),
+        replaced(http_retry, "os", system),
+        replaced(threading, "excepthook", lambda _: lost.set()),
     ):
         yield lost
+
+
+@contextmanager
+def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 def refuse(code: int, message: str = "", **_: object) -> NoReturn:
