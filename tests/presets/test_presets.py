@@ -42,7 +42,7 @@ def test_every_shipped_preset_is_what_the_parser_takes(name):
     assert preset.title and (preset.notes or name == "reference")
     Generate.make(preset.generate)
     settings, images = Train.make(preset.train), Prepare.make(preset.prepare)
-    shape, classes = (3, images.image_size, images.image_size), 10
+    shape, classes = (3, images.image_size, images.image_size), len(CLASS_SIZES[images.dataset])
     task = Task(images.clients, classes, 512, 512, 0.01, 10, torch.device("cpu"), shape)
     models = [model(one, shape, classes) for one in split.architectures(settings.models, images.clients)]
     for name in (*settings.algorithm, *preset.algorithms):
