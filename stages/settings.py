@@ -81,11 +81,7 @@ class Prepare(CommandSettings):
         0.25, "Fraction of each client's images kept for testing.", panel="Splits", above=0, high=0.9
     )
     validation_fraction: float = setting(
-        0.1,
-        "Fraction of each client's training images kept to select rounds; 0 for none.",
-        panel="Splits",
-        low=0,
-        high=0.9,
+        0.1, "Fraction of the training images kept to select rounds; 0 for none.", panel="Splits", low=0, high=0.9
     )
     few_shot: int = setting(
         0, "Keep only this many training images per client and class; 0 keeps all.", panel="Splits", low=0

@@ -1,13 +1,10 @@
-"""The tables of the benchmarks' page are made of the results kept beside it."""
-
-import pytest
+"""The table of the benchmarks' page is made of the results kept beside it."""
 
 from tests.benchmarks import results
 
 
-@pytest.mark.parametrize("table", [results.settings_table, results.full_table])
-def test_the_page_shows_the_results_that_are_kept(table):
-    assert table(results.load()) in results.KEPT.with_name("README.md").read_text()
+def test_the_page_shows_the_results_that_are_kept():
+    assert results.table(results.load()) in results.KEPT.with_name("README.md").read_text()
 
 
 def mean(seeds):

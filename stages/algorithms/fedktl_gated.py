@@ -1,4 +1,4 @@
-"""FedKTL with a transfer that does not get in the way of the task: gentle, and only as far as the task is learned.
+"""FedKTL with a transfer that waits for the task: gentle, and only as far as the task is learned.
 
 In the paper a pair pulls at a client's features with the same weight from the first step to the last. A client that
 takes few steps then fits latents instead of its own labels: in a federation of handwritten digits the paper's weight,

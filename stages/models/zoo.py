@@ -11,6 +11,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from stages import plugins
@@ -29,8 +30,6 @@ def resnet(stages: int, channels: int, size: int, classes: int) -> nn.Module:
 
 def from_torchvision(name: str, channels: int, size: int, classes: int) -> nn.Module:
     """A torchvision classifier without its auxiliary heads, its weights drawn anew."""
-    from torchvision import models
-
     options: dict[str, Any] = {}
     if name.startswith("vit_"):
         options = {"image_size": size}
@@ -38,7 +37,7 @@ def from_torchvision(name: str, channels: int, size: int, classes: int) -> nn.Mo
         options = {"input_size": (size, size)}
     elif name in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": True}
-    model: nn.Module = models.get_model(name, num_classes=classes, **options)
+    model: nn.Module = imported("torchvision.models").get_model(name, num_classes=classes, **options)
     if name.startswith("squeezenet"):  # it classifies each pixel before it pools
         model.classifier = nn.Sequential(nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
     return model
@@ -51,9 +50,15 @@ def from_timm(name: str, channels: int, size: int, classes: int) -> nn.Module:
     return nn.Sequential(body, nn.Linear(body.num_features, classes))
 
 
+def imported(library: str) -> ModuleType:
+    """A module, imported as ever where models are built on the meta device: what imports make would stay there."""
+    with torch.device("cpu"):
+        return importlib.import_module(library)
+
+
 def timm() -> ModuleType:
     try:
-        return importlib.import_module("timm")
+        return imported("timm")
     except ImportError:
         raise UserError("Models named timm:NAME need the package timm; install it with: pip install timm") from None
 
@@ -76,8 +81,7 @@ def factory(name: str) -> Factory:
         return partial(from_timm, wanted)
     if plugins.is_path(name):
         return plugins.load(name, "models")
-    from torchvision import models
-
+    models = imported("torchvision.models")
     others = models.list_models(module=models)
     if name not in others:
         raise unknown("model or model group", name, {*ARCHITECTURES, *GROUPS, *others})

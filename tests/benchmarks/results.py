@@ -1,6 +1,6 @@
-"""What the runs of `transfer` ended with, and the tables that `README.md` shows of it.
+"""What the runs of `transfer` ended with, and the table that `README.md` shows of it.
 
-    python -m tests.benchmarks.results                  # the tables of README.md
+    python -m tests.benchmarks.results                  # the table of README.md
     python -m tests.benchmarks.results --all            # every row of every part
     python -m tests.benchmarks.results STORE            # first keeps the finished runs of STORE in results.jsonl
 
@@ -88,28 +88,9 @@ def score(records: list[Record], part: str, row: str, note: str | None = None) -
     return formats.accuracy(over) + ("" if seeds == 3 else f" ({seeds})")
 
 
-def settings_table(records: list[Record]) -> str:
+def table(records: list[Record]) -> str:
     rows = [[label, *(score(records, part, row) for row in COLUMNS.values())] for part, label in SETTINGS.items()]
     return formats.markdown(["", *COLUMNS], rows, 1)
-
-
-def full_table(records: list[Record]) -> str:
-    """All of CIFAR-10: accuracy by rounds, beside what a round uploads."""
-    runs = {
-        row: next((r for r in records if (r["part"], r["row"]) == ("full", row)), None) for row in PARTS["full"].rows
-    }
-    every = PARTS["full"].given["eval_every"]
-    marks = range(10, 1 + max((every * (len(run["accuracy"]) - 1) for run in runs.values() if run), default=0), 10)
-    rows = [
-        [row, *(_at(run["accuracy"], mark // every) for mark in marks), f"{run['upload']:,}"]
-        for row, run in runs.items()
-        if run
-    ]
-    return formats.markdown(["", *(f"round {mark}" for mark in marks), "floats up a round"], rows, 1)
-
-
-def _at(curve: list[float], evaluation: int) -> str:
-    return f"{curve[evaluation]:.2f}" if evaluation < len(curve) else "–"
 
 
 def all_tables(records: list[Record]) -> str:
@@ -134,8 +115,7 @@ def main() -> None:
     if asked.store:
         records = merged(load(), collected(Store(asked.store)))
         KEPT.write_text("".join(json.dumps(record) + "\n" for record in records))
-    shown = (all_tables,) if asked.all else (settings_table, full_table)
-    print("\n".join(table(load()) for table in shown))
+    print((all_tables if asked.all else table)(load()))
 
 
 if __name__ == "__main__":

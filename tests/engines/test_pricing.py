@@ -10,6 +10,7 @@ from stages import memory
 from stages.engines import clients
 from stages.engines.assembly import assemble
 from stages.engines.preview import preview
+from stages.engines.pricing import largest
 from stages.prepare import prepare
 from stages.settings import Prepare
 from tests.helpers.toy_runs import planned
@@ -85,6 +86,12 @@ def test_memory_and_disk_count_every_client_and_hold_one_of_each_architecture(to
     assert 50e6 < found["host_memory"] < 8e9 and found["device_memory"] == 0
     alike = assemble(plan, alike=True)[1].clients
     assert len(alike) == 4 and len({id(client.model) for client in alike}) == 2
+
+
+def test_the_client_with_most_images_is_timed_for_its_architecture():
+    sizes = [30, 10, 20, 40, 50]
+    shares = {"train": [SimpleNamespace(labels=range(size)) for size in sizes]}
+    assert largest(SimpleNamespace(shares=shares), ["CNN", "resnet4", "CNN", "resnet4", "resnet6"]) == [0, 3, 4]
 
 
 @pytest.mark.parametrize("name", ["fd", "fedkd", "fedl2g", "fedmrl"])

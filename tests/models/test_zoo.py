@@ -30,6 +30,14 @@ def test_every_group_stands_in_the_table_and_loads_nothing(monkeypatch):
     split.build("resnet4", (3, 32, 32), 10, 512, seed=0)
 
 
+def test_what_a_library_makes_as_it_is_imported_is_no_part_of_a_model_without_memory(tmp_path, monkeypatch):
+    """PyTorch 2.6 can't import its compiler so, and would be left with half of it."""
+    (tmp_path / "making.py").write_text("import torch\nmade = torch.zeros(1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with torch.device("meta"):
+        assert zoo.imported("making").made.device.type == "cpu"
+
+
 @pytest.mark.parametrize("size", [64, 224])
 @pytest.mark.parametrize("name", zoo.GROUPS["HtM10"])
 def test_larger_images(name, size):
