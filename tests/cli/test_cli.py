@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import resource
 import subprocess
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from fedktl_cli.main import app
 from stages.artifacts.store import Store
 from tests.helpers import forked
-from tests.helpers.cli import TINY, program, run
+from tests.helpers.cli import TINY, run
 from tests.helpers.forked import Forked
 
 
