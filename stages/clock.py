@@ -15,6 +15,7 @@ class Clock:
 
     def __init__(self, synchronise: Callable[[], None] = lambda: None, now: Callable[[], float] = time.perf_counter):
         self.seconds: dict[str, float] = {}
+        self.whole: dict[str, float] = {}  # by phase, those of the phases nested in it included
         self._now = now
         self._synchronise = synchronise  # waits for the device, so that a phase is charged for its own work
         self._open: list[str] = []
@@ -30,12 +31,14 @@ class Clock:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         self._charge()
+        begun = self._since
         self._open.append(name)
         try:
             yield
         finally:
             self._charge()
             self._open.pop()
+            self.whole[name] = self.whole.get(name, 0.0) + self._since - begun
 
 
 _current: ContextVar[Clock | None] = ContextVar("clock", default=None)

@@ -3,11 +3,15 @@
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from stages import algorithms
+from stages.settings import Train, key
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "stages").is_dir():
@@ -77,13 +81,29 @@ def test_no_file_is_too_long_to_read(path):
     assert len(path.read_text().splitlines()) <= 350
 
 
+def sentences(name: str) -> list[str]:
+    """The texts in a module's code, docstrings excepted."""
+    nodes = list(ast.walk(tree(MODULES[name])))
+    docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
+    return [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and n not in docstrings]
+
+
+def own_words() -> set[str]:
+    """What the algorithms that come with the program call their phases, losses and protected tensors."""
+    every = [algorithms.get(name) for name in algorithms.NAMES]
+    words = {word for one in every for word in (one.name, *one.phases, *one.server_metrics, *one.unit_rows)}
+    return words - {key(field) for field in fields(Train)} - {"local", "fedktl"}  # an engine's name, and the program's
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stages.engines")])
+def test_the_engine_knows_no_algorithm(name):
+    assert not [text for text in sentences(name) if own_words() & set(re.findall(r"[\w-]+", text))]
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stages")])
 def test_no_sentence_below_the_terminal_names_an_option(name):
     """It names settings in backticks, which the terminal shows as options."""
-    nodes = list(ast.walk(tree(MODULES[name])))
-    docstrings = [node.value for node in nodes if isinstance(node, ast.Expr)]
-    texts = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and n not in docstrings]
-    assert not [text for text in texts if re.search(r"(^|[ (`'])--([a-z]|$)", text) and " " in text]
+    assert not [text for text in sentences(name) if re.search(r"(^|[ (`'])--([a-z]|$)", text) and " " in text]
 
 
 def test_what_tests_share_stands_in_helpers():

@@ -117,8 +117,8 @@ def private(promise: Mapping[str, Any]) -> str:
     if promise["epsilon"] is None:
         return "epsilon is not computed; `pip install 'fedktl[privacy]'` for it."
     return (
-        f"{promise['releases']} uploads of prototypes are ({promise['epsilon']:.3g}, {promise['delta']:g})-differentially "
-        f"private; the unit is {promise['unit']}."
+        f"{promise['releases']} uploads of {promise['protects']} are ({promise['epsilon']:.3g}, {promise['delta']:g})-"
+        f"differentially private; the unit is {promise['unit']}."
     )
 
 

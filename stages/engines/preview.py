@@ -58,10 +58,11 @@ def preview(spec: RunSpec) -> dict[str, Any]:
         })  # fmt: skip
     up = int(state.history.last("rounds/upload_floats").sum())
     down = cost(state.download)[0] * len(state.clients)
+    server = sum(clock.seconds.values()) - clock.whole["local training"]
     kept, shelf = kept_bytes(spec, state), on_disk(spec, data_spec_of(spec.data), federation.device)
     return spec.facts() | {
         "architectures": rows, "upload_floats_per_round": up, "download_floats_per_round": down, "weights_bytes": kept,
-    } | pricing.price(federation, state, names, clock.seconds, kept, shelf)  # fmt: skip
+    } | pricing.price(federation, state, names, server, kept, shelf)  # fmt: skip
 
 
 def kept_bytes(spec: RunSpec, state: State) -> dict[str, int]:

@@ -22,7 +22,6 @@ from stages.models.split import parameters
 LONG = 0.5  # seconds; a step that takes longer is timed twice, and of quicker ones as many as fit
 MOST_STEPS = 64
 FEW_IMAGES = 10  # to evaluate; where they are quick, as many as the model takes at once
-OF_CLIENTS = ("local training", "prototypes")  # phases of a round; the others are the server's
 CHECKPOINTS = 2  # on disk while the newer one is written
 
 
@@ -36,13 +35,12 @@ class Pace:
 
 
 def price(
-    federation: Federation, state: State, names: Sequence[str], phases: Mapping[str, float], kept: Mapping[str, int],
-    shelf: bool,
+    federation: Federation, state: State, names: Sequence[str], server: float, kept: Mapping[str, int], shelf: bool
 ) -> dict[str, Any]:  # fmt: skip
     """Seconds a round and in all, bytes of memory and disk, JSON-able.
 
-    `state` has gone through a round of small shares, `phases` are that round's seconds, `kept` the weights that the run
-    keeps, and with a `shelf` they are on disk. Clients of one name share a model, and memory was watched since before it was made.
+    `state` has gone through a round of small shares, in which the server took `server` seconds; `kept` are the bytes of the
+    weights that the run keeps, and with a `shelf` the clients are on disk. Clients of one name share a model, and memory was watched since before it was made.
     """
     settings, on_gpu = federation.settings, federation.device.type == "cuda"
     tried = largest(federation, names)
@@ -53,7 +51,6 @@ def price(
     evaluation *= joining if settings.eval_clients == "joined" else 1.0
     side = overlap(federation, state, [(client, paces[names[client]]) for client in tried]) if on_gpu else 1.0
     workers = 1 if on_gpu or shelf else side_by_side(federation, training)
-    server = sum(seconds for phase, seconds in phases.items() if phase not in OF_CLIENTS)
     a_round = training / (side * workers) + evaluation / (workers * settings.eval_every) + server
     everyone, here = (sum(held(state, client) for client in some) for some in (range(len(names)), tried))
     data = sum(each.images.nbytes + each.labels.nbytes for part in federation.shares.values() for each in part)

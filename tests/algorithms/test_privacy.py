@@ -136,8 +136,8 @@ def test_a_run_says_what_its_noise_promises(toy_store, monkeypatch):
     )
     facts = toy_store.newest("run").attributes["facts"]
     assert facts["privacy"] == {
-        "unit": "all images of a client, with the same classes", "noise": 0.5, "clip": 1.0, "releases": 3,
-        "delta": 1e-5, "epsilon": 53.0,
+        "protects": "prototypes", "unit": "all images of a client, with the same classes", "noise": 0.5, "clip": 1.0,
+        "releases": 3, "delta": 1e-5, "epsilon": 53.0,
     }  # fmt: skip
 
 

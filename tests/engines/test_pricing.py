@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from stages import memory
+from stages.clock import phase
 from stages.engines import clients
 from stages.engines.assembly import assemble
 from stages.engines.preview import preview
@@ -20,7 +21,10 @@ TURN, STEP, IMAGE, KERNELS = 0.03, 0.002, 0.0005, 0.6
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Clients' turns and evaluations take the seconds above, the first turn with batches of a size more, and nothing else any."""
+    """Clients' turns and evaluations take the seconds above, the first turn with batches of a size more, and nothing else any.
+
+    Gives a function that lets more seconds pass.
+    """
     now, known = [0.0], set()
     train, evaluated = clients.train, clients.evaluated
 
@@ -39,6 +43,7 @@ def counted(monkeypatch):
     monkeypatch.setattr(clients, "train", timed_train)
     monkeypatch.setattr(clients, "evaluated", timed_evaluation)
     monkeypatch.setattr("stages.engines.pricing.time", clock)
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +63,19 @@ def test_a_round_costs_its_turns_and_evaluations(toy_store, counted, settings, j
     assert found["seconds_per_round"] == pytest.approx(joined * turns + evaluations * images * IMAGE)
     first = evaluations * settings.get("eval_every", 1) * images * IMAGE  # before the first round
     assert found["seconds"] == pytest.approx(10 * found["seconds_per_round"] + first)
+
+
+def test_a_phase_of_the_clients_is_not_the_servers_whatever_its_name(toy_store, counted):
+    spec = planned(toy_store, "local", rounds=10, workers=1)
+
+    def client_update(*given):
+        with phase("thinking"):
+            counted(0.1)
+            return spec.algorithm.client_update(*given)
+
+    thoughtful = replace(spec, algorithm=replace(spec.algorithm, client_update=client_update))
+    without, found = (preview(one)["seconds_per_round"] for one in (spec, thoughtful))
+    assert found == pytest.approx(without + 4 * 0.1)  # 4 clients
 
 
 @pytest.mark.parametrize(("workers", "rounds", "expected"), [(3, 10, 3), (9, 10, 4), (None, 100_000, 2), (None, 2, 1)])

@@ -73,8 +73,8 @@ class Protected(Hyperparameters):
         if not (self.noise and releases):
             return None
         return {
-            "unit": "all images of a client, with the same classes", "noise": self.noise, "clip": self.clip,
-            "releases": releases, "delta": DELTA, "epsilon": epsilon(self.noise, releases),
+            "protects": "prototypes", "unit": "all images of a client, with the same classes", "noise": self.noise,
+            "clip": self.clip, "releases": releases, "delta": DELTA, "epsilon": epsilon(self.noise, releases),
         }  # fmt: skip
 
 
