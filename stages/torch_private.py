@@ -1,4 +1,4 @@
-"""Functions of PyTorch that are not public: each may change with a release, and is tested against the public way."""
+"""What of PyTorch is not public: it may change with any release, so each use is tested against the public way."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 
 def descend(parameters: list[Tensor], gradients: list[Tensor], lr: float) -> None:
@@ -52,3 +54,22 @@ def abandon(pool: Any, device: int) -> None:
     """Close the memory pool of a capture that broke, which PyTorch before 2.12 leaves open."""
     with suppress(RuntimeError, AttributeError):  # closed already
         torch._C._cuda_endAllocateToPool(device, pool)
+
+
+class Watch(TorchDispatchMode):
+    """Within its block, notes the memory of every tensor that something is computed from."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._seen.update(_memory(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        return func(*args, **(kwargs or {}))
+
+    def saw(self, tensor: Tensor) -> bool:
+        return _memory(tensor) in self._seen
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -95,6 +95,25 @@ def own_words() -> set[str]:
     return words - {key(field) for field in fields(Train)} - {"local", "fedktl"}  # an engine's name, and the program's
 
 
+def private_names(name: str) -> Iterator[str]:
+    """PyTorch's private modules and attributes that a module uses."""
+    for node in ast.walk(tree(MODULES[name])):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("torch"):
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            named = [alias.name for alias in node.names if alias.name.startswith("torch")]
+        elif isinstance(node, ast.Attribute) and re.fullmatch(r"(torch|nn|F)(\.\w+)+", ast.unparse(node)):
+            named = [ast.unparse(node)]
+        else:
+            continue
+        yield from (one for one in named if re.search(r"\._(?!_)", one))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_private_parts_of_pytorch_are_used_in_one_file(name):
+    assert bool([*private_names(name)]) == (name == "stages.torch_private")
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stages.engines")])
 def test_the_engine_knows_no_algorithm(name):
     assert not [text for text in sentences(name) if own_words() & set(re.findall(r"[\w-]+", text))]

@@ -83,3 +83,10 @@ def test_a_capture_on_a_pool_ends_even_when_it_breaks():
 
 def test_a_pool_that_is_closed_already_is_left_alone():
     torch_private.abandon((0, 1), 0)
+
+
+def test_a_watch_sees_what_something_is_computed_from_and_nothing_else():
+    used, viewed, unused = (torch.ones(2, 2) for _ in range(3))
+    with torch_private.Watch() as watch:
+        used + viewed.T
+    assert watch.saw(used) and watch.saw(viewed) and not watch.saw(unused)

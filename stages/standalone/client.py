@@ -10,10 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from stages import algorithms
+from stages import algorithms, torch_private
 from stages.algorithms.common.batches import eval_batch
 from stages.algorithms.common.records import rebuilt
 from stages.algorithms.contract import ClientState, Task
@@ -113,9 +111,9 @@ class Client(nn.Module):
 
     def used(self) -> dict[str, Tensor]:
         """The tensors that it predicts with."""
-        with torch.no_grad(), _Watch() as watch:
+        with torch.no_grad(), torch_private.Watch() as watch:
             self(torch.zeros(1, *self.description.image_shape))
-        return {name: tensor for name, tensor in self.tensors().items() if _memory(tensor) in watch.seen}
+        return {name: tensor for name, tensor in self.tensors().items() if watch.saw(tensor)}
 
 
 def scores(client: Callable[[Tensor], Tensor], images: Tensor, weights: int = 0) -> Tensor:
@@ -138,19 +136,3 @@ def _named(record: Any) -> Iterator[tuple[str, Tensor]]:
         yield from ((f"{k}.{name}".rstrip("."), t) for k, part in record.items() for name, t in _named(part))
     elif dataclasses.is_dataclass(record) and not isinstance(record, type):
         yield from _named({field.name: getattr(record, field.name) for field in dataclasses.fields(record)})
-
-
-class _Watch(TorchDispatchMode):
-    """Sees the memory of every tensor that something is computed from."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: set[int] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.update(_memory(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-        return func(*args, **(kwargs or {}))
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
