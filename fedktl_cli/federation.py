@@ -106,9 +106,7 @@ def join(
     from stages.engines.flower.worker import Home, working
 
     reach.parsed(address)
-    for name in code or []:
-        if not all(map(plugins.PATH.fullmatch, name.split(","))):
-            raise UserError(f"'{printable(name, 80)}' names no code; write package.module:name.")
+    check_names(code or [])
     if node_key and not root_certificates:
         raise UserError("A node's key is for connections with TLS; add --root-certificates.")
     authority = str(existing(root_certificates)) if root_certificates else None
@@ -120,6 +118,12 @@ def join(
             f"Client {client} of {described['clients']}, with {described['sizes']['train']} images to train on."
         )
         fleet.serve(address, authority, key, worker.answer, terminal.say)
+
+
+def check_names(code: list[str]) -> None:
+    for name in code:
+        if not all(map(plugins.PATH.fullmatch, name.split(","))):
+            raise UserError(f"'{printable(name, 80)}' names no code; write package.module:name.")
 
 
 def existing(file: Path) -> Path:

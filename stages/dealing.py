@@ -73,7 +73,7 @@ def side_by_side(turn: Turn, plan: jobs.Plan, devices: Sequence[str], observer: 
         for point in points
         if point.name not in missing and (found := turn.study.best(point))
     }
-    with closing(jobs.Crew(plan, devices[: max(1, len(missing))], observer)) as crew:
+    with closing(jobs.Crew(member, plan, devices[: max(1, len(missing))], observer)) as crew:
         results = crew.run(missing, observer, ELSEWHERE, lambda one: turn.ends_with(one.state), turn.tell_waiting)
     for name, result in results.items():
         kind = {STOPPED: Interrupted, ELSEWHERE: Busy}.get(result.state, UserError)

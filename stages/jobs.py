@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from typing import Any
@@ -63,11 +63,14 @@ def shares_of(cores: Sequence[int], count: int) -> list[list[int]]:
     return [list(cores[number::count]) or [cores[number % len(cores)]] for number in range(count)]
 
 
-class Crew:
-    """The processes, each with a lane of the observer."""
+Member = Callable[[Plan, Observer], AbstractContextManager[Callable[[str, bool], Result]]]
 
-    def __init__(self, plan: Plan, devices: Sequence[str], observer: Observer):
-        self._plan, self._devices = plan, devices
+
+class Crew:
+    """The processes, each with a lane of the observer. A `member` is what makes runs in one of them."""
+
+    def __init__(self, member: Member, plan: Plan, devices: Sequence[str], observer: Observer):
+        self._member_of, self._plan, self._devices = member, plan, devices
         self._stop = processes.context().Event()
         self._lanes = [observer.lane(number) for number in range(len(devices))]
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -128,7 +131,7 @@ class Crew:
         if number not in self._members:
             ours, theirs = connection.Pipe()
             plan = replace(self._plan, settings=replace(self._plan.settings, jobs=1, device=self._devices[number]))
-            process = processes.started(work, theirs, self._stop, plan, self._cores[number])
+            process = processes.started(work, theirs, self._stop, self._member_of, plan, self._cores[number])
             theirs.close()
             self._members[number] = process, ours
         return self._members[number]
@@ -189,12 +192,10 @@ class Told(Observer):
         self.send(Call("end_run", (state,), {}))
 
 
-def work(pipe: connection.Connection, stop: Any, plan: Plan, cores: list[int]) -> None:
+def work(pipe: connection.Connection, stop: Any, member: Member, plan: Plan, cores: list[int]) -> None:
     """A process's life: run after run, until the pipe is closed."""
     if cores:
         os.sched_setaffinity(0, cores)
-    from stages.dealing import member
-
     told = Told(pipe, stop)
     with plugins.only(*plan.named) if plan.named is not None else nullcontext(), member(plan, told) as run:
         while True:

@@ -44,11 +44,16 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def imports(name: str, lazy: bool) -> Iterator[str]:
-    """The program's modules that a module imports; with `lazy` also those it imports when a function is called."""
+def imports(name: str, for_types: bool) -> Iterator[str]:
+    """The program's modules that a module imports, at once or when a function is called, or `for_types` alone."""
     whole = tree(MODULES[name])
-    nodes = ast.walk(whole) if lazy else iter(whole.body)
-    for node in nodes:
+    blocks = [
+        node for node in ast.walk(whole) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    only_types = {node for block in blocks for node in ast.walk(block)}
+    for node in ast.walk(whole):
+        if node in only_types and not for_types:
+            continue
         named: list[str] = []
         if isinstance(node, ast.Import):
             named = [alias.name for alias in node.names]
@@ -61,7 +66,7 @@ def imports(name: str, lazy: bool) -> Iterator[str]:
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stages")])
 def test_no_arrow_runs_up(name):
     room = name.split(".")[1] if "." in name else ""
-    for imported in imports(name, lazy=True):
+    for imported in imports(name, for_types=True):
         assert not imported.startswith("fedktl_cli"), f"{name} knows the terminal"
         if room in ROOMS:
             target = imported.split(".")[1] if "." in imported else ""
@@ -72,13 +77,15 @@ def test_no_arrow_runs_up(name):
 
 
 def test_no_module_imports_itself_in_a_circle():
-    order = TopologicalSorter({name: set(imports(name, lazy=False)) for name in MODULES}).static_order()
+    order = TopologicalSorter({name: set(imports(name, for_types=False)) for name in MODULES}).static_order()
     assert len(list(order)) == len(MODULES)
 
 
 @pytest.mark.parametrize("path", MODULES.values(), ids=MODULES)
-def test_no_file_is_too_long_to_read(path):
+def test_nothing_is_too_long_to_read(path):
     assert len(path.read_text().splitlines()) <= 350
+    functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
+    assert not [each.name for each in functions if each.end_lineno - each.lineno >= 50]
 
 
 def sentences(name: str) -> list[str]:

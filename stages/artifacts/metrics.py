@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.artifacts.schemas import RUN, Run
 from stages.errors import UserError
+
+if TYPE_CHECKING:
+    from stages.artifacts.schemas import Run
 
 NOBODY = -1  # the client of what belongs to none alone
 
@@ -34,9 +37,9 @@ def frame(run: Run) -> Any:
 
 def _series(run: Run) -> Iterator[tuple[str, str, np.ndarray]]:
     """Name, first axis and values of every array that has a row a round, and perhaps a column a client."""
-    for name, part in RUN.items():
-        found = getattr(run, name)
-        if name == "evaluated" or part.axes not in (("E", "K"), ("R", "K"), ("R",)):
+    for field in fields(run):
+        found, part = getattr(run, field.name), field.metadata.get("array")
+        if part is None or part.axes not in (("E", "K"), ("R", "K"), ("R",)):
             continue
         for path, values in found.items() if isinstance(found, dict) else [("", found)]:
             yield f"{part.prefix}{path}".removeprefix("rounds/"), part.axes[0], values

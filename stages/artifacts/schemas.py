@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from stages.artifacts import metrics
 from stages.artifacts.store import Artifact
 from stages.errors import UserError
 from stages.foreign import understood
@@ -180,14 +181,10 @@ class Run(Content):
 
     def metrics(self) -> dict[str, np.ndarray]:
         """Every number of every round, in columns: round, client (-1: of none alone), metric, value."""
-        from stages.artifacts import metrics
-
         return metrics.columns(self)
 
     def frame(self) -> Any:
         """`metrics` as a pandas DataFrame. UserError without pandas."""
-        from stages.artifacts import metrics  # which knows this module
-
         return metrics.frame(self)
 
 
