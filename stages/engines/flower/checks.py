@@ -30,13 +30,13 @@ from stages.errors import UserError
 
 CLIENTS, CLASSES, IMAGES, SIDE = 10_000, 100_000, 10**9, 4096  # the most that a node may claim to have
 SEAL = re.compile("[0-9a-f]{64}")
-LARGEST = 1e15  # number in an upload: a sum of squares of larger ones would not be finite
-BEYOND = 1000.0  # times what any other client sends: what an honest one does not reach, and a mean does not survive
-ROUNDING = 0.01  # of rows rounded to half precision on the wire
+LARGEST = 1e15  # the largest number in an upload: a sum of squares of larger ones would not be finite
+BEYOND = 1000.0  # times what any other client sends: more than an honest one reaches, or a mean survives
+ROUNDING = 0.01  # allowed for rows rounded to half precision on the wire
 
 
 class ClientFailed(UserError):
-    """The client says, or Flower says of it, that it failed."""
+    """The client reports that it failed, or Flower does."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def check_numbers(uploaded: Mapping[str, Tensor], unit_rows: Collection[str], im
 def excessive(uploads: Mapping[int, Any]) -> dict[int, str]:
     """Clients whose upload holds numbers far larger than anybody else's in this round, and what to say of each.
 
-    Of two clients nobody can tell which is wrong.
+    With only two clients, nobody can tell which is wrong.
     """
     reached: dict[str, dict[int, float]] = {}
     for client, upload in uploads.items():
@@ -179,7 +179,7 @@ def excessive(uploads: Mapping[int, Any]) -> dict[int, str]:
 
 
 def seconds(reply: Reply, phases: Collection[str], most: float) -> dict[str, float]:
-    """How long a client says it took, by phase; nothing of what can't be so in `most` seconds."""
+    """How long a client says each phase took; what is impossible within `most` seconds is left out."""
     told, found = reply.facts.get("seconds"), dict[str, float]()
     for phase in phases:
         with suppress(TypeError, ValueError, LookupError):
