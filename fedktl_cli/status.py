@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from stages.status import Status
 
-PAUSE = 2.0  # seconds between two looks
-ORDER = ("running", "failed", "stopped", "waiting", "done")  # of what is watched, the end of which a terminal may lack
+PAUSE = 2.0  # seconds from one look to the next
+ORDER = ("running", "failed", "stopped", "waiting", "done")  # on a terminal, which may have no room for the last ones
 Watch = Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")]
 
 

@@ -217,7 +217,7 @@ class Hold:
             raise
 
     def stands(self) -> bool:
-        """False if this process was not heard of for so long that another machine took over."""
+        """False if this process gave no sign of life for so long that another machine took over."""
         return self._sign.stands()
 
     def release(self) -> None:

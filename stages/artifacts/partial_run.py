@@ -35,7 +35,7 @@ class PartialRun(Artifact):
 
     @property
     def planned(self) -> int:
-        """The rounds it is to have."""
+        """The rounds that are planned."""
         return int(self.settings["rounds"])
 
 
@@ -65,7 +65,7 @@ def _history(saved: Path) -> dict[str, np.ndarray]:
         }
 
 
-@understood("What the run tells of itself")
+@understood("What the run records about itself")
 def _as_artifact(store: Store, path: Path, facts: dict[str, Any], series: dict[str, np.ndarray]) -> PartialRun:
     told = facts.get("federation", {}).get("census")  # of data that its clients have
     sizes = told["sizes"] if told else census(_data(store, facts["made_from"]["data"])).sizes

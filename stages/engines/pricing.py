@@ -19,7 +19,7 @@ from stages.engines.growing import WORTH, cores, worthwhile
 from stages.engines.local import in_process
 from stages.models.split import parameters
 
-LONG = 0.5  # seconds; a step that takes longer is timed twice, and of quicker ones as many as fit
+LONG = 0.5  # seconds; longer steps are timed twice, quicker ones as often as they fit
 MOST_STEPS = 64
 FEW_IMAGES = 10  # to evaluate; where they are quick, as many as the model takes at once
 CHECKPOINTS = 2  # on disk while the newer one is written

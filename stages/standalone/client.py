@@ -1,4 +1,4 @@
-"""One client as a module: images in, scores out, by its algorithm's own `predict` and with nothing that this does not use."""
+"""One client as a module: images in, scores out, by its algorithm's own `predict`, with only what that uses."""
 
 from __future__ import annotations
 
