@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedktl_cli.terminal import safe
+from stages.artifacts.refs import IDENTITY
 from stages.artifacts.schemas import SPLITS, Data, Run
 from stages.reporting import formats, numbers, paper
 from stages.reporting.numbers import count
@@ -303,7 +304,7 @@ def _lines(value: dict[str, Any], prefix: str = "") -> list[list[str]]:
     """Names and values; parts of a part as `part.name`, an identity as its reference."""
     lines: list[list[str]] = []
     for name, part in value.items():
-        if isinstance(part, dict) and set(part) == {"kind", "ref", "seal"}:
+        if isinstance(part, dict) and set(part) == set(IDENTITY):
             lines.append([f"{prefix}{name}", f"{part['kind']}/{part['ref']}"])
         elif isinstance(part, dict):
             lines += _lines(part, f"{prefix}{name}.")

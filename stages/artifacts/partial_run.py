@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from stages.artifacts import partial
 from stages.artifacts.refs import Ref
-from stages.artifacts.schemas import RUN, census
+from stages.artifacts.schemas import EVALUATED, RUN, census
 from stages.artifacts.store import SCHEMAS, Artifact, Store
 from stages.errors import UserError
 from stages.foreign import understood
@@ -69,7 +69,7 @@ def _history(saved: Path) -> dict[str, np.ndarray]:
 def _as_artifact(store: Store, path: Path, facts: dict[str, Any], series: dict[str, np.ndarray]) -> PartialRun:
     told = facts.get("federation", {}).get("census")  # of data that its clients have
     sizes = told["sizes"] if told else census(_data(store, facts["made_from"]["data"])).sizes
-    for split in ("test", "validation"):
+    for split in EVALUATED:
         series[f"rounds/{split}_samples"] = np.array(sizes[split], np.int64)
     for part in RUN.values():
         if not part.optional and not part.among(series):

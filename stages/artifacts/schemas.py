@@ -14,6 +14,7 @@ from stages.errors import UserError
 from stages.foreign import understood
 
 SPLITS = ("train", "validation", "test")
+EVALUATED = ("test", "validation")  # those on which clients are evaluated
 T = TypeVar("T")
 
 

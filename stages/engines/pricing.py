@@ -13,7 +13,8 @@ import torch
 from stages import devices, memory
 from stages.algorithms.common.batches import eval_batch
 from stages.algorithms.contract import ClientState
-from stages.engines.clients import EVALUATED, batches
+from stages.artifacts.schemas import EVALUATED
+from stages.engines.clients import batches
 from stages.engines.federation import ClientData, Federation, State
 from stages.engines.growing import WORTH, cores, worthwhile
 from stages.engines.local import in_process

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from stages.algorithms.common.records import cost
-from stages.engines.clients import EVALUATED
+from stages.artifacts.schemas import EVALUATED
 from stages.engines.federation import Federation, State
 from stages.engines.history import History
 from stages.means import over_clients

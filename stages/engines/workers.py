@@ -15,6 +15,7 @@ from torch import Tensor
 from stages import processes
 from stages.algorithms.common.records import rebuilt, tensors
 from stages.algorithms.contract import ClientState
+from stages.artifacts.schemas import EVALUATED
 from stages.clock import TURN, Clock, collecting, side_by_side
 from stages.devices import set_up
 from stages.engines import clients
@@ -169,7 +170,7 @@ def do(federation: Federation, state: ClientState, job: Job) -> Done:
     clock = Clock()
     with collecting(clock), clock.phase(TURN):
         if job.evaluate:
-            shares = {split: federation.shares[split][job.client] for split in clients.EVALUATED}
+            shares = {split: federation.shares[split][job.client] for split in EVALUATED}
             measured = clients.evaluated(federation, state, shares, download)
             result: Any = arrays_of(measured)
         else:

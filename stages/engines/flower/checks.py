@@ -20,7 +20,7 @@ from torch import Tensor
 from stages.algorithms.common.records import rebuilt, received, tensors
 from stages.algorithms.contract import ClientState
 from stages.artifacts import schemas
-from stages.artifacts.refs import Ref
+from stages.artifacts.refs import IDENTITY, Ref
 from stages.engines import clients
 from stages.engines.clients import Answer
 from stages.engines.federation import ClientData, Federation
@@ -83,7 +83,7 @@ def described(reply: Reply, alike: Facts) -> None:
     numbers = [(facts.get("client"), CLIENTS), (facts.get("clients"), CLIENTS), (facts.get("classes"), CLASSES)]
     numbers += [(size, IMAGES) for size in own] + [(side, SIDE) for side in sides]
     counted = all(type(number) is int and 0 <= number <= most for number, most in numbers)
-    named = isinstance(data, dict) and data.keys() == {"kind", "ref", "seal"} and data["kind"] == "data"
+    named = isinstance(data, dict) and data.keys() == set(IDENTITY) and data["kind"] == "data"
     texts = named and all(isinstance(text, str) for text in facts["data"].values())
     if not (counted and texts and SEAL.fullmatch(facts["data"]["seal"])):
         raise UserError("it does not say which client it is and what data it holds")

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from stages.algorithms.common.records import packed
+from stages.artifacts.schemas import EVALUATED
 from stages.clock import TURN, charge, divided
-from stages.engines.clients import EVALUATED, Answer
+from stages.engines.clients import Answer
 from stages.engines.federation import Federation, Missing
 from stages.engines.flower import checks
 from stages.engines.flower.link import Link, Reply, Sent
