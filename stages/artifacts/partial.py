@@ -225,7 +225,7 @@ class Hold:
         self._lock.release()
 
 
-def _sealed(facts: Any) -> str:
+def _sealed(facts: object) -> str:
     """The text of run.json: the facts and a digest of them."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()
     return json.dumps({"facts": facts, "sha256": digest}, indent=1)

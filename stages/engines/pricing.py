@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from stages import devices, memory
-from stages.algorithms.common.batches import eval_batch
+from stages.algorithms.common.batches import Batches, eval_batch
 from stages.algorithms.contract import ClientState
 from stages.artifacts.schemas import EVALUATED
 from stages.engines.clients import batches
@@ -155,7 +155,7 @@ class Trial:
         self._pool.train(self._state.rounds, self._joined, self._state.download)
         return self._now() - begun, sum(len(own) for own in self.steps())
 
-    def steps(self) -> list[Any]:
+    def steps(self) -> list[Batches]:
         """The steps of each client's last turn."""
         return [batches(self._pool.federation, share) for share in self._pool.federation.shares["train"]]
 

@@ -91,7 +91,7 @@ def choices(spec: RunSpec) -> dict[str, Any]:
     return {name: settings[name] for name in DECISIVE} | spec.hyper.as_dict()
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value in a name."""
     if isinstance(value, bool):
         return "on" if value else "off"

@@ -42,7 +42,7 @@ def table(runs: Sequence[Run]) -> Columns:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
@@ -67,9 +67,9 @@ def as_parquet(columns: Columns) -> bytes:
     return stream.getvalue()
 
 
-def _one_type(values: list[Any]) -> bool:
+def _one_type(values: Sequence[object]) -> bool:
     return len({type(value) for value in values if value is not None}) <= 1
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return None if value is None else str(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -188,7 +188,7 @@ def seconds(reply: Reply, phases: Collection[str], most: float) -> dict[str, flo
     return found
 
 
-def kindly(dtype: torch.dtype, shape: Any) -> str:
+def kindly(dtype: torch.dtype, shape: Sequence[int]) -> str:
     return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from stages.engines.rounds import participants
 from stages.errors import UserError, printable
 from stages.observer import Observer
 
+T = TypeVar("T")
 POLL = 0.05  # seconds between checks for replies
 SLACK = 5.0  # seconds by which a message outlives its round, so that Flower reports no error for a late client
 LONGEST = 300  # characters shown of a node's reason for being missing or refused
@@ -170,7 +171,7 @@ class FlowerClients:
         settings = self.federation.settings
         return rounds < settings.rounds and not settings.patience and not self.registry.observer.stop_requested()
 
-    def check_enough(self, answers: list[Any], when: str) -> None:
+    def check_enough(self, answers: Sequence[object], when: str) -> None:
         count, least = sum(not isinstance(a, Missing) for a in answers), self.federation.settings.min_clients
         if count < min(least, len(answers)):
             raise UserError(
@@ -185,7 +186,7 @@ class FlowerClients:
         sizes = {split: int(self.federation.sizes[split][client]) for split in EVALUATED}
         return checks.evaluated(reply, sizes)
 
-    def judged(self, client: int, came: Exchange, read: Callable[[int, Reply], Any]) -> Any:
+    def judged(self, client: int, came: Exchange, read: Callable[[int, Reply], T]) -> T | Missing:
         """A client's reply as `read` understands it, or why the client is missing, which the user is told."""
         reply = came.replies.get(client)
         missing, why = Missing.ABSENT, "no node serves it"

@@ -11,11 +11,11 @@ import queue
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages.artifacts.folders import scratch
 from stages.artifacts.store import Artifact
@@ -108,7 +108,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path) -> None:
+def run(serve: Callable[[Grid, Context], None], data: Artifact, clients: int, settings: Train, folder: Path) -> None:
     from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 

@@ -195,7 +195,7 @@ def read(path: Path, pipelines: Collection[str], source: str | None = None) -> F
     return found
 
 
-def _is_part(part: str, value: Any) -> bool:
+def _is_part(part: str, value: object) -> bool:
     """Whether an entry of the index is a part that draws; one that is switched off is [null, null]."""
     return isinstance(value, list) and part not in UNUSED and value != [None, None]
 
