@@ -10,16 +10,10 @@ import pytest
 
 from stages.artifacts.partial import Busy, Hold, Partial, checkpoints, failure, find_unfinished, progress, unfinished
 from stages.artifacts.refs import Ref
-from stages.artifacts.store import Store
 from stages.errors import UserError
 from tests.helpers.archive import write
 
 FACTS = {"settings": {"lr": 0.01, "seeds": [0]}, "seed": 0, "made_from": {}}
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture

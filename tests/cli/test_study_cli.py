@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -19,11 +18,6 @@ LOCAL = ["train", "--algorithm", "local", *TINY[:4]]
 
 def told(result) -> list[dict]:
     return json.loads(result.stdout)["runs"]
-
-
-@pytest.fixture
-def store(toy_store) -> Path:
-    return toy_store.root
 
 
 @pytest.mark.parametrize(

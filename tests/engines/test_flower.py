@@ -33,8 +33,8 @@ from stages.export import export
 from stages.means import over_clients
 from stages.observer import SILENT
 from stages.settings import Train
-from tests.helpers.flower_nodes import RUN, Grid, Notes, gathered, mustered, over_flower
-from tests.helpers.toy_runs import CODE, QUICK, planned, played
+from tests.helpers.flower_nodes import RUN, Grid, gathered, mustered, over_flower
+from tests.helpers.toy_runs import CODE, QUICK, Notes, planned, played
 from tests.helpers.toy_store import CLIENTS, write_toy_data
 
 APART = ("history/seconds", "history/rounds/peak_memory", "history/rounds/wire", "history/rounds/test_confusion")

@@ -12,7 +12,8 @@ from stages.engines import rounds
 from stages.engines.federation import Missing
 from stages.engines.flower.node import ClientNode
 from stages.engines.flower.payload import from_records, to_records
-from tests.helpers.flower_nodes import Grid, Notes, over_flower
+from tests.helpers.flower_nodes import Grid, over_flower
+from tests.helpers.toy_runs import Notes
 from tests.helpers.toy_store import CLIENTS
 
 

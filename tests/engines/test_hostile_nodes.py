@@ -21,9 +21,9 @@ from stages.engines.flower.node import ClientNode
 from stages.engines.flower.payload import from_records, to_records
 from stages.engines.flower.pool import Exchange, NodeRegistry
 from stages.engines.local import InProcess
-from tests.helpers.flower_nodes import Grid, Notes, over_flower
+from tests.helpers.flower_nodes import Grid, over_flower
 from tests.helpers.npy_files import HOSTILE as HEADERS
-from tests.helpers.toy_runs import planned
+from tests.helpers.toy_runs import Notes, planned
 from tests.helpers.toy_store import CLIENTS
 
 ESCAPE = "\x1b]0;mine\x07" * 1_000_000

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import weakref
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.generators.stylegan import checkpoint, convert, describe, load, snapshots
 from stages.generators.stylegan.generator import StyleGAN
-from tests.helpers.stylegan import FIXTURES, FOLDERS
+from tests.helpers.stylegan import FIXTURES, FOLDERS, snapshot
 
 BUFFERS = {
     "w_avg", "noise_const", "resample_filter", "up_filter", "down_filter", "magnitude_ema", "transform", "freqs",
     "phases",
 }  # fmt: skip
-
-
-def snapshot(folder: str) -> Path:
-    return FIXTURES / folder / "network.pkl"
 
 
 def drawn(generator: StyleGAN, n: int, seed: int = 0) -> torch.Tensor:

@@ -16,11 +16,7 @@ from stages.generators.stylegan import checkpoint, convert, load, snapshots
 from stages.generators.stylegan.snapshots import pickles
 from stages.generators.stylegan.snapshots.pickles import Call, Name
 from tests.helpers.snapshot_writer import dumps
-from tests.helpers.stylegan import FIXTURES
-
-
-def snapshot(folder: str) -> Path:
-    return FIXTURES / folder / "network.pkl"
+from tests.helpers.stylegan import FIXTURES, snapshot
 
 
 def refusal(call) -> str:

@@ -12,19 +12,10 @@ from stages.engines.flower.engine import nodes
 from stages.engines.flower.link import GridLink
 from stages.engines.flower.node import client_app
 from stages.engines.flower.pool import NodeRegistry, require_nodes
-from stages.observer import Observer
-from tests.helpers.toy_runs import planned
+from tests.helpers.toy_runs import Notes, planned
 
 RUN = "0123456789abcdef" * 2
 TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
-
-
-class Notes(Observer):
-    def __init__(self):
-        self.said = []
-
-    def note(self, message):
-        self.said.append(message)
 
 
 class Grid:

@@ -12,6 +12,10 @@ GEOMETRY = json.loads((FIXTURES / "geometry.json").read_text())
 RENAMED = dict(kernel="conv_kernel", up="up_factor", down="down_factor", radial="down_filter_radial", to_rgb="is_torgb")
 
 
+def snapshot(folder: str) -> Path:
+    return FIXTURES / folder / "network.pkl"
+
+
 def official(name: str):
     """Our configuration of a full-size network."""
     facts, xl = GEOMETRY[name], name.startswith("stylegan-xl")

@@ -54,6 +54,14 @@ def settings(**changes) -> Train:
     return Train.make(QUICK, own, changes)
 
 
+class Notes(Observer):
+    def __init__(self):
+        self.said = []
+
+    def note(self, message):
+        self.said.append(message)
+
+
 class StopAfter(Observer):
     """Asks to stop after some rounds or images, as Ctrl-C does."""
 

@@ -1,7 +1,6 @@
 import xml.etree.ElementTree as ET
 
 import numpy as np
-import pytest
 
 from stages.artifacts import schemas
 from stages.artifacts.store import Store
@@ -10,11 +9,6 @@ from stages.reporting.rows import grouped
 from tests.helpers.made_runs import CLASSES, made_data, made_run
 
 LABELS = Labels("digits@v1", [*CLASSES[1:], "$x_1$"], np.array([[3, 0, 1], [0, 5, 2]]))
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
 
 
 def groups(store, **arrays):

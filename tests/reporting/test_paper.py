@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from fedktl_cli.main import app
 from fedktl_cli.report import PAPER
 from stages.artifacts.refs import Ref
-from stages.artifacts.store import Store
 from stages.errors import UserError
 from stages.report import beside_paper
 from stages.reporting import paper
@@ -21,11 +20,6 @@ from tests.helpers.made_runs import made_data, made_latents, made_run
 CIFAR10 = Prepare(dataset="cifar10", beta=0.1, clients=20).as_dict()
 HTFE8 = Train(models="HtFE8").as_dict()
 WHOLE = {"etf": True, "mmd": True, "transfer": True, "lambda": 1.0}
-
-
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
 
 
 def test_every_table_is_offered_and_can_be_read():

@@ -13,11 +13,6 @@ from tests.helpers.made_runs import default_arrays, made_data, made_latents, mad
 ACCURACIES = ("rounds/test_accuracy", "rounds/validation_accuracy")
 
 
-@pytest.fixture
-def store(tmp_path):
-    return Store(tmp_path)
-
-
 def test_scores_of_one_run(store):
     run = schemas.read(made_run(store, "a", made_data(store)))
     # Clients with 1 and 3 test images: (1*1 + 3*0)/4, (1 + 3)/4, (0.25 + 3*0.75)/4.

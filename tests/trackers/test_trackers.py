@@ -12,7 +12,7 @@ from stages.artifacts.schemas import read
 from stages.errors import Interrupted, UserError
 from stages.observer import Observer
 from stages.reporting.scores import accuracy
-from tests.helpers.toy_runs import CODE, StopAfter, settings
+from tests.helpers.toy_runs import CODE, Notes, StopAfter, settings
 
 
 def needs(package):
@@ -112,14 +112,6 @@ class Broken(Observer):
     def fail(self, moment):
         if moment == self.moment:
             raise ConnectionError("the service is gone. Try later")
-
-
-class Notes(Observer):
-    def __init__(self):
-        self.said = []
-
-    def note(self, message):
-        self.said.append(message)
 
 
 @pytest.fixture
