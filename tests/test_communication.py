@@ -161,5 +161,5 @@ def test_what_travels_in_half_precision_arrives_rounded():
 def test_a_run_in_half_precision_works_on_what_arrived(store):
     federation, state = assemble(planned(store, "fedproto", wire="fp16"))
     rounds.play_round(federation, state, InProcess(federation, state.clients))
-    for tensor in tensors(state.download).values():
-        assert tensor.dtype == torch.int64 or torch.equal(tensor, tensor.half().float())
+    floats = [tensor for tensor in tensors(state.download).values() if tensor.is_floating_point()]
+    assert floats and all(torch.equal(tensor, tensor.half().float()) for tensor in floats)
