@@ -52,6 +52,10 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"stages.{_HOMES[name]}"), name)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 class _Package(ModuleType):
     """Keeps `stages.train` the function; otherwise importing the module of that name would replace it."""
 

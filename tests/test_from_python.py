@@ -66,6 +66,11 @@ def test_every_name_of_the_package_can_be_had():
     assert stages.__all__ and not set(stages.__all__) - names.keys()
 
 
+def test_every_name_is_listed_before_it_is_used():
+    code = "import stages; print(not set(stages.__all__) - set(dir(stages)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout == "True\n"
+
+
 @pytest.mark.parametrize("name", ["train", "report"])
 def test_a_stage_is_a_function_though_its_module_was_imported_before(name, monkeypatch):
     monkeypatch.delitem(sys.modules, f"stages.{name}", raising=False)
@@ -79,9 +84,11 @@ def test_names_that_are_not_there():
         _ = stages.trian
 
 
-def test_an_artifact_is_shown_in_a_line(toy_store):
+def test_what_is_there_is_shown_in_a_line(toy_store):
     toy = write_toy_data(toy_store)
-    assert repr(toy) == f"<data toy@v2 in '{toy.path}'>"
+    assert repr(toy) == f"<data toy@v2 in '{toy.path}'>" and repr(toy_store) == f"<store in '{toy_store.root}'>"
+    content = stages.read_data(toy)
+    assert repr(content) == f"<content of {toy!r}>" and repr(content.test) == "<40 images of 4 clients>"
 
 
 @pytest.mark.parametrize("package", ["stages", "fedktl_cli"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import numpy as np
 
 from stages.artifacts import metrics
+from stages.artifacts.run_array import RunArray, array
 from stages.artifacts.store import Artifact
 from stages.errors import UserError
 from stages.foreign import understood
@@ -18,13 +19,16 @@ EVALUATED = ("test", "validation")  # those on which clients are evaluated
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """One split of every client's images, sorted by client."""
 
     images: np.ndarray  # uint8 [n, channels, height, width]
     labels: np.ndarray  # int64 [n]
     offsets: np.ndarray  # int64 [clients + 1]; client k owns rows offsets[k]:offsets[k + 1]
+
+    def __repr__(self) -> str:
+        return f"<{len(self.labels)} images of {len(self.offsets) - 1} clients>"
 
     def rows(self, client: int) -> slice:
         return slice(int(self.offsets[client]), int(self.offsets[client + 1]))
@@ -76,44 +80,6 @@ class Latents(Content):
     images: np.ndarray  # uint8 [n, 3, size, size]
     generator: dict[str, Any]  # the descriptor: what rendered them
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)  # of a prompt, float32, by name
-
-
-@dataclass(frozen=True)
-class RunArray:
-    """An array of a run: for the writer, the reader, the restorer, the exporter and FORMAT.md.
-
-    A path with <name> stands for any number of arrays, by name.
-    """
-
-    path: str
-    dtype: str
-    axes: tuple[str, ...]
-    meaning: str
-    optional: bool = False
-    absent: float = 0  # what it is filled with for readers, where an artifact has none
-    history: bool = True  # whether it is recorded round by round, so that a checkpoint has it too
-
-    @property
-    def prefix(self) -> str:
-        return self.path.partition("<")[0]
-
-    def among(self, paths: Iterable[str]) -> list[str]:
-        """Those of the paths that are this array's."""
-        if "<" in self.path:
-            return [path for path in paths if path.startswith(self.prefix)]
-        return [path for path in paths if path == self.path]
-
-    def filled(self, sizes: Mapping[str, int]) -> np.ndarray:
-        """In place of an absent one; an axis without a size has length 0."""
-        shape = [int(axis) if axis.isdigit() else sizes.get(axis, 0) for axis in self.axes]
-        return np.full(shape, self.absent, self.dtype)
-
-
-def array(
-    path: str, dtype: str, axes: str, meaning: str = "", optional: bool = False, absent: float = 0, history: bool = True
-) -> dict[str, RunArray]:
-    """Metadata of a field of Run that is an array of the artifact, or with <name> in its path a dict of arrays by name."""
-    return {"array": RunArray(path, dtype, tuple(axes.split()), meaning, optional or "<" in path, absent, history)}
 
 
 @dataclass(frozen=True, repr=False)

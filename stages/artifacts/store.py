@@ -154,6 +154,9 @@ class Store:
         self.root = Path(root)
         memory.share_heap()  # before Zarr starts its threads
 
+    def __repr__(self) -> str:
+        return f"<store in {str(self.root)!r}>"
+
     def folder(self, kind: str, name: str) -> Path:
         return self.root / FOLDERS[kind] / checked_name(name)
 

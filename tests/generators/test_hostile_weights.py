@@ -19,7 +19,6 @@ from tests.helpers.damage import edited
 from tests.helpers.hostile_snapshots import VARIANTS
 
 CPU = torch.device("cpu")
-CONVERTED = Path(__file__).parents[1] / "fixtures" / "stylegan" / "sg2_32" / "network.pkl"
 
 
 def headed(header: object, rest: bytes = bytes(64), length: int | None = None) -> bytes:
