@@ -263,7 +263,7 @@ def prune(
 
 
 def _remove(terminal: Terminal, entries: list[Entry], yes: bool) -> None:
-    """List what is to go, ask, and remove it."""
+    """List what is to be removed, ask, and remove it."""
     from fedktl_cli import tables
     from stages.reporting.numbers import size
 
@@ -271,7 +271,7 @@ def _remove(terminal: Terminal, entries: list[Entry], yes: bool) -> None:
         rows = [[str(entry), "" if entry.finished else "unfinished", size(entry.bytes)] for entry in entries]
         terminal.show(tables.plain(["to be removed", "", "size"], rows, left=2))
         if not sys.stdin.isatty():
-            raise UserError("Nothing was removed: there is no terminal to ask on; add --yes.")
+            raise UserError("Nothing was removed: there is no terminal to ask for confirmation; add --yes.")
         if not typer.confirm("Remove this for good?", err=True):
             raise Interrupted("Nothing was removed.")
     for entry in entries:

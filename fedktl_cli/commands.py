@@ -38,7 +38,7 @@ class Program(Group):
             if isinstance(getattr(refused, "message", None), str):
                 refused.message = safe(refused.message)
                 if "Did you mean" in refused.message:
-                    refused.possibilities = None  # which would be told again
+                    refused.possibilities = None  # else they would be shown twice
             if option in (name for parameter in self.params for name in parameter.opts):
                 refused.message = f"{option} goes before the command: fedktl {option} ... {ctx.invoked_subcommand} ..."
                 refused.possibilities = None

@@ -13,6 +13,7 @@ from fedktl_cli.terminal import guarded, here
 from stages import plugins
 from stages.settings import MOST
 
+FORMATS = ("safetensors", "pt2", "onnx")
 Client = Annotated[int | None, typer.Option("--client", help="Number of the client, from 0.", min=0, max=MOST)]
 Weights = Annotated[
     str | None,
@@ -46,7 +47,7 @@ def export(
             "--format",
             help="safetensors (default), pt2 (runs with PyTorch alone) or onnx; repeatable.",
             metavar="TEXT",
-            autocompletion=completion.choices(("safetensors", "pt2", "onnx")),
+            autocompletion=completion.choices(FORMATS),
         ),
     ] = None,
     models: Models = None,

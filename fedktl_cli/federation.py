@@ -1,4 +1,4 @@
-"""fedktl federation: the programs of a real federation. They are Flower's; these commands start them well."""
+"""fedktl federation: the server and the clients of a federation over several machines."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ app = typer.Typer(help=r"Start the server and the clients of a real federation (
 @guarded
 def up(
     context: typer.Context,
-    host: Annotated[str, typer.Option(help="Address to listen at.", metavar="HOST")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.", min=1, max=65535, metavar="N")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.", metavar="HOST")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535, metavar="N")] = 8000,
     certificate: Annotated[
         Path | None, typer.Option(help="The server's TLS certificate (PEM).", metavar="FILE")
     ] = None,
@@ -44,7 +44,7 @@ def up(
         ),
     ] = None,
 ) -> None:
-    """Start a SuperLink, until Ctrl-C. Training runs on the same machine, with --federation HOST:PORT.
+    """Run a SuperLink until Ctrl-C. Training runs on the same machine, with --federation HOST:PORT.
 
     [dim]fedktl federation up --host 0.0.0.0 --certificate server.pem --key server.key --authority ca.pem --node-key a.pub[/]
     """
@@ -53,7 +53,7 @@ def up(
         raise UserError("TLS needs all three: --certificate, --key and --authority.")
     if not any(tls) and (node_key or host not in ("127.0.0.1", "localhost", "::1")):
         raise UserError(
-            f"Outside this machine ({host}), and for node keys, TLS is needed: --certificate, --key, --authority."
+            "Node keys, and a host other than this machine, need TLS; give --certificate, --key and --authority."
         )
     command = ["flower-superlink", "--host", host, "--port", str(port), "--disable-runtime-dependency-installation"]
     if certificate and key and authority:
@@ -84,7 +84,7 @@ def join(
     root_certificates: Annotated[
         Path | None,
         typer.Option(
-            help="Certificate of the authority behind the SuperLink's (PEM); without it no TLS.", metavar="FILE"
+            help="Certificate of the authority that signed the SuperLink's (PEM); without it, no TLS.", metavar="FILE"
         ),
     ] = None,
     node_key: Annotated[Path | None, typer.Option(help="This node's private key.", metavar="FILE")] = None,
@@ -96,7 +96,7 @@ def join(
         ),
     ] = None,
 ) -> None:
-    """Serve one client to a SuperLink, until Ctrl-C. Images and models stay in it.
+    """Serve one client to a SuperLink until Ctrl-C. Its images and models stay on this machine.
 
     [dim]fedktl --store share federation join server:8000 --data cifar10-client-003 --client 3[/]
     """
@@ -108,7 +108,7 @@ def join(
     reach.parsed(address)
     check_names(code or [])
     if node_key and not root_certificates:
-        raise UserError("A node's key is for connections with TLS; add --root-certificates.")
+        raise UserError("A node's key needs a connection with TLS; add --root-certificates.")
     authority = str(existing(root_certificates)) if root_certificates else None
     key = existing(node_key) if node_key else None
     store = terminal.store.root.absolute()
@@ -123,7 +123,7 @@ def join(
 def check_names(code: list[str]) -> None:
     for name in code:
         if not all(map(plugins.PATH.fullmatch, name.split(","))):
-            raise UserError(f"'{printable(name, 80)}' names no code; write package.module:name.")
+            raise UserError(f"'{printable(name, 80)}' is not the name of code; write package.module:name.")
 
 
 def existing(file: Path) -> Path:
@@ -140,10 +140,10 @@ def require() -> None:
 
 @contextmanager
 def started(terminal: Terminal, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A program of Flower's: announced before it starts, ended with us."""
+    """Run one of Flower's programs: it is announced before it starts, and ends with this process."""
     require()
     terminal.say(f"$ {shlex.join(command)}")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # it looks there for its others
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # where it looks for Flower's other programs
     program = shutil.which(command[0], path=path) or command[0]
     with stopping(signal.default_int_handler):
         process = subprocess.Popen([program, *command[1:]], env={**os.environ, "PATH": path})
@@ -167,7 +167,7 @@ def wait(process: subprocess.Popen[bytes]) -> None:
 def register(
     terminal: Terminal, server: subprocess.Popen[bytes], address: str, keys: list[Path], authority: str
 ) -> None:
-    """Tell the SuperLink, once it listens, whose keys may join."""
+    """Tell the SuperLink, once it listens, which keys may join."""
     from stages.engines.flower.deployment import enlist
 
     for key in keys:

@@ -119,7 +119,7 @@ def parameter(field: dataclasses.Field[Any], hint: Any, several: bool) -> inspec
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def shown(default: Any) -> str:
+def shown(default: object) -> str:
     """A default as help shows it; nothing where None or empty says it all."""
     if default is None or default == ():
         return ""

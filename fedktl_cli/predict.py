@@ -70,7 +70,7 @@ def predict(
 
 
 def chosen(terminal: Terminal, source: str, client: int | None, weights: str | None, own: Own) -> Trained:
-    """The client in an exported folder, or that of a run; a name with a folder of that name is the folder."""
+    """The client in an exported folder, or one of a run; where a folder has the name, the folder is meant."""
     from stages.standalone import folder
     from stages.standalone.trained import clients
 

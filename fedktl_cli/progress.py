@@ -54,7 +54,7 @@ class Progress(Observer):
         self.note("Stopping at the next safe point; press Ctrl-C again to stop at once.")
 
     def stop_requested(self) -> bool:
-        self._stoppable = True  # a stage that asks can end well
+        self._stoppable = True  # a stage that asks can stop cleanly
         return self._stop
 
     def next_run(self, number: int, total: int, waiting: int) -> None:

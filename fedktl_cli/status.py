@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,12 +15,13 @@ from stages.errors import UserError
 from stages.reporting.numbers import duration
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.text import Text
 
     from stages.status import Status
 
-PAUSE = 2.0  # seconds between two looks
-ORDER = ("running", "failed", "stopped", "waiting", "done")  # of what is watched, the end of which a terminal may lack
+PAUSE = 2.0  # seconds from one look to the next
+ORDER = ("running", "failed", "stopped", "waiting", "done")  # on a terminal, which may have no room for the last ones
 Watch = Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")]
 
 
@@ -54,14 +55,14 @@ def status(context: typer.Context, watch: Watch = False, json: Json = False) -> 
         terminal.say(f"{terminal.store.root} holds no runs yet; `fedktl train` makes some.")
 
 
-def watched(found: list[Status]) -> Any:
+def watched(found: list[Status]) -> RenderableType:
     """Counts first, then what is running or went wrong: a terminal shows as much as it has lines for."""
     from rich.console import Group
 
     return Group(counts(found), *parts(sorted(found, key=lambda one: ORDER.index(one.state))))
 
 
-def table(found: list[Status]) -> Any:
+def table(found: list[Status]) -> RenderableType:
     from rich.console import Group
 
     return Group(*parts(found), counts(found))
@@ -74,7 +75,7 @@ def counts(found: list[Status]) -> Text:
     return Text(", ".join(f"{states[state]} {state}" for state in ORDER if states[state]) or "no runs", style="dim")
 
 
-def parts(found: list[Status]) -> list[Any]:
+def parts(found: list[Status]) -> list[RenderableType]:
     """A line per run; below, who is working on what, and why something failed."""
     from rich.table import Table
     from rich.text import Text

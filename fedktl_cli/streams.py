@@ -7,7 +7,10 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
 
 PLAIN = str.maketrans("▁▂▃▄▅▆▇█–—…“”‘’·×→•", ".:-=+*#@--.\"\"''.x>*") | {ord("±"): "+-"}
 
@@ -31,7 +34,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     return alike.encode("ascii", "backslashreplace").decode(), error.end
 
 
-def console(file: Any) -> Any:
+def console(file: TextIO | Forgiving) -> RichConsole:
     """A Rich console that prints text as it is, and leaves errors to its callers."""
     from rich.console import Console
 
@@ -39,7 +42,7 @@ def console(file: Any) -> Any:
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # Rich would end the program
 
-    return Plain(file=file, markup=False, emoji=False, highlight=False)
+    return Plain(file=cast(TextIO, file), markup=False, emoji=False, highlight=False)
 
 
 class Forgiving:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.cells import cell_len
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from fedktl_cli.terminal import safe
+from stages.artifacts.refs import IDENTITY
 from stages.artifacts.schemas import SPLITS, Data, Run
 from stages.reporting import formats, numbers, paper
 from stages.reporting.numbers import count
@@ -33,11 +34,11 @@ class Fitted:
     """A table without ornament that breaks no word or number: where a terminal is too narrow, its last columns go."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]  # texts, or Text with a style
+    rows: Sequence[Sequence[object]]  # texts, or Text with a style
     title: str | None
     left: Collection[int]  # columns of words, which are aligned left and may continue on the next line
 
-    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         cells = [
             [as_text(name, "bold") for name in self.columns],
             *([as_text(cell) for cell in row] for row in self.rows),
@@ -67,12 +68,12 @@ class Fitted:
             yield Text(f"left out because the terminal is narrow: {', '.join(left_out)}", style="dim")
 
 
-def as_text(cell: Any, style: str = "") -> Text:
+def as_text(cell: object, style: str = "") -> Text:
     return cell if isinstance(cell, Text) else Text(safe(str(cell)), style=style)
 
 
 def plain(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None, left: int | Collection[int] = 1
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None, left: int | Collection[int] = 1
 ) -> Fitted:
     """The first `left` columns, or those of these numbers, to the left; numbers to the right; the least important last."""
     padded = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
@@ -127,7 +128,7 @@ def report(rows: Sequence[dict[str, Any]], columns: Sequence[str] = ()) -> Group
     if columns:
         headers, cells, words = formats.table(list(rows), columns)
         return Group(plain(headers, cells, left=words))
-    blocks: list[Any] = []
+    blocks: list[RenderableType] = []
     for setting in dict.fromkeys((row["data"], row["models"]) for row in rows):
         own = [row for row in rows if (row["data"], row["models"]) == setting]
         names = [label(row["algorithm"], row["variant"]) for row in own]
@@ -166,7 +167,7 @@ def _seconds(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> Fitted:
 
 def beside_paper(comparison: dict[str, Any]) -> Group:
     """A table of the paper, a block for each of its columns."""
-    blocks: list[Any] = [Text(comparison["title"], style="bold"), Text()]
+    blocks: list[RenderableType] = [Text(comparison["title"], style="bold"), Text()]
     columns = dict.fromkeys(cell["column"] for cell in comparison["cells"])
     names = max(len(name) for cell in comparison["cells"] for name in (cell["column"], cell["row"]))
     for column in columns:
@@ -181,7 +182,7 @@ def previews(found: Sequence[dict[str, Any]]) -> Group:
     kinds: dict[tuple[str, str], list[dict[str, Any]]] = {}  # runs that differ in their seed alone
     for one in found:
         kinds.setdefault((one["algorithm"], str(_choices(one))), []).append(one)
-    blocks: list[Any] = []
+    blocks: list[RenderableType] = []
     shown: dict[str, list[str]] = {}
     for (name, _), runs in kinds.items():
         shown.setdefault(str(runs[0]["architectures"]), []).append(name)
@@ -263,7 +264,7 @@ def _shape(sides: Sequence[int]) -> str:
     return "x".join(map(str, sides))
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
@@ -279,7 +280,7 @@ def artifact(name: str, told: dict[str, Any]) -> Group:
         numbers.size(told["bytes"]),
         told.get("created") or f"unfinished, {told.get('rounds_done', 0)} rounds done",
     ]
-    blocks: list[Any] = [
+    blocks: list[RenderableType] = [
         Text(safe("   ".join(map(str, head))), style="bold"),
         Text(safe(told["path"]), style="dim"),
         Text(),
@@ -303,7 +304,7 @@ def _lines(value: dict[str, Any], prefix: str = "") -> list[list[str]]:
     """Names and values; parts of a part as `part.name`, an identity as its reference."""
     lines: list[list[str]] = []
     for name, part in value.items():
-        if isinstance(part, dict) and set(part) == {"kind", "ref", "seal"}:
+        if isinstance(part, dict) and set(part) == set(IDENTITY):
             lines.append([f"{prefix}{name}", f"{part['kind']}/{part['ref']}"])
         elif isinstance(part, dict):
             lines += _lines(part, f"{prefix}{name}.")

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 import typer
 
@@ -25,6 +25,8 @@ from stages.observer import Observer
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from rich.console import Console, RenderableType
 
 BAD_INPUT, OUR_FAULT, INCOMPLETE, INTERRUPTED = 2, 1, 3, 130
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -41,11 +43,11 @@ class Terminal:
     verbose: bool = False
 
     @functools.cached_property
-    def out(self) -> Any:
+    def out(self) -> Console:
         return console(sys.stdout)
 
     @functools.cached_property
-    def err(self) -> Any:
+    def err(self) -> Console:
         return console(Forgiving(sys.stderr))
 
     def say(self, message: str) -> None:
@@ -62,7 +64,7 @@ class Terminal:
         if self.out.is_terminal:
             self.say(f"Next: {NEXT[command]}")
 
-    def show(self, renderable: Any) -> None:
+    def show(self, renderable: RenderableType) -> None:
         """A result for people."""
         with self._result():
             if isinstance(renderable, str):
@@ -70,7 +72,7 @@ class Terminal:
             else:
                 self.out.print(renderable)
 
-    def json(self, value: Any) -> None:
+    def json(self, value: object) -> None:
         """A result for a script."""
         self.write(json.dumps(value, allow_nan=False) + "\n")
 
@@ -108,7 +110,7 @@ class Terminal:
 
 
 @contextmanager
-def stopping(act: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+def stopping(act: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     """Within this block, Ctrl-C, SIGTERM and SIGHUP do this.
 
     What is ignored stays ignored: SIGHUP under nohup, Ctrl-C in a script's background.

@@ -89,7 +89,7 @@ def train(
 
 
 def preview(terminal: Terminal, previews: list[dict[str, Any]], as_json: bool) -> None:
-    """Tell what the runs would be like."""
+    """Show what the runs would be."""
     from fedktl_cli import tables
 
     if as_json:
@@ -99,7 +99,7 @@ def preview(terminal: Terminal, previews: list[dict[str, Any]], as_json: bool) -
 
 
 def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
-    """Tell what became of every run; the exit code says it, too."""
+    """Show what became of every run; the exit code says it, too."""
     from fedktl_cli import tables
     from stages.artifacts.schemas import read_run
     from stages.engines.making import ELSEWHERE, FAILED, STOPPED
@@ -130,7 +130,7 @@ def report(terminal: Terminal, outcomes: list[Outcome], as_json: bool) -> None:
 
 
 def curve(run: Run) -> list[float | None]:
-    """Accuracy at each evaluation in percent; None where no client with test images was there."""
+    """Accuracy at each evaluation in percent; None where no client with test images was evaluated."""
     from stages.reporting.scores import accuracy
 
     return [None if math.isnan(value) else round(value, 4) for value in accuracy(run).tolist()]

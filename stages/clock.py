@@ -87,7 +87,7 @@ def side_by_side(source: str) -> Iterator[list[Mapping[str, float]]]:
 
 
 def divided(elapsed: float, source: str, turns: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """A time by phase, in proportion to the seconds in all turns that filled it; `TURN`, and what nobody tells of, is `source`."""
+    """A time by phase, in proportion to the seconds in all turns that filled it; `TURN`, and what no turn accounts for, goes to `source`."""
     spent: dict[str, float] = {}
     for name, seconds in ((name, seconds) for turn in turns for name, seconds in turn.items()):
         spent[name] = spent.get(name, 0.0) + seconds

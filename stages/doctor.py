@@ -19,7 +19,7 @@ EXTRAS = {  # the distribution that tells whether an extra is installed, and wha
     "flower": ("flwr", "clients on other machines, or simulated over Ray"),
     "diffusion": ("diffusers", "Stable Diffusion and other diffusion pipelines as generators"),
     "timm": ("timm", "timm's networks as clients' models"),
-    "hf": ("datasets", "data sets that the library datasets has or saved"),
+    "hf": ("datasets", "data sets from the Hugging Face hub, or saved by its library"),
     "parquet": ("pyarrow", "a report's numbers as a Parquet file"),
     "privacy": ("opacus", "the epsilon of noise on uploaded prototypes"),
     "remote": ("obstore", "artifacts pushed to and pulled from S3, Azure, GCS or a web server"),
@@ -95,7 +95,7 @@ def _torch() -> Iterator[Finding]:
         import torch
         import torchvision
 
-        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # its compiled part is of one torch only
+        torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)  # its compiled part fits only one release of torch
     except Exception as error:
         yield Finding("torch", f"{reason(error)}; install torch and torchvision as a pair", fault=True)
         return
@@ -122,7 +122,7 @@ def self_test(device: str) -> Finding:
 
 
 def _losses(name: str, steps: int = 30) -> tuple[float, float]:
-    """Of the first and of the last five steps, a mean each."""
+    """The mean loss of the first five steps, and of the last five."""
     import torch
     from torch import Tensor
     from torch.nn import functional as F
@@ -148,7 +148,7 @@ def _losses(name: str, steps: int = 30) -> tuple[float, float]:
 
 
 def terminal() -> Finding:
-    """How results will look where they are printed now."""
+    """How results look where they are now printed."""
     size = shutil.get_terminal_size()
     kind = f"{size.columns} columns" if sys.stdout.isatty() else "not a terminal: output is plain"
     return Finding("terminal", f"{kind}, {sys.stdout.encoding or 'no encoding'}")

@@ -177,7 +177,7 @@ def said(number: float) -> str:
 
 
 def spread(name: str, value: Any) -> Iterable[Any]:
-    """The whole numbers of a range like 0-4, or the one value that is none."""
+    """The whole numbers of a range like 0-4, or the value itself if it is no range."""
     ends = re.fullmatch(r"(\d{1,19})\s*-\s*(\d{1,19})", value) if isinstance(value, str) else None
     if not ends:
         return [value]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from typing import Any
 
 from stages import plugins, processes
@@ -75,7 +77,7 @@ class Crew:
         self._lanes = [observer.lane(number) for number in range(len(devices))]
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         self._cores = shares_of(cores, len(devices)) if cores else [[]] * len(devices)
-        self._members: dict[int, tuple[Any, connection.Connection]] = {}
+        self._members: dict[int, tuple[BaseProcess, connection.Connection]] = {}
 
     def run(
         self, names: Sequence[str], observer: Observer, held: str, over: Callable[[Result], bool],
@@ -127,7 +129,7 @@ class Crew:
             else:
                 message(self._lanes[number])
 
-    def _member(self, number: int) -> tuple[Any, connection.Connection]:
+    def _member(self, number: int) -> tuple[BaseProcess, connection.Connection]:
         if number not in self._members:
             ours, theirs = connection.Pipe()
             plan = replace(self._plan, settings=replace(self._plan.settings, jobs=1, device=self._devices[number]))
@@ -150,7 +152,7 @@ class Call:
     """What an observer is told, as it passes between processes."""
 
     method: str
-    values: tuple[Any, ...]
+    values: tuple[object, ...]
     facts: Mapping[str, Any]
 
     def __call__(self, observer: Observer) -> None:
@@ -160,7 +162,7 @@ class Call:
 class Told(Observer):
     """Passes on what it is told to the process that deals the runs."""
 
-    def __init__(self, pipe: connection.Connection, stop: Any):
+    def __init__(self, pipe: connection.Connection, stop: Event):
         self._pipe, self._stop, self._lock = pipe, stop, threading.Lock()
 
     def send(self, message: Call | Result) -> None:
@@ -192,7 +194,7 @@ class Told(Observer):
         self.send(Call("end_run", (state,), {}))
 
 
-def work(pipe: connection.Connection, stop: Any, member: Member, plan: Plan, cores: list[int]) -> None:
+def work(pipe: connection.Connection, stop: Event, member: Member, plan: Plan, cores: list[int]) -> None:
     """A process's life: run after run, until the pipe is closed."""
     if cores:
         os.sched_setaffinity(0, cores)

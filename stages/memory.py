@@ -46,7 +46,7 @@ def give_back() -> None:
 
 
 def watch() -> None:
-    """Have `peak` tell the most from now on, where the system can (Linux); elsewhere it tells the most since the start."""
+    """From now on `peak` tells the most since this call, where the system can (Linux); elsewhere since the process started."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

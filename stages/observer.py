@@ -46,7 +46,7 @@ SILENT = Observer()
 
 
 class Several(Observer):
-    """Observers that are all told everything."""
+    """Several observers as one."""
 
     def __init__(self, *observers: Observer):
         self._observers = observers

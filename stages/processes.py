@@ -13,7 +13,6 @@ from functools import cache
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
-from typing import Any
 
 HEAVY = ["stages.dealing", "stages.engines.workers"]  # what processes run; importing it takes two seconds of PyTorch
 ROOM = 70  # bytes of the temporary folder's path that leave enough for a socket's, which has at most 107
@@ -40,7 +39,7 @@ def get_ready() -> None:
             forkserver.ensure_running()
 
 
-def started(run: Callable[..., None], *arguments: Any, daemon: bool = False) -> BaseProcess:
+def started(run: Callable[..., None], *arguments: object, daemon: bool = False) -> BaseProcess:
     """A new process that does `run(*arguments)`."""
     process: BaseProcess = context().Process(target=_live, args=(run, *arguments), daemon=daemon)  # type: ignore[attr-defined]
     with undisturbed():
@@ -59,7 +58,7 @@ def undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _live(run: Callable[..., None], *arguments: Any) -> None:
+def _live(run: Callable[..., None], *arguments: object) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     run(*arguments)
 

@@ -48,7 +48,7 @@ class Rng:
     """
 
     def __init__(self, seed: int, *path: Part, secret: str = ""):
-        """`secret` is known to those only who may follow the `hidden` streams."""
+        """Only those who know `secret` can follow the `hidden` streams."""
         self._path: tuple[Part, ...] = (seed, *path)
         self._secret = secret
 

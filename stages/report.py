@@ -63,13 +63,13 @@ def report(store: Store, name: str, settings: Report, observer: Observer = SILEN
 
 
 def unfinished(store: Store, runs: list[Run]) -> list[dict[str, Any]]:
-    """The runs on the same data that are in progress, stopped or failed, with how far they are and why; those `drawn`, too."""
+    """The runs on the same data that are in progress, stopped or failed, with how far they are and why, also those that are `drawn`."""
     data, found = [run.artifact.sources.get("data") for run in runs], []
     drawn = {str(run.artifact.ref) for run in runs}
     for path in partial.unfinished(store):
         try:
             facts = partial.facts(path)
-        except UserError:  # damaged, as `train --resume` says
+        except UserError:  # damaged, which `train --resume` reports
             continue
         if facts.get("made_from", {}).get("data") in data:
             failed = partial.failure(path)
@@ -144,7 +144,7 @@ def chosen(store: Store, refs: Iterable[str], unfinished: bool = False) -> list[
 
 
 def _going(store: Store) -> list[Artifact]:
-    """The unfinished runs that have done a round; one that can't be read is left for `train --resume` to tell of."""
+    """The unfinished runs that have done a round; one that can't be read is left out: `train --resume` reports it."""
     found: list[Artifact] = []
     for path in partial.unfinished(store):
         with suppress(UserError):

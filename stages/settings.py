@@ -222,7 +222,7 @@ class Train(CommandSettings):
         panel="Engine", affects=False,
     )  # fmt: skip
     ray_address: str | None = setting(
-        None, "HOST:PORT of a Ray cluster that simulates the clients, this machine among it; default: this machine alone.",
+        None, "HOST:PORT of a Ray cluster, this machine included, that simulates the clients; default: this machine alone.",
         panel="Engine", affects=False,
     )  # fmt: skip
     client_cpus: float = setting(
@@ -238,16 +238,16 @@ class Train(CommandSettings):
     min_clients: int = setting(1, "Clients that must answer, else the run stops.", panel="Engine", low=1, affects=False)
     eval_every: int = setting(1, "Rounds between evaluations.", panel="Rounds", low=1)
     eval_clients: str = setting(
-        "all", "Evaluate all clients, or those alone that joined the round (before the first, those that will join it).",
+        "all", "Evaluate all clients, or only those that joined the round (before the first, those that will join it).",
         panel="Rounds", choices=("all", "joined"),
     )  # fmt: skip
     patience: int = setting(
-        0, "Stop after so many evaluations without a better accuracy (on validation, else on test); 0: never.",
+        0, "Stop after this many evaluations without a better accuracy (on validation, else on test); 0: never.",
         panel="Rounds", low=0, resumable=True,
     )  # fmt: skip
     checkpoint_every: int | None = setting(
-        None, "Rounds between checkpoints; default: as often as takes 3% of the time, and so that a kill costs five minutes "
-        "or a round at most.",
+        None, "Rounds between checkpoints; default: so often that they take 3% of the time, and a kill costs at most five minutes "
+        "or a round.",
         panel="Rounds", low=1, affects=False,
     )  # fmt: skip
     keep: str = setting(
@@ -309,7 +309,7 @@ DECISIVE = tuple(name for name in names(Train, affects=True, resumable=False) if
 
 
 def gridded(*layers: Mapping[str, Any]) -> tuple[Train, dict[str, list[Any]]]:
-    """Settings from layers as `Train.make` takes them, and apart from them the decisive ones that have several values."""
+    """Settings from layers as `Train.make` takes them, and separately the decisive ones that have several values."""
     given = {name.replace("-", "_"): value for layer in layers for name, value in layer.items()}
     values = several(Train, {name: value for name, value in given.items() if name in DECISIVE})
     grid = {name: each for name, each in values.items() if len(each) > 1}

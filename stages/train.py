@@ -51,7 +51,7 @@ def study(
 ) -> list[Outcome]:  # fmt: skip
     """Every algorithm with every choice of settings, hyperparameters and seed. Finished runs are kept, unfinished ones resumed.
 
-    `again` makes a new version of finished ones. A run that fails ends no other, unless `stop_on_error`. With `wait`, runs
+    `again` makes a new version of finished ones. A run that fails does not end the others, unless `stop_on_error`. With `wait`, runs
     that other processes work on are waited for, and taken over if their process dies. Raises UserError for bad input;
     nothing is written then.
     """
@@ -74,7 +74,7 @@ def study(
 
 
 def check_algorithms(specs: Sequence[RunSpec]) -> None:
-    """UserError, before anything is made, if one of several kinds of runs can't be: its models federated, its bank too small."""
+    """UserError, before anything is made, if one of several kinds of runs can't be assembled, for example because its bank is too small."""
     firsts = {(spec.algorithm.name, spec.settings): spec for spec in reversed(specs)}
     for spec in firsts.values() if len(firsts) > 1 else ():
         assemble(spec, images=False, alike=True)

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from fedktl_cli.main import app
+from stages import algorithms
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "stages").is_dir():
@@ -81,6 +82,12 @@ def test_the_readme_is_readable():
     assert len(lines) < 200 and max(map(len, lines)) <= 100
     paragraphs = [part.splitlines() for part in prose(ROOT / "README.md").split("\n\n")]
     assert [part[0] for part in paragraphs if len(part) > 5 and not part[0].startswith(("|", "- ", "["))] == []
+
+
+def test_every_algorithm_has_its_row():
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    named = [found for row in rows for found in re.findall(r"`([a-z0-9-]+)`", row)]
+    assert [found for found in named if found in algorithms.NAMES] == list(algorithms.NAMES)
 
 
 def test_every_preset_has_its_line():

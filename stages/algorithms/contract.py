@@ -70,7 +70,7 @@ class Hyperparameters(Settings):
         return False
 
     def released(self, upload: Any, unit_rows: Collection[str], rng: Rng) -> Any:
-        """What of an upload leaves the client, asked for by the engine; `unit_rows` are the algorithm's."""
+        """What of an upload leaves the client; the engine asks, with the algorithm's `unit_rows`."""
         return upload
 
     def privacy(self, releases: int) -> dict[str, Any] | None:
@@ -148,7 +148,7 @@ class ServerUpdate(Protocol[HyperIn, SharedIn, State, UploadIn, DownloadOut]):
     def __call__(
         self, hyper: HyperIn, shared: SharedIn, state: State, uploads: Mapping[int, UploadIn], rng: Rng, /
     ) -> tuple[State, DownloadOut | None, Metrics]:
-        """Learn from the uploads that arrived, by client in ascending order: one at least, else it is not called."""
+        """Learn from the uploads that arrived, by client in ascending order; never called without one."""
 
 
 class PairedServerUpdate(Protocol[HyperIn, SharedIn, State, UploadIn, DownloadOut]):

@@ -30,7 +30,10 @@ from stages.settings import setting
 class Hyper(fedktl_reference.Hyper):
     etf: bool = setting(False, "ETF classifier and ArcFace; off: learned head, cross-entropy.", source="fedktl")
     gate: float = setting(
-        10.0, "Power of the true classes' probability that weighs the transfer; 0: never less.", low=0, source="fedktl"
+        10.0,
+        "Power of the true classes' probability that weighs the transfer; 0: always in full.",
+        low=0,
+        source="fedktl",
     )
     pull: float = setting(
         0.5, "Largest gradient of a pair at its feature, times the batch size.", above=0, source="fedktl"

@@ -59,7 +59,7 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def resumed(folder: Path, key: str) -> Iterator[Path]:
-    """Like `scratch`, but the hidden folder goes by a key of 32 hexadecimal digits, and outlives an exception."""
+    """Like `scratch`, but the hidden folder is named by a key of 32 hexadecimal digits, and outlives an exception."""
     hidden = folder / f".writing-{key}"
     lock = FileLock(hidden / "lock")
     try:

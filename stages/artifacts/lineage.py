@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.artifacts.refs import FOLDERS, Ref
+from stages.artifacts.refs import FOLDERS, IDENTITY, Ref
 from stages.artifacts.store import Store
 from stages.errors import UserError
 
@@ -43,7 +43,7 @@ def lineage(store: Store, ref: str | Ref) -> Node:
 
 def _trace(store: Store, made: Any, above: frozenset[Ref]) -> Node:
     """`made` is what an artifact recorded about a source; it can be anything if others wrote the artifact."""
-    text, kind, seal = (made.get(name) for name in ("ref", "kind", "seal")) if isinstance(made, dict) else [None] * 3
+    kind, text, seal = map(made.get, IDENTITY) if isinstance(made, dict) else [None] * 3
     if not isinstance(text, str) or not isinstance(seal, str | None) or kind not in (None, *FOLDERS):
         return Node("?", None, "damaged", "What was recorded about it is not a reference.")
     try:

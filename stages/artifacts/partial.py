@@ -217,7 +217,7 @@ class Hold:
             raise
 
     def stands(self) -> bool:
-        """False if this process was not heard of for so long that another machine took over."""
+        """False if this process gave no sign of life for so long that another machine took over."""
         return self._sign.stands()
 
     def release(self) -> None:
@@ -225,7 +225,7 @@ class Hold:
         self._lock.release()
 
 
-def _sealed(facts: Any) -> str:
+def _sealed(facts: object) -> str:
     """The text of run.json: the facts and a digest of them."""
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()
     return json.dumps({"facts": facts, "sha256": digest}, indent=1)

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from stages.artifacts import partial
 from stages.artifacts.refs import Ref
-from stages.artifacts.schemas import RUN, census
+from stages.artifacts.schemas import EVALUATED, RUN, census
 from stages.artifacts.store import SCHEMAS, Artifact, Store
 from stages.errors import UserError
 from stages.foreign import understood
@@ -35,7 +35,7 @@ class PartialRun(Artifact):
 
     @property
     def planned(self) -> int:
-        """The rounds it is to have."""
+        """The rounds that are planned."""
         return int(self.settings["rounds"])
 
 
@@ -65,11 +65,11 @@ def _history(saved: Path) -> dict[str, np.ndarray]:
         }
 
 
-@understood("What the run tells of itself")
+@understood("What the run records about itself")
 def _as_artifact(store: Store, path: Path, facts: dict[str, Any], series: dict[str, np.ndarray]) -> PartialRun:
     told = facts.get("federation", {}).get("census")  # of data that its clients have
     sizes = told["sizes"] if told else census(_data(store, facts["made_from"]["data"])).sizes
-    for split in ("test", "validation"):
+    for split in EVALUATED:
         series[f"rounds/{split}_samples"] = np.array(sizes[split], np.int64)
     for part in RUN.values():
         if not part.optional and not part.among(series):

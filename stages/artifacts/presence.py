@@ -21,14 +21,14 @@ STALE = 120.0  # seconds without a sign after which a process of another machine
 class Presence:
     """A file with this process, its machine and `facts`, touched every few seconds until `close`, which removes it."""
 
-    def __init__(self, path: Path, **facts: Any):
+    def __init__(self, path: Path, **facts: object):
         self.path = path
         self._me: dict[str, Any] = {"host": socket.gethostname(), "process": os.getpid(), "since": int(time.time())}
         self.tell(**facts)
         self._closed = threading.Event()
         threading.Thread(target=self._beat, name="presence", daemon=True).start()
 
-    def tell(self, **facts: Any) -> None:
+    def tell(self, **facts: object) -> None:
         """Change the facts."""
         self._me |= facts
         draft = self.path.with_suffix(".draft")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stages.errors import UserError, unknown
 
+IDENTITY = ("kind", "ref", "seal")  # what an artifact records of what it was made from
 FOLDERS = {"data": "data", "latents": "latents", "run": "runs", "report": "reports"}
 LONGEST = 100  # characters of a name
 NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST - 1}}}")

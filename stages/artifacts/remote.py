@@ -1,7 +1,7 @@
 """A folder somewhere else: in an object store (S3, GCS, Azure), on a web server, or on a disk that is mounted here.
 
-The only module that knows obstore. Credentials come from the environment, as obstore documents, and no message has
-them: what obstore says of an error may hold a URL with a key in it, so only its kind is passed on.
+The only module that knows obstore. Credentials come from the environment, as obstore documents, and no message
+shows them: obstore's own messages may hold a URL with a key in it, so only the kind of an error is passed on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Remote:
             from obstore.store import from_url
         except ImportError:
             raise UserError(
-                f"For {self} the library obstore is needed; install it with `pip install 'fedktl[remote]'`."
+                f"{self} needs the package obstore; install it with: pip install 'fedktl[remote]'"
             ) from None
         scheme = url.partition("://")[0].lower()
         with self._understood():
@@ -70,7 +70,7 @@ class Remote:
                 digest.update(piece)
                 file.write(piece)
             file.flush()
-            if hasattr(os, "posix_fadvise"):  # has the disk begin now, so that syncing at the end takes less time
+            if hasattr(os, "posix_fadvise"):  # starts writing to disk now, so that syncing at the end takes less time
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return digest.hexdigest()
 
@@ -87,11 +87,11 @@ class Remote:
                 return
             got += len(piece)
             if got > most:
-                raise UserError(f"{self}/{name} is larger than the {most} bytes that it may have.")
+                raise UserError(f"{self}/{name} is larger than the {most} bytes that it should have.")
             yield piece
 
     def send(self, name: str, content: Path | bytes) -> None:
-        """Bytes go in one request, a file in as many as it is large."""
+        """Bytes go in one request, a file in as many as its size needs."""
         import obstore
 
         with self._understood(name):
@@ -118,7 +118,7 @@ class Remote:
 
     @contextmanager
     def _understood(self, name: str = "") -> Iterator[None]:
-        """Turn what obstore raises into a sentence without secrets; `from None`, for tracebacks are printed too."""
+        """Turn what obstore raises into a sentence without secrets; `from None`, because tracebacks are printed too."""
         where = f"{self}/{name}" if name else str(self)
         try:
             yield
@@ -135,11 +135,11 @@ def _why(error: Exception) -> str:
     if any(sign in said for sign in CREDENTIALS):
         return "needs credentials; set the environment variables of its provider (AWS_*, AZURE_*, GOOGLE_*)."
     if "PermissionDenied" in said or (status and status[1] in ("401", "403")):
-        return "is not open to these credentials."
+        return "can't be accessed with these credentials."
     if "Unable to recognise" in said:
         return "is not a URL for artifacts; write s3://, gs://, az://, https:// or a folder."
     if "builder error" in said:
-        return "can't be asked without TLS; set AWS_ALLOW_HTTP=true to allow it."
+        return "is only reached without TLS if AWS_ALLOW_HTTP=true is set."
     if (status and status[1] == "404") or "canonicalize" in said:
         return "does not exist."
     answer = f" (it answers {status[1]})" if status else ""

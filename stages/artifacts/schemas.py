@@ -14,6 +14,7 @@ from stages.errors import UserError
 from stages.foreign import understood
 
 SPLITS = ("train", "validation", "test")
+EVALUATED = ("test", "validation")  # those on which clients are evaluated
 T = TypeVar("T")
 
 
@@ -180,7 +181,7 @@ class Run(Content):
         return int(self.test_accuracy.shape[1])
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """Every number of every round, in columns: round, client (-1: of none alone), metric, value."""
+        """Every number of every round, in columns: round, client (-1: of no single one), metric, value."""
         return metrics.columns(self)
 
     def frame(self) -> Any:

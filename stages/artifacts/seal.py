@@ -152,7 +152,7 @@ def _check(folder: Path, name: str, present: dict[str, Path], size: int, digest:
 
 
 def _plain(path: Path, shown: Path) -> int:
-    """The size of a plain file; UserError for anything else, for nothing, and for metadata too large to be genuine."""
+    """The size of a plain file; UserError for anything else, for a missing file, and for metadata too large to be genuine."""
     try:
         found = path.lstat()
     except FileNotFoundError:

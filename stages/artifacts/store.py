@@ -29,7 +29,7 @@ from stages.artifacts.folders import (
     scratch,
     unlocked,
 )
-from stages.artifacts.refs import FOLDERS, NAME, Ref, checked_name
+from stages.artifacts.refs import FOLDERS, IDENTITY, NAME, Ref, checked_name
 from stages.artifacts.writer import Source, Writer, library, opened
 from stages.errors import UserError, unknown
 from stages.foreign import reason
@@ -72,7 +72,7 @@ class Artifact:
         """The identities of what it was made from, by role; UserError if they are not recorded as such."""
         made_from: dict[str, dict[str, str]] = self.attributes["made_from"]
         for made in made_from.values():
-            if not isinstance(made, dict) or not all(isinstance(made.get(key), str) for key in ("kind", "ref", "seal")):
+            if not isinstance(made, dict) or not all(isinstance(made.get(key), str) for key in IDENTITY):
                 raise UserError(f"{self.path} does not record what it was made from; make the artifact again.")
         return made_from
 

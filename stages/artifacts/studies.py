@@ -19,7 +19,7 @@ SIGN = ".study-"
 def announced(store: Store) -> Iterator[Callable[[Sequence[str]], None]]:
     """Within this block other processes see which runs are still to begin: the names last given to the function it yields.
 
-    In a store that can't be written they don't; nothing else differs.
+    In a store that can't be written they see nothing; nothing else differs.
     """
     sign: Presence | None = None
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Artifacts that travel: to a URL and from there into another store, whole or not at all.
+"""Push an artifact to a URL, and pull it from there into another store, whole or not at all.
 
 What lies at the URL is the artifact's Zarr group, file by file, and any Zarr reader opens it. Its root file, which
 lists and seals all others, is sent last and read first. FORMAT.md has the rules.
@@ -28,7 +28,7 @@ ROOM = 64 << 20  # bytes of the disk that are left free
 
 
 def push(store: Store, ref: str | Ref, url: str, observer: Observer = SILENT) -> Remote:
-    """Send an artifact to a URL below which there is nothing, or a part of the same artifact."""
+    """Send an artifact to a URL that holds nothing yet, or a part of the same artifact."""
     artifact = store.open(ref)
     remote = Remote(url, create=True)
     if not remote.writable:
@@ -57,7 +57,7 @@ def push(store: Store, ref: str | Ref, url: str, observer: Observer = SILENT) ->
 
 def _there(remote: Remote, artifact: Artifact, mark: str) -> dict[str, int]:
     """The sizes of the files that an earlier push of this artifact has sent; UserError if there is anything else."""
-    foreign = UserError(f"{remote} holds something else already; give a URL below which there is nothing.")
+    foreign = UserError(f"{remote} already holds something else; give a URL that holds nothing.")
     known = {*artifact.attributes["manifest"], seal.ROOT, mark}
     there = {}
     for name, size in remote.listed():
@@ -74,7 +74,7 @@ def _there(remote: Remote, artifact: Artifact, mark: str) -> dict[str, int]:
 def pull(store: Store, url: str, ref: str, observer: Observer = SILENT) -> Artifact:
     """Write the artifact at a URL to the store, as the next version of a name or, for `NAME@v3`, as that version.
 
-    If a version of that name is the same artifact, nothing is written, and that one is given.
+    If a version of that name is the same artifact, nothing is written, and that version is returned.
     """
     remote = Remote(url)
     root, attributes = _root(remote)
@@ -112,7 +112,7 @@ def pull(store: Store, url: str, ref: str, observer: Observer = SILENT) -> Artif
 
 
 def _root(remote: Remote) -> tuple[bytes, dict[str, Any]]:
-    """The root file as it is there, and the attributes in it; UserError unless its seal is right."""
+    """The root file's bytes, and the attributes in it; UserError unless its seal is right."""
     raw = remote.read(seal.ROOT, LARGEST)
     return raw, seal.parsed(raw, f"{remote}/{seal.ROOT}")
 
@@ -139,7 +139,7 @@ def _check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size + ROOM > free:
         raise UserError(
-            f"{size / MEGABYTE:,.0f} MB are missing, and the disk of the store has {free / MEGABYTE:,.0f} MB free."
+            f"{size / MEGABYTE:,.0f} MB are still to come, but the disk of the store has only {free / MEGABYTE:,.0f} MB free."
         )
 
 
@@ -150,7 +150,7 @@ def _arrived(path: Path, size: int, digest: str) -> bool:
 def _each(
     work: Callable[[str], None], names: Iterable[str], manifest: dict[str, Any], task: str, observer: Observer
 ) -> None:
-    """Work on files side by side; the first that fails, or a wish to stop, ends it."""
+    """Work on several files at a time; the first failure, or a request to stop, ends it."""
     names = list(names)
     total, left = (sum(manifest[name][0] for name in some) for some in (manifest, names))
     done = total - left

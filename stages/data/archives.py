@@ -95,7 +95,7 @@ def pickled(path: Path, name: str) -> Any:
         ) from error
 
 
-def write_pickled(path: Path, name: str, value: Any) -> None:
+def write_pickled(path: Path, name: str, value: object) -> None:
     """Write an .npz with `value` pickled under `name`, as np.savez_compressed does but with the fastest compression.
 
     PFLlib reads nothing else. Writing a pickle runs no code, and none is ever loaded here.

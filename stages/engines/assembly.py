@@ -24,7 +24,7 @@ from stages.generators.pairs import BankPairs, LivePairs
 from stages.models import pretrained, split
 from stages.randomness import Rng
 
-COPIES = 3  # of all models in memory at a time: they, those of the selected round, and a checkpoint being written
+COPIES = 3  # of all models in memory at a time: the models, those of the selected round, and a checkpoint being written
 
 
 def assemble(spec: RunSpec, images: bool = True, alike: bool = False) -> tuple[Federation, State]:
@@ -76,7 +76,7 @@ def on_disk(spec: RunSpec, data_spec: schemas.DataSpec, device: torch.device) ->
         need = sum(
             devices.size([split.meta_model(name, shape, classes, width)]) * count for name, count in names.items()
         )
-    except UserError:  # for a model that does not fit, `models` tells whose it is
+    except UserError:  # a model that does not fit is reported when the models are built
         return False
     return COPIES * need > free_memory()
 

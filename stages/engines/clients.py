@@ -12,12 +12,11 @@ from torch import Tensor
 from stages import memory
 from stages.algorithms.common.batches import Batches, eval_batch
 from stages.algorithms.contract import ClientState
+from stages.artifacts.schemas import EVALUATED
 from stages.engines.federation import ClientData, Diverged, Federation
 from stages.models.split import parameters
 from stages.pixels import normalised
 from stages.randomness import seeded
-
-EVALUATED = ("test", "validation")  # splits
 
 
 @dataclass(frozen=True)

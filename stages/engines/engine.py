@@ -59,7 +59,7 @@ class Local:
 
 
 def check_engine(settings: Train) -> None:
-    """UserError for settings of one engine or place beside another."""
+    """UserError for settings that do not go with the engine, or with where its clients are."""
     if settings.engine == "local":
         for name in ("federation", "ray_address"):
             if getattr(settings, name):

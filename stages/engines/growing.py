@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from stages.algorithms.contract import ClientState
-from stages.engines.federation import Federation
+from stages.engines.clients import Answer
+from stages.engines.federation import Federation, Missing
 from stages.engines.local import InProcess
 from stages.engines.rounds import ClientPool
 from stages.engines.workers import Workers
@@ -31,9 +32,9 @@ class Growing:
         self._federation, self._states, self._count, self._tell = federation, states, count, tell
         self._pool: ClientPool = InProcess(federation, states)
 
-    def train(self, rounds: int, joined: list[int], download: Any) -> Mapping[int, Any]:
+    def train(self, rounds: int, joined: list[int], download: Any) -> Mapping[int, Answer | Missing]:
         begun = time.perf_counter()
-        answers: Mapping[int, Any] = self._pool.train(rounds, joined, download)
+        answers = self._pool.train(rounds, joined, download)
         left = self._federation.settings.rounds - rounds - 1
         if self._count > 1 and (time.perf_counter() - begun) * left > WORTH:
             self._grow()

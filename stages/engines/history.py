@@ -31,7 +31,7 @@ class History:
         rows[-1:-1] = [torch.full_like(rows[-1], torch.nan)] * (place + 1 - len(rows))
 
     def replace(self, name: str, row: Tensor | None) -> None:
-        """Have this row alone, or with None no such series."""
+        """Replace the series by this single row; with None, remove it."""
         self._rows.pop(name, None)
         if row is not None:
             self.add(name, row)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stages.algorithms.contract import ClientState
+from stages.artifacts.schemas import EVALUATED
 from stages.clock import side_by_side
 from stages.engines import clients
 from stages.engines.clients import Answer
@@ -54,7 +55,7 @@ class InProcess:
 
     def evaluate(self, rounds: int, chosen: list[int], download: Any) -> dict[str, Tensor]:
         def measured(client: int) -> dict[str, Tensor]:
-            shares = {split: self.federation.shares[split][client] for split in clients.EVALUATED}
+            shares = {split: self.federation.shares[split][client] for split in EVALUATED}
             with self._present(client) as state:
                 return clients.evaluated(self.federation, state, shares, download)
 

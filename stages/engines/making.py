@@ -52,7 +52,7 @@ def tried(whole: Study, point: Point, engine: Engine, observer: Observer, again:
     except (Interrupted, KeyboardInterrupt) as error:
         return Outcome(point.name, STOPPED, error=error)
     except (Exception, SystemExit) as error:
-        for each in (error, error.__cause__):  # what their frames hold may be what the next run has no room for
+        for each in (error, error.__cause__):  # their frames may hold memory that the next run needs
             traceback.clear_frames(each.__traceback__ if each else None)
         return Outcome(point.name, FAILED, error=error)
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 LOSS = 300.0  # seconds of work that a kill may cost, or one round
-OFTEN = 30.0  # seconds that a checkpoint waits for the next at least ...
-SHARE = 0.03  # ... and the part of the time that they may take, unless LOSS asks for more
+OFTEN = 30.0  # seconds from one checkpoint to the next, at least ...
+SHARE = 0.03  # ... and the part of the time that checkpoints may take, unless LOSS asks for more
 
 
 class Pace:
     """Told of every round and every checkpoint, it says after a round whether a checkpoint is due.
 
-    With `every`, one is due after every so many rounds, too, however little time has passed.
+    With `every`, one is also due after that many rounds, however little time has passed.
     """
 
     def __init__(self, every: int | None, now: Callable[[], float] = time.monotonic):

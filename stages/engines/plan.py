@@ -23,7 +23,7 @@ NAMING = (
     "algorithm",
     "models",
     "generator",
-)  # given again, they say which code of the run's may be loaded, and change nothing
+)  # given again, they allow the run's own code to be loaded, and change nothing
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def planned(
     return [spec(*point, seed) for point in points for seed in settings.seeds]
 
 
-@understood("What the run tells of itself")
+@understood("What the run records about itself")
 def planned_again(store: Store, facts: Mapping[str, Any], changes: Mapping[str, Any]) -> RunSpec:
     """The spec of an earlier run; UserError if its sources are missing or have changed."""
     said = (*facts["settings"].values(), *facts["hyper"].values(), facts["algorithm"])

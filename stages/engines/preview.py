@@ -24,7 +24,7 @@ from stages.observer import Observer
 
 
 def previews(specs: Sequence[RunSpec], observer: Observer) -> list[dict[str, Any]]:
-    """What each run would be, JSON-able. Runs that differ in their seed alone are found out once."""
+    """What each run would be, JSON-able. Runs that differ only in their seed are tried once."""
     alike: dict[str, dict[str, Any]] = {}
     keys = [json.dumps([spec.algorithm.name, spec.hyper.as_dict(), spec.settings.as_dict()]) for spec in specs]
     observer.start("trying", len(set(keys)))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from stages import devices, memory
+from stages.artifacts.schemas import EVALUATED
 from stages.engines import trials
-from stages.engines.clients import EVALUATED, batches
+from stages.engines.clients import batches
 from stages.engines.federation import Federation, State
 from stages.engines.growing import WORTH, cores, worthwhile
 from stages.engines.trials import Pace

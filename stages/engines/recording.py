@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from stages.algorithms.common.records import cost
-from stages.engines.clients import EVALUATED
+from stages.artifacts.schemas import EVALUATED
 from stages.engines.federation import Federation, State
 from stages.engines.history import History
 from stages.means import over_clients
@@ -121,7 +121,7 @@ def line(federation: Federation, history: History, number: int) -> dict[str, Any
 
 
 def summary(federation: Federation, state: State) -> dict[str, float]:
-    """Of a run that ends: the test accuracy after the last round in percent, if it is a number, and mean seconds a round."""
+    """When a run ends: the test accuracy after the last round in percent, if it is a number, and mean seconds a round."""
     phases = [series for name, series in state.history.tensors().items() if name.startswith("seconds/")]
     last = line(federation, state.history, state.rounds)
     found = {"accuracy": last.get("accuracy/test"), "seconds": float(sum(series.mean() for series in phases))}

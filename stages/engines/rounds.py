@@ -13,9 +13,10 @@ from torch import Tensor
 from stages import memory
 from stages.algorithms.common.cuda_graphs import refusals
 from stages.algorithms.common.records import sent, tensors
+from stages.artifacts.schemas import EVALUATED
 from stages.clock import Clock, collecting, phase
 from stages.engines import recording, selection
-from stages.engines.clients import EVALUATED, Answer, check_finite, scalars
+from stages.engines.clients import Answer, check_finite, scalars
 from stages.engines.federation import Diverged, Federation, Missing, State
 from stages.engines.pace import Pace
 from stages.means import over_clients

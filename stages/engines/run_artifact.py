@@ -64,7 +64,7 @@ def promised(federation: Federation, state: State) -> dict[str, Any]:
 def write_history(writer: Writer, federation: Federation, state: State) -> None:
     """All series as arrays; a run without pairs gets empty ones."""
     series = state.history.tensors()
-    for name in ("test", "validation"):
+    for name in schemas.EVALUATED:
         series[f"rounds/{name}_samples"] = federation.sizes[name]
     if (centroids := federation.algorithm.centroids) is not None:
         series["pairs/centroids"] = centroids(state.server).detach().cpu()

@@ -45,7 +45,7 @@ class Shelf:
         return len(self._alike)
 
     def model(self, client: int) -> SplitModel:
-        """One of the client's architecture, whose weights say nothing."""
+        """A model of the client's architecture, whose weights mean nothing."""
         return self._alike[client]
 
     @contextmanager

@@ -28,7 +28,7 @@ class Point:
 
     @property
     def place(self) -> tuple[str, bool]:
-        """Where it runs, as a kept run says it."""
+        """Where it runs, as finished runs record it."""
         return self.spec.settings.engine, isinstance(self.spec.data, RemoteData)
 
 
@@ -72,9 +72,8 @@ class Study:
         if self.name and len(specs) == 1:
             return self.name
         parts = [self.name, spec.algorithm.name, spec.data.ref.name, *differences(spec, specs), f"s{spec.seed}"]
-        name = re.sub(
-            r"[^A-Za-z0-9._-]", ".", "-".join(part for part in parts if part)
-        )  # an algorithm's of a user's own
+        name = "-".join(part for part in parts if part)
+        name = re.sub(r"[^A-Za-z0-9._-]", ".", name)  # the colon of a user's own algorithm
         if len(name) > LONGEST:
             name = f"{name[: LONGEST - 17]}-{identity(spec.facts())}"
         return checked_name(name)
@@ -92,7 +91,7 @@ def choices(spec: RunSpec) -> dict[str, Any]:
     return {name: settings[name] for name in DECISIVE} | spec.hyper.as_dict()
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value in a name."""
     if isinstance(value, bool):
         return "on" if value else "off"

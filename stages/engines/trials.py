@@ -6,16 +6,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
 
-from stages.algorithms.common.batches import eval_batch
+from stages.algorithms.common.batches import Batches, eval_batch
 from stages.algorithms.contract import ClientState
 from stages.engines.clients import batches
 from stages.engines.federation import ClientData, Federation, State
 from stages.engines.local import in_process
 from stages.models.split import parameters
 
-LONG = 0.5  # seconds; a step that takes longer is timed once, and of quicker ones as many as fit
+LONG = 0.5  # seconds; longer steps are timed once, quicker ones as often as they fit
 MOST_STEPS = 64
 FEW_IMAGES = 10  # to evaluate; where they are quick, as many as fit and the model takes at once
 IMAGE_PASSES = 6  # that an image costs in a step: forward and back, the latter twice as long, and as much for a pair
@@ -88,7 +87,7 @@ class Trial:
         self._pool.train(self._state.rounds, self._joined, self._state.download)
         return self._now() - begun, sum(len(own) for own in self.steps())
 
-    def steps(self) -> list[Any]:
+    def steps(self) -> list[Batches]:
         """The steps of each client's last turn."""
         return [batches(self._pool.federation, share) for share in self._pool.federation.shares["train"]]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pickle import PicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from stages import processes
 from stages.algorithms.common.records import rebuilt, tensors
 from stages.algorithms.contract import ClientState
+from stages.artifacts.schemas import EVALUATED
 from stages.clock import TURN, Clock, collecting, side_by_side
 from stages.devices import set_up
 from stages.engines import clients
@@ -22,6 +24,8 @@ from stages.engines.clients import Answer
 from stages.engines.federation import Federation
 from stages.engines.shared_memory import SharedMemory
 from stages.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,9 @@ class Workers:
 
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer]:
         """Raises Diverged for the lowest client whose loss is not finite."""
-        parcel = PackedRecord.of(download)
+        packed = PackedRecord.of(download)
         with side_by_side("local training") as turns:
-            done = self._all([Job(client, rounds, parcel, arrays_of(self.states[client].private)) for client in joined])
+            done = self._all([Job(client, rounds, packed, arrays_of(self.states[client].private)) for client in joined])
             turns += [each.seconds for each in done.values()]
         for client in joined:
             self.states[client].private = tensors_of(done[client].private)
@@ -95,9 +99,9 @@ class Workers:
         return {client: Answer(result.upload.opened(), result.metrics) for client, result in results.items()}
 
     def evaluate(self, rounds: int, chosen: list[int], download: Any) -> dict[str, Tensor]:
-        parcel = PackedRecord.of(download)
+        packed = PackedRecord.of(download)
         done = self._all(
-            [Job(client, rounds, parcel, arrays_of(self.states[client].private), True) for client in chosen]
+            [Job(client, rounds, packed, arrays_of(self.states[client].private), True) for client in chosen]
         )
         results = [done[client].result for client in sorted(done)]
         return {name: torch.from_numpy(np.array([result[name] for result in results])) for name in results[0]}
@@ -120,7 +124,7 @@ class Workers:
         """Do all jobs, the longest first, each on the next free worker."""
         waiting = sorted(jobs, key=lambda job: self._cost[job.client])
         idle, done = list(self._workers), {}
-        busy: dict[Any, Any] = {}
+        busy: dict[Any, tuple[BaseProcess, connection.Connection, Job]] = {}  # by its pipe
         while waiting or busy:
             while waiting and idle:
                 process, pipe = idle.pop()
@@ -136,7 +140,7 @@ class Workers:
                 idle.append((process, pipe))
         return done
 
-    def _reach(self, talk: Callable[[], Any], job: Job) -> Any:
+    def _reach(self, talk: Callable[[], T], job: Job) -> T:
         try:
             return talk()
         except (EOFError, OSError) as error:
@@ -156,7 +160,7 @@ def work(pipe: connection.Connection, memory: SharedMemory) -> None:
         except EOFError:
             return
         try:
-            outcome: Any = do(federation, states[job.client], job)
+            outcome: Done | Exception = do(federation, states[job.client], job)
         except UserError as error:
             outcome = error
         except Exception as error:
@@ -169,7 +173,7 @@ def do(federation: Federation, state: ClientState, job: Job) -> Done:
     clock = Clock()
     with collecting(clock), clock.phase(TURN):
         if job.evaluate:
-            shares = {split: federation.shares[split][job.client] for split in clients.EVALUATED}
+            shares = {split: federation.shares[split][job.client] for split in EVALUATED}
             measured = clients.evaluated(federation, state, shares, download)
             result: Any = arrays_of(measured)
         else:

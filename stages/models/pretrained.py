@@ -85,7 +85,7 @@ def opened(path: Path) -> Weights:
     return Weights(str(path), states[0])
 
 
-def _is_state(value: Any) -> bool:
+def _is_state(value: object) -> bool:
     if not isinstance(value, dict) or not value:
         return False
     return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())

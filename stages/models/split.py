@@ -107,7 +107,7 @@ def parsed(architecture: str) -> tuple[str, list[int]]:
     name, *widths = architecture.split("+")
     if not all(width.isdecimal() and len(width) <= DIGITS and int(width) for width in widths):
         raise UserError(
-            f"In '{printable(architecture)}' each + is followed by the width of a hidden layer, as in {printable(name)}+256."
+            f"In '{printable(architecture)}' each + must be followed by the width of a hidden layer, as in {printable(name)}+256."
         )
     return name, [int(width) for width in widths]
 

@@ -51,7 +51,7 @@ def from_timm(name: str, channels: int, size: int, classes: int) -> nn.Module:
 
 
 def imported(library: str) -> ModuleType:
-    """A module, imported as ever where models are built on the meta device: what imports make would stay there."""
+    """The module, imported as usual even while a model is built on the meta device, where tensors that it makes would stay."""
     with torch.device("cpu"):
         return importlib.import_module(library)
 

@@ -134,7 +134,7 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _plain(value: Any) -> bool:
+def _plain(value: object) -> bool:
     """Whether every reader of JSON and TOML has such a value: no date, no infinity, no number beyond 64 bits."""
     if isinstance(value, float):
         return math.isfinite(value)

@@ -133,7 +133,7 @@ def cells(
 ) -> list[Value]:  # fmt: skip
     """A matrix whose cells go from clear to blue: parts in 0..1 and what is written there, both [rows, columns].
 
-    `tell` says of a row and column what the page tells there.
+    `tell` gives what the page tells about a row and column.
     """
     from matplotlib.colors import to_rgb
 

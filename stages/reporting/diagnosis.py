@@ -100,13 +100,13 @@ def _pairs(group: Group, names: Sequence[str]) -> list[Finding]:
         says = (
             f"The pictures of different classes differ, the most similar by {nearest:.0f} of 255 grey levels a pixel."
         )
-        return [Finding(True, f"{says} Whether they are clear is for your eye: see below.")]
+        return [Finding(True, f"{says} Judge by eye whether they are clear: see below.")]
     says = f"The pictures of {_name(names, labels[one])} and {_name(names, labels[other])} are as good as the same."
     return [Finding(False, says, "Make a larger bank (samples=5000), or raise its truncation.")]
 
 
 def _transfer(group: Group) -> list[Finding]:
-    """Whether learning from pairs is a task to the clients: it gets better, and is not solved."""
+    """Whether the clients still learn from the pairs: the loss falls, and has not vanished."""
     ends = _ends([_positive(run.client_metrics.get("transfer")) for run in group.runs])
     if ends is None:
         return []
@@ -118,7 +118,7 @@ def _transfer(group: Group) -> list[Finding]:
     if last > (1 - STUCK) * first:
         says = f"The transfer loss did not fall ({moved}): the clients learn nothing from the pairs."
         return [Finding(False, says, "Raise its weight (mu=100), or train more rounds.")]
-    return [Finding(True, f"The transfer loss fell {moved}, and is still a task.")]
+    return [Finding(True, f"The transfer loss fell {moved}, and the clients still learn from the pairs.")]
 
 
 def _above_local(group: Group, groups: Sequence[Group]) -> list[Finding]:

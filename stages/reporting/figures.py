@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -112,7 +112,7 @@ def pictures(groups: list[Group], labels: Sequence[Labels]) -> list[Picture]:
     return found
 
 
-def _drawing(draw: Callable[..., list[Value]], *facts: Any) -> Callable[[Figure], list[Value]]:
+def _drawing(draw: Callable[..., list[Value]], *facts: object) -> Callable[[Figure], list[Value]]:
     return lambda figure: draw(figure, *facts)
 
 

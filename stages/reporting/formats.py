@@ -99,7 +99,7 @@ def value(row: Row, field: str) -> Any:
     return row[field] if field in row else row.get("choices", {}).get(field)
 
 
-def _shown(choice: Any) -> str:
+def _shown(choice: object) -> str:
     return "–" if choice is None else ("off", "on")[choice] if isinstance(choice, bool) else str(choice)
 
 
@@ -138,7 +138,7 @@ def as_json(rows: list[Row], names: Sequence[str] = ()) -> str:
     return json_of({"rows": [_ordered(row, names) for row in rows]})
 
 
-def json_of(value: Any) -> str:
+def json_of(value: object) -> str:
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 

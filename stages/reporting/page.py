@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TIMES = ("seconds", "memory")  # columns of the table that have a section of their own
 SCORES = ("last", "selected", "best", "worst")
-NEEDS: dict[str, Callable[[dict[str, Any]], Any]] = {  # settings that mean something only beside others
+NEEDS: dict[str, Callable[[dict[str, Any]], object]] = {  # settings that mean something only beside others
     "pairs": lambda chosen: chosen["latents"],
     "pairs_per_class": lambda chosen: chosen["latents"] and chosen.get("pairs") == "bank",
     "pair_pixels": lambda chosen: chosen["latents"] and chosen.get("pairs") == "live",
@@ -184,7 +184,7 @@ def _applying(group: Group) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if name not in NEEDS or NEEDS[name](chosen)}
 
 
-def _value(value: Any) -> str:
+def _value(value: object) -> str:
     """A setting as the command line would take it."""
     if isinstance(value, bool):
         return "on" if value else "off"

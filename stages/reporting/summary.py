@@ -1,4 +1,4 @@
-"""The first sentence of a report: who is ahead among those that federate, what it costs, and how it stands to no federation."""
+"""The first sentence of a report: who is ahead among those that federate, what it costs, and how it compares with no federation."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Columns = dict[str, Any]  # by name, each a sequence of the same length
 def table(runs: Sequence[Run]) -> Columns:
     """Run, algorithm, data, models, seed, the settings in which the runs differ, round, client, metric, value.
 
-    The client is None for what belongs to none alone, a setting for an algorithm that does not have it. Where some of the
+    The client is None for what belongs to no single one, a setting for an algorithm that does not have it. Where some of the
     runs are unfinished, `finished` is among the settings.
     """
     chosen = [configuration(run) for run in runs]
@@ -42,7 +42,7 @@ def table(runs: Sequence[Run]) -> Columns:
     return found
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
@@ -67,9 +67,9 @@ def as_parquet(columns: Columns) -> bytes:
     return stream.getvalue()
 
 
-def _one_type(values: list[Any]) -> bool:
+def _one_type(values: Sequence[object]) -> bool:
     return len({type(value) for value in values if value is not None}) <= 1
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return None if value is None else str(value)

@@ -1,4 +1,4 @@
-"""One client as a module: images in, scores out, by its algorithm's own `predict` and with nothing that this does not use."""
+"""One client as a module: images in, scores out, by its algorithm's own `predict`, with only what that uses."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _below(values: Values, path: str) -> Iterator[tuple[str, Tensor]]:
     return ((name.removeprefix(path), value) for name, value in values.items() if name.startswith(path))
 
 
-def _named(record: Any) -> Iterator[tuple[str, Tensor]]:
+def _named(record: object) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of nested mappings, dataclasses and modules by its dotted name; what else they hold is passed over."""
     if isinstance(record, nn.Module):
         record = record.state_dict()

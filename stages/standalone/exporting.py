@@ -1,4 +1,4 @@
-"""Clients of a run -> folders that predict without it, each looked at again before it appears."""
+"""Clients of a run -> folders that predict without it, each checked before it appears."""
 
 from __future__ import annotations
 

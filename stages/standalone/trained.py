@@ -111,7 +111,9 @@ def describe(spec: RunSpec, data: Artifact, number: int, arrived: bool) -> Descr
     _, names = schemas.read_counts(data)
     channels, height, width = data_spec.shape
     if channels != 3 or height != width:
-        raise UserError(f"{data.ref} has images {channels}x{height}x{width}; a client stands alone on 3xNxN ones.")
+        raise UserError(
+            f"{data.ref} has images {channels}x{height}x{width}; a client can be used on its own only with 3xNxN ones."
+        )
     facts: dict[str, Any] = {
         "architecture": split.architectures(settings.models, data_spec.clients)[number],
         "feature_dim": settings.feature_dim, "precision": settings.precision, "channels_last": settings.channels_last,

@@ -154,7 +154,7 @@ def test_two_pulls_of_one_artifact_at_once(store, pushed):
 
 def test_nothing_is_pushed_over_something_else_nor_to_a_web_server(copied, tmp_path, served):
     (tmp_path / "www" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match=r"holds something else already; give a URL below which there is nothing\."):
+    with pytest.raises(UserError, match=r"already holds something else; give a URL that holds nothing\."):
         push(copied, "shapes", str(tmp_path / "www"))
     with pytest.raises(UserError, match="can only be pulled from"):
         push(copied, "shapes", served)
@@ -212,7 +212,7 @@ def test_a_foreign_name_never_leaves_the_folder(store, pushed, name):
 
 @pytest.mark.parametrize(
     ("size", "said"),
-    [(-1, "no artifact can have"), (True, "no artifact can have"), (10**17, "100,000,000,000 MB are missing")],
+    [(-1, "no artifact can have"), (True, "no artifact can have"), (10**17, "100,000,000,000 MB are still to come")],
 )
 def test_foreign_sizes_are_bounded_by_the_disk(store, pushed, size, said):
     manifest = seal.attributes(pushed)["manifest"]

@@ -122,7 +122,7 @@ def test_a_late_client_is_not_waited_for_and_one_that_fails_is_told_from_it(toy_
     assert "did not answer in time" in notes.said[0]
     notes.said.clear()
     del grid.spoil[0]
-    rounds.evaluate(federation, state, pool)  # the one that was late has to say again who it is
+    rounds.evaluate(federation, state, pool)  # the one that was late must identify itself again
     grid.spoil = {1: lambda kind, reply: None}
     rounds.play_round(federation, state, pool)
     rounds.evaluate(federation, state, pool)  # with the training of the round after it

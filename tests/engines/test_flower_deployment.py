@@ -58,10 +58,10 @@ def test_over_tls_a_node_whose_key_is_not_known_is_refused(terminals, shares, tm
     terminals.join(port, 0, "--root-certificates", "ca.pem", "--node-key", "a.key")
     terminals.join(port, 1, "--root-certificates", "ca.pem", "--node-key", "b.key")
     assert terminals.running["node1"].wait(300) == 2, terminals.log("node1")
-    assert "does not take this node" in terminals.log("node1")
+    assert "does not accept this node" in terminals.log("node1")
     training = terminals.train(port, *PLAN, "--rounds", 1, "--root-certificates", "ca.pem", "--round-timeout", 20)
     assert training.wait(400) == 2
-    assert "No node came for clients 1, 2 within 20 seconds" in terminals.log("train")
+    assert "No node connected for clients 1, 2 within 20 seconds" in terminals.log("train")
 
 
 def test_a_node_comes_back_to_a_server_that_is_told_of_its_key_later(terminals, shares, tmp_path):
@@ -72,7 +72,7 @@ def test_a_node_comes_back_to_a_server_that_is_told_of_its_key_later(terminals, 
     terminals.until("node0", "Connected")
     terminals.end("up", signal.SIGKILL)
     terminals.start("up", "federation", "up", "--port", port, *tls, "--node-key", "b.pub")
-    terminals.until("node0", "does not take this node: it does not know its key")
+    terminals.until("node0", "does not accept this node: it does not know this node's key")
     enlist(f"127.0.0.1:{port}", str(tmp_path / "ca.pem"), tmp_path / "a.pub", lambda: True)
     terminals.until("node0", r"Connected(.|\n)*Connected")
     assert node.poll() is None

@@ -64,7 +64,7 @@ def test_a_message_that_kills_every_worker_is_answered_with_that(stub):
     found, _ = stub
     assert found.answer("train", {}, {"always": True}) == (
         {},
-        {"error": "The process of client 0 died 2 times of this message."},
+        {"error": "The process of client 0 died 2 times on this message."},
     )
     assert "error" not in found.answer("query", {}, {})[1]  # and the next one finds a worker
 

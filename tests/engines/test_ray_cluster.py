@@ -26,8 +26,8 @@ from tests.helpers.toy_runs import numbers, settings
     [
         ({"ray_address": "a:1"}, "`ray_address` needs `engine=flower`"),
         ({"ray_address": "a:1", "engine": "flower", "federation": "b:2"}, "is for simulated clients"),
-        ({"ray_address": "nonsense", "engine": "flower"}, "'nonsense' is no address; write HOST:PORT"),
-        ({"ray_address": "a:99999", "engine": "flower"}, "'a:99999' is no address"),
+        ({"ray_address": "nonsense", "engine": "flower"}, "'nonsense' is not an address; write HOST:PORT"),
+        ({"ray_address": "a:99999", "engine": "flower"}, "'a:99999' is not an address"),
         ({"ray_address": "no-such-host.invalid:6379", "engine": "flower"}, "No Ray cluster answers at no-such-host"),
     ],
 )

@@ -66,7 +66,7 @@ def an_adapter_alone(folder):
 SPOILED = {  # what is done to a Stable Diffusion folder, and what the sentence must say
     "no index": (lambda f: (f / "model_index.json").unlink(), "has no model_index.json"),
     "no JSON": (lambda f: (f / "model_index.json").write_text("{"), "can't be read as JSON"),
-    "no class": (lambda f: edited(f, "model_index.json", _class_name=None), "names no pipeline"),
+    "no class": (lambda f: edited(f, "model_index.json", _class_name=None), "is not a pipeline of diffusers"),
     "custom pipeline": (lambda f: edited(f, "model_index.json", _class_name=["mine", "Mine"]), "code from a folder"),
     "other pipeline": (
         lambda f: edited(f, "model_index.json", _class_name="WanPipeline", x=["a", "B"]),

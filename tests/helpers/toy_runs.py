@@ -17,11 +17,15 @@ BRIEF = {"server_epochs": 2, "auxiliary": "tests.helpers.toys:tiny", "sub_featur
 QUICK = {**CODE, "feature_dim": 16, "rounds": 3, "batch_size": 8}
 
 
+def fitting_models(algorithm: str) -> dict[str, str]:
+    """One architecture for an algorithm that averages whole models; for any other the usual two."""
+    return {"models": "tests.helpers.toys:narrow"} if algorithms.get(algorithm).same_start else {}
+
+
 def planned(store, algorithm="fedktl", seed=0, hyper=None, **settings) -> RunSpec:
     found = algorithms.get(algorithm)
     default = {name: value for name, value in BRIEF.items() if name in found.Hyper.__dataclass_fields__}
-    if algorithm == "fedavg":  # for clients of one architecture
-        settings = {"models": "tests.helpers.toys:narrow", **settings}
+    settings = {**fitting_models(algorithm), **settings}
     chosen = found.Hyper.make({**default, **(hyper or {})})
     data = write_toy_data(store, "solo", clients=1) if algorithm == "ktl" else store.open("toy")
     return RunSpec(found, chosen, Train.make(QUICK, settings), seed, data, store.open("bank"))
@@ -46,7 +50,7 @@ def same(one, other):
 
 
 def settings(**changes) -> Train:
-    own = {"models": "tests.helpers.toys:narrow"} if changes.get("algorithm") == "fedavg" else {}  # as in `planned`
+    own = fitting_models(changes["algorithm"]) if changes.get("algorithm") in algorithms.NAMES else {}
     return Train.make(QUICK, own, changes)
 
 

@@ -38,7 +38,7 @@ def test_all_is_well(found):
     assert all(finding.good and not finding.advice for finding in said)
     assert [finding.says.split(" from ")[0] for finding in said] == [
         "mmd fell", "mse fell", "The prototypes of the classes are apart: the two nearest by 100 % of the mean distance.",
-        "The pictures of different classes differ, the most similar by 48 of 255 grey levels a pixel. Whether they are clear is for your eye: see below.",
+        "The pictures of different classes differ, the most similar by 48 of 255 grey levels a pixel. Judge by eye whether they are clear: see below.",
         "The transfer loss fell", "It is 12.50 points above local training after the last round.",
     ]  # fmt: skip
 

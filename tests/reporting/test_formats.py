@@ -7,7 +7,7 @@ import pytest
 
 from fedktl_cli import report as report_command
 from stages.errors import UserError
-from stages.reporting import formats, numbers
+from stages.reporting import formats, matrix, numbers
 from tests.helpers.made_runs import ROW
 
 OTHER = ROW | {"algorithm": "local", "variant": "", "validation_selected": {"mean": 80.5, "std": 1.0}}
@@ -99,5 +99,6 @@ def test_sizes_and_seconds():
     assert (numbers.seconds(0.0421), numbers.seconds(63.08)) == ("0.042", "63.1")
 
 
-def test_the_command_offers_every_format():
+def test_the_command_offers_every_format_and_accuracy():
+    assert tuple(matrix.METRICS) == tuple(matrix.TITLES) == report_command.METRICS
     assert ("table", *formats.FORMATS, "latex", "html", "tidy") == report_command.FORMATS

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
+from fedktl_cli import export as export_command
 from stages import algorithms
 from stages.artifacts import schemas
 from stages.artifacts.store import Store
@@ -136,6 +137,10 @@ def test_a_client_that_does_not_label_as_recorded_is_not_exported(runs, tmp_path
     with pytest.raises(UserError, match=r"model.safetensors gets \d of its 10 test images right, and local@v1"):
         export_clients(store, run, tmp_path / "out", client=0)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_command_completes_every_format():
+    assert tuple(exporting.FORMATS) == export_command.FORMATS
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def passes(
 
 
 def endless(tables: Sequence[Tensor], size: int, generator: torch.Generator) -> Steps:
-    """Passes without an end, each in an order of its own, cut as `slices` cuts them."""
+    """Endless passes, each in an order of its own, cut as `slices` cuts them."""
     tables = [two_or_more(table) for table in tables]
     device = tables[0].device
 
@@ -105,7 +105,7 @@ class Batches:
         return Batches(self.images[rows], self.labels[rows], self.size, self.epochs, self.shuffle, drop_last)
 
     def once(self, model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image that training sees, once, in stored order and batches that suit `model` without a gradient."""
+        """Every image that training sees, once, in stored order, in batches of the size that suits `model` where there is no gradient."""
         size = eval_batch(self.images, parameters(model))
         for images, labels in zip(torch.split(self.images, size), torch.split(self.labels, size), strict=True):
             yield normalised(images), labels

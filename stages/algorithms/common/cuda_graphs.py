@@ -190,7 +190,7 @@ class CudaLane(Lane):
     def _recover(self, random: Tensor) -> None:
         """Take a new pool and generator: before PyTorch 2.12 a broken capture leaves the old ones waiting for its end.
 
-        Raises the device's own RuntimeError if the device computes no more.
+        Raises the device's own RuntimeError if the device no longer computes.
         """
         torch_private.abandon(self._pool, self._stream.device_index)
         self._own = torch.Generator(self._device)

@@ -59,7 +59,7 @@ def mmd(x: Tensor, y: Tensor, bandwidths: Tensor) -> Tensor:
     """Squared maximum mean discrepancy (L^MMD of the paper) with kernels exp(-|a - b|^2 / 2b) summed over bandwidths.
 
     x float32 [n, H], y float32 [m, H], bandwidths float32 [k]. Biased V-statistic: diagonals are included. Scalar,
-    with a gradient by x alone.
+    with a gradient for x only.
     """
     discrepancy: Tensor = MeanDiscrepancy.apply(x, y, bandwidths)
     return discrepancy

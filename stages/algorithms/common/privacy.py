@@ -5,8 +5,8 @@ on a mean of n images, 2 clip / n for one of them, would be wrong here, because 
 was trained on that image too, and moves with it all the prototypes of the client. What holds whatever the network
 does: a row is no longer than `clip`, so other images move k rows together by 2 clip sqrt(k) at most (Frobenius norm).
 Noise of `noise` times that on every number is one Gaussian mechanism of multiplier `noise`; a run is as many of them,
-each chosen after the ones before it, as the client joined rounds. The server sees who joined, so that it was drawn
-amplifies nothing.
+each chosen after the ones before it, as the client joined rounds. The server sees who joined, so that drawing
+the clients amplifies nothing.
 
 Not covered: which classes a client has, the counts beside the prototypes, losses and accuracies, and other runs over
 the same images, whose losses of privacy add up. The noise is of floats from an ordinary generator.
@@ -30,7 +30,7 @@ from stages.randomness import Rng
 from stages.settings import setting
 
 DELTA = 1e-5
-LEAST = 0.001  # noise that is worth the name
+LEAST = 0.001  # noise; less protects nothing
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Protected(Hyperparameters):
             raise UserError(f"noise must be 0 or at least {LEAST}; less protects nothing.")
 
     def released(self, upload: Any, unit_rows: Collection[str], rng: Rng) -> Any:
-        """Clipped and with noise; rows that the method wants of length 1 get it back. UserError if other floats would leave."""
+        """An upload clipped and with noise; unit rows get length 1 again. UserError if other floats would leave with it."""
         if upload is None or not self.clip:
             return upload
         floats = {name for name, value in tensors(upload).items() if value.is_floating_point()}
@@ -88,7 +88,7 @@ def sensitivity(clip: float, rows: int) -> float:
 
 
 def epsilon(noise: float, releases: int) -> float | None:
-    """Of so many Gaussian mechanisms one after the other, at DELTA, by Opacus's accountant; None where that is missing."""
+    """Epsilon at DELTA of so many Gaussian mechanisms in a row, by Opacus's accountant; None where that is missing."""
     try:
         from opacus.accountants import RDPAccountant
     except ImportError:

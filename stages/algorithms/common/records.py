@@ -55,7 +55,7 @@ def concatenated(records: Iterable[Record]) -> Record:
 
 
 def wire_type(dtype: torch.dtype, wire: str) -> torch.dtype:
-    """As what a tensor travels: with the wire fp16, float32 numbers are rounded to half precision."""
+    """The type in which a tensor travels: with the wire fp16, float32 numbers are rounded to half precision."""
     return torch.float16 if wire == "fp16" and dtype == torch.float32 else dtype
 
 
@@ -68,7 +68,7 @@ def cost(record: Any, wire: str = "fp32") -> tuple[int, int]:
     """(floats, bytes) of a record on the wire.
 
     Floats are its values as the papers count them: every number that is not an integer index (labels, counts).
-    Bytes are all that travels: pictures of bytes one a value, float32 numbers two with the wire fp16.
+    Bytes are all that travels: a byte of a picture is one, and with the wire fp16 a float32 number is two.
     """
     parts = tensors(record).values()
     floats = sum(tensor.numel() for tensor in parts if tensor.dtype not in (torch.int64, torch.bool))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from torch import Tensor
 from stages.algorithms.common.records import rebuilt, received, tensors
 from stages.algorithms.contract import ClientState
 from stages.artifacts import schemas
-from stages.artifacts.refs import Ref
+from stages.artifacts.refs import IDENTITY, Ref
 from stages.engines import clients
 from stages.engines.clients import Answer
 from stages.engines.federation import ClientData, Federation
@@ -30,13 +30,13 @@ from stages.errors import UserError
 
 CLIENTS, CLASSES, IMAGES, SIDE = 10_000, 100_000, 10**9, 4096  # the most that a node may claim to have
 SEAL = re.compile("[0-9a-f]{64}")
-LARGEST = 1e15  # number in an upload: a sum of squares of larger ones would not be finite
-BEYOND = 1000.0  # times what any other client sends: what an honest one does not reach, and a mean does not survive
-ROUNDING = 0.01  # of rows rounded to half precision on the wire
+LARGEST = 1e15  # the largest number in an upload: a sum of squares of larger ones would not be finite
+BEYOND = 1000.0  # times what any other client sends: more than an honest one reaches, or a mean survives
+ROUNDING = 0.01  # allowed for rows rounded to half precision on the wire
 
 
 class ClientFailed(UserError):
-    """The client says, or Flower says of it, that it failed."""
+    """The client reports that it failed, or Flower does."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def described(reply: Reply, alike: Facts) -> None:
     numbers = [(facts.get("client"), CLIENTS), (facts.get("clients"), CLIENTS), (facts.get("classes"), CLASSES)]
     numbers += [(size, IMAGES) for size in own] + [(side, SIDE) for side in sides]
     counted = all(type(number) is int and 0 <= number <= most for number, most in numbers)
-    named = isinstance(data, dict) and data.keys() == {"kind", "ref", "seal"} and data["kind"] == "data"
+    named = isinstance(data, dict) and data.keys() == set(IDENTITY) and data["kind"] == "data"
     texts = named and all(isinstance(text, str) for text in facts["data"].values())
     if not (counted and texts and SEAL.fullmatch(facts["data"]["seal"])):
         raise UserError("it does not say which client it is and what data it holds")
@@ -162,7 +162,7 @@ def check_numbers(uploaded: Mapping[str, Tensor], unit_rows: Collection[str], im
 def excessive(uploads: Mapping[int, Any]) -> dict[int, str]:
     """Clients whose upload holds numbers far larger than anybody else's in this round, and what to say of each.
 
-    Of two clients nobody can tell which is wrong.
+    With only two clients, nobody can tell which is wrong.
     """
     reached: dict[str, dict[int, float]] = {}
     for client, upload in uploads.items():
@@ -179,7 +179,7 @@ def excessive(uploads: Mapping[int, Any]) -> dict[int, str]:
 
 
 def seconds(reply: Reply, phases: Collection[str], most: float) -> dict[str, float]:
-    """How long a client says it took, by phase; nothing of what can't be so in `most` seconds."""
+    """How long a client says each phase took; what is impossible within `most` seconds is left out."""
     told, found = reply.facts.get("seconds"), dict[str, float]()
     for phase in phases:
         with suppress(TypeError, ValueError, LookupError):
@@ -188,7 +188,7 @@ def seconds(reply: Reply, phases: Collection[str], most: float) -> dict[str, flo
     return found
 
 
-def kindly(dtype: torch.dtype, shape: Any) -> str:
+def kindly(dtype: torch.dtype, shape: Sequence[int]) -> str:
     return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
 
 

@@ -1,6 +1,6 @@
-"""A Ray cluster that is there already, whose machines simulate the clients.
+"""A Ray cluster that is already running, whose machines simulate the clients.
 
-They have fedktl, and see the store: the clients' models lie beside the data while a run goes on.
+Each has fedktl installed and sees the store: during a run, the clients' models lie beside the data.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def answering(address: str) -> None:
 
 @contextmanager
 def joined(address: str, folder: Path) -> Iterator[None]:
-    """This process as a part of the cluster. UserError if it can't be, or if a machine with cores does not see the folder."""
+    """Within this block, this process is part of the cluster. UserError if it can't join, or a machine does not see the folder."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -53,7 +53,7 @@ def joined(address: str, folder: Path) -> Iterator[None]:
         there = [NodeAffinitySchedulingStrategy(machine, soft=False) for machine in machines]
         look = ray.remote(num_cpus=0)(blind)
         hosts = ray.get([look.options(scheduling_strategy=one).remote(folder) for one in there], timeout=LOOK)
-    except Exception as error:  # Ray's are many, and of several lines
+    except Exception as error:  # Ray raises many kinds, with messages of several lines
         ray.shutdown()
         why = printable(f"{type(error).__name__}: {error}", 300)
         raise UserError(f"The Ray cluster at {address} can't be used from this machine ({why}).") from error

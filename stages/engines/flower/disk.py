@@ -69,7 +69,7 @@ class Disk:
         seal.sync(self.folder)
 
     def forget(self, rounds: int, kept: int) -> None:
-        """Delete what a server at `rounds`, with a checkpoint at `kept`, can't ask for any more."""
+        """Delete what a server at `rounds`, with a checkpoint at `kept`, can no longer ask for."""
         numbers = self.states()
         oldest = max((number for number in numbers if number <= kept), default=0)
         for number, path in numbers.items():

@@ -1,8 +1,8 @@
-"""A node's line to its SuperLink: messages come, and what `answer` makes of them goes back.
+"""A node's connection to its SuperLink: it fetches messages, and sends back what `answer` makes of them.
 
-Flower's own SuperNode starts a process for each message, which costs seconds of imports before any work, and looks for
-messages every three seconds. This speaks to the SuperLink through the same connection, and runs nothing that comes from
-there. The connection is a private part of Flower's, so pyproject.toml names the releases that have it.
+Flower's own SuperNode starts a process for each message, which costs seconds of imports before any work, and polls for
+messages every three seconds. This module uses the same connection, and runs no code that comes through it. The connection
+is private to Flower, so pyproject.toml pins the releases that have it.
 """
 
 from __future__ import annotations
@@ -21,30 +21,32 @@ from stages.engines.flower import reach
 from stages.engines.flower.payload import Arrays, Facts, from_records, to_records
 from stages.errors import UserError, printable
 
-SOONEST, LATEST = 0.05, 3.0  # seconds between looks for a message
-SHARE = 0.05  # of the time since the last one: about how much longer a round gets by it
-PATIENCE = 10.0  # seconds in which Flower tries a request again
-AGAIN = 1.0  # seconds before a connection is tried again
-ADMISSION = 90.0  # seconds in which a server is told of a key, or notices that the node which had it is gone
+SOONEST, LATEST = 0.05, 3.0  # seconds between polls for a message
+SHARE = 0.05  # of the time since the last message, until the next poll: about what polling adds to a round
+PATIENCE = 10.0  # seconds for which Flower retries a request
+AGAIN = 1.0  # seconds before connecting again
+ADMISSION = 90.0  # seconds within which a server learns of a key, or notices that the node which had it is gone
 Answer = Callable[[str, Arrays, Facts], tuple[Arrays, Facts]]
 
 
 def serve(
     address: str, root_certificates: str | None, key: Path | None, answer: Answer, note: Callable[[str], None]
 ) -> None:
-    """Answer the SuperLink's messages until Ctrl-C or SIGTERM. UserError if it does not take this node in time."""
+    """Answer the SuperLink's messages until Ctrl-C or SIGTERM. UserError if it does not accept this node in time."""
     from flwr.supernode.fleet_http_connection import http_request_response
 
     logging.getLogger("flwr").setLevel(logging.CRITICAL)
     own = None if key is None else key_pair(key)
     place = address, root_certificates is None, root_certificates, own
-    since: float | None = None  # when it was refused first
+    since: float | None = None  # when it was first refused
     with unbroken() as lost:
         while True:
             reach.wait(address, root_certificates, note)
             lost.clear()
             try:
-                with http_request_response(*place, max_wait_time=PATIENCE) as connection:  # keeps what is raised within
+                with http_request_response(
+                    *place, max_wait_time=PATIENCE
+                ) as connection:  # swallows what is raised inside
                     note(f"Connected to {address} as node {connection[0]}.")
                     since = None
                     attend(connection, answer, lost)
@@ -60,23 +62,23 @@ def serve(
 
 
 class Refused(Exception):
-    """A SuperLink did not take this node. The message is Flower's, or nothing."""
+    """A SuperLink did not accept this node. The message is Flower's; it may be empty."""
 
 
 def refusal(address: str, keyed: bool, said: str) -> str:
     if keyed:
-        why = "it does not know its key, or another node that has the key was there until a minute ago"
+        why = "it does not know this node's key, or another node was connected with that key less than a minute ago"
     else:
-        why = "it may take nodes with a key alone"
+        why = "it may accept only nodes with a key"
     told = f" ({printable(' '.join(said.split()))})" if said else ""
-    return f"The SuperLink at {address} does not take this node: {why}{told}."
+    return f"The SuperLink at {address} does not accept this node: {why}{told}."
 
 
 @contextmanager
 def unbroken() -> Iterator[threading.Event]:
-    """Within this block, Flower neither ends this process nor sends it signals where a SuperLink does not know the node.
+    """Within this block, Flower neither ends this process nor sends it signals when a SuperLink does not know the node.
 
-    It raises Refused instead. The event is set when one of Flower's threads has failed, as that of the heartbeats does then.
+    It raises Refused instead. The event is set once one of Flower's threads, such as that of the heartbeats, has failed.
     """
     from flwr.supercore.interceptors.http import runtime_version
     from flwr.supercore.retry import http_retry
@@ -116,9 +118,9 @@ def key_pair(key: Path) -> tuple[Any, Any]:
     try:
         private = load_ssh_private_key(key.read_bytes(), None)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise UserError(f"{key} is no private key of OpenSSH without a passphrase ({error}).") from error
+        raise UserError(f"{key} is not an OpenSSH private key without a passphrase ({error}).") from error
     if not isinstance(private, EllipticCurvePrivateKey):
-        raise UserError(f"{key} is no key of the kind that Flower takes; make one with ssh-keygen -t ecdsa -b 384.")
+        raise UserError(f"{key} is not the kind of key that Flower accepts; make one with ssh-keygen -t ecdsa -b 384.")
     return private, private.public_key()
 
 
@@ -134,7 +136,7 @@ def attend(connection: Any, answer: Answer, lost: threading.Event) -> None:
             if came is not None:
                 reply(connection, came[0], came[1], answer)
                 since = time.monotonic()
-        except RunNotRunningException:  # which ended meanwhile: nobody waits for this answer
+        except RunNotRunningException:  # it has ended: nobody waits for this answer
             came = None
         if came is None:
             time.sleep(min(max(SHARE * (time.monotonic() - since), SOONEST), LATEST))

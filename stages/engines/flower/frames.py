@@ -23,7 +23,7 @@ def tell(connection: socket.socket, facts: Facts, arrays: Arrays) -> None:
 
 
 def heard(connection: socket.socket) -> tuple[dict[str, Any], Arrays]:
-    """Raises ConnectionError when the other end has closed the socket, or sends more than anyone would."""
+    """Raises ConnectionError when the other end has closed the socket, or announces more than any message has."""
     text, blob = HEADER.unpack(exactly(connection, HEADER.size))
     if text > MOST[0] or blob > MOST[1]:
         raise ConnectionError(f"the other end sends {text + blob} bytes")

@@ -21,7 +21,7 @@ from stages.engines.flower.payload import Arrays, Facts, from_records, size, to_
 from stages.errors import UserError, printable
 
 if TYPE_CHECKING:
-    from flwr.app import Context
+    from flwr.app import Context, Message
     from flwr.serverapp import Grid
 
 LONGEST = 120.0  # seconds that the SuperLink has for a request
@@ -83,7 +83,7 @@ class GridLink:
         return {message.metadata.reply_to_message_id: reply(message) for message in messages}
 
 
-def reply(message: Any) -> Reply:
+def reply(message: Message) -> Reply:
     if message.has_error():
         reason = printable(message.error.reason or "no reason given", 1000)
         return Reply({}, {}, error=f"Flower's error {message.error.code}: {reason}")

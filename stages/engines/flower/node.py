@@ -52,7 +52,7 @@ class ClientNode:
     client: int
     data: Artifact
     folder: Path
-    secret: str = ""  # which the server does not know, for noise that protects the client from it
+    secret: str = ""  # unknown to the server, for noise that protects the client from it
 
     def __post_init__(self) -> None:
         part, clients = self.data.attributes.get("part_of"), len(self.data.array("counts"))
@@ -70,7 +70,7 @@ class ClientNode:
 
     @cached_property
     def data_spec(self) -> schemas.DataSpec:
-        """Of its artifact, which does not change."""
+        """Read once, because an artifact does not change."""
         return schemas.census(self.data)
 
     def described(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Client:
         return own, {"client": self.home.client, **told, "seconds": in_digits(clock.seconds)}
 
     def worked(self, ready: Ready, training: bool, arrays: Arrays, facts: Facts) -> Answered:
-        """A round's work for one client: an evaluation unless it is for `training` alone, and the training."""
+        """A round's work for one client: with `training` it trains, after an evaluation if asked; else it only evaluates."""
         federation, state, shares = ready.federation, ready.state, ready.shares
         disk, rounds = Disk(self.home.folder, facts["run"], self.home.client), facts["rounds"]
         record = federation.algorithm.Download if facts["sent"] else None
@@ -140,9 +140,9 @@ class Client:
         return packed(done.upload, federation.settings.wire), told
 
     def prepared(self, facts: Facts) -> Ready:
-        """What the message needs: as the last one left it if that is what is on the disk, else from there.
+        """What the message needs: what the last one left in memory if the disk has the same, else what the disk has.
 
-        Until the message is answered nothing is ready: what fails half-way must not be continued.
+        Until the message is answered nothing counts as ready: work that failed half-way must not be continued.
         """
         disk, (ready, self.ready) = Disk(self.home.folder, facts["run"], self.home.client), (self.ready, None)
         newest = disk.newest(facts["rounds"])
@@ -156,14 +156,14 @@ class Client:
 def measured(
     federation: Federation, state: ClientState, shares: Mapping[str, ClientData], download: Any
 ) -> dict[str, int | float | None]:
-    """What an evaluation finds, but the confusion, which is large; None for what is no number."""
+    """What an evaluation finds, without the confusion, which is large; None in place of NaN."""
     found = clients.evaluated(federation, state, shares, download)
     numbers = {name: value.item() for name, value in found.items() if name != "test_confusion"}
     return {name: None if number != number else number for name, number in numbers.items()}
 
 
 def in_digits(seconds: Mapping[str, float]) -> dict[str, str]:
-    """Of one length each, so that how large an answer is does not depend on the clock."""
+    """Texts of equal length, so that the size of an answer does not depend on the clock."""
     return {name: f"{number:016.6f}" for name, number in seconds.items()}
 
 
@@ -227,7 +227,7 @@ def secret_in(folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         draft.touch(mode=0o600)
         draft.write_text(secrets.token_hex(16))
-        with suppress(FileExistsError):  # of a process that was quicker
+        with suppress(FileExistsError):  # another process was quicker
             os.link(draft, path)
         draft.unlink()
     return path.read_text()

@@ -44,7 +44,7 @@ def from_records(content: RecordDict) -> tuple[dict[str, np.ndarray], dict[str, 
         raise UserError(f"The message can't be read ({why}).") from error
 
 
-def shallow(value: Any, depth: int) -> bool:
+def shallow(value: object, depth: int) -> bool:
     """Whether JSON is nested no deeper than `depth`."""
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return depth >= 0 and all(shallow(one, depth - 1) for one in inside)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from stages.algorithms.common.records import packed
+from stages.artifacts.schemas import EVALUATED
 from stages.clock import TURN, charge, divided
-from stages.engines.clients import EVALUATED, Answer
+from stages.engines.clients import Answer
 from stages.engines.federation import Federation, Missing
 from stages.engines.flower import checks
 from stages.engines.flower.link import Link, Reply, Sent
@@ -23,10 +24,9 @@ from stages.engines.rounds import participants
 from stages.errors import UserError, printable
 from stages.observer import Observer
 
+T = TypeVar("T")
 POLL = 0.05  # seconds between checks for replies
-SLACK = (
-    5.0  # seconds by which a message outlives its round, so that it is not Flower's error that tells of a late client
-)
+SLACK = 5.0  # seconds by which a message outlives its round, so that Flower reports no error for a late client
 LONGEST = 300  # characters shown of a node's reason for being missing or refused
 ASK = 3600.0  # seconds that a node has to say who it is
 
@@ -43,7 +43,7 @@ class NodeRegistry:
     alike: dict[str, Any] = field(default_factory=dict)  # what every client must agree on
 
     def expect(self, spec: RunSpec) -> None:
-        """Accept only clients of this run's data from now on; others have to say again who they are."""
+        """Accept only clients of this run's data from now on; others must identify themselves again."""
         data_spec = data_spec_of(spec.data)
         self.alike = {
             "clients": data_spec.clients, "classes": data_spec.classes, "shape": list(data_spec.shape),
@@ -83,7 +83,7 @@ class NodeRegistry:
         self.claims[node] = reply.facts
 
     def lost(self, client: int) -> None:
-        """The client's node has to say again who it is before it gets work."""
+        """The client's node must identify itself again before it gets work."""
         if node := self.nodes.get(client):
             del self.claims[node]
 
@@ -96,15 +96,15 @@ class Exchange:
     replies: Mapping[int, Reply]
     down: Mapping[int, int]  # bytes sent to each client
     seconds: float
-    phases: Mapping[str, float]  # into which the seconds divide
+    phases: Mapping[str, float]  # the same seconds, by phase
 
 
 @dataclass
 class FlowerClients:
-    """The pool. `terms` is what every client needs to take part; `run` is the key of its model on its disk.
+    """The pool. `terms` is what every client needs to take part; `run` is the key of a model on a client's disk.
 
-    A client gets one message a round: what it is to evaluate and to train with is the same, so if a round follows, its
-    training travels with the evaluation before it, and `train` finds the answers there.
+    A client gets one message a round: an evaluation and the training after it use the same download, so the training is
+    sent along with the evaluation, and `train` finds the answers there.
     """
 
     federation: Federation
@@ -120,8 +120,8 @@ class FlowerClients:
     def __post_init__(self) -> None:
         self.done = self.saved
         self.moved: dict[str, list[int]] = {}
-        self.ahead: Exchange | None = None  # with the training of the next round
-        self.told: set[str] = set()  # of the clients of one exchange
+        self.ahead: Exchange | None = None  # with the next round's training in it
+        self.told: set[str] = set()  # notes about the clients of one exchange
 
     def train(self, rounds: int, joined: list[int], download: Any) -> dict[int, Answer | Missing]:
         """Raises UserError if fewer than `min_clients` answer."""
@@ -167,11 +167,11 @@ class FlowerClients:
         return measured
 
     def goes_on(self, rounds: int) -> bool:
-        """Whether another round is certain to follow `rounds` done, whatever their evaluation will say."""
+        """Whether another round is certain to follow after `rounds`, whatever their evaluation shows."""
         settings = self.federation.settings
         return rounds < settings.rounds and not settings.patience and not self.registry.observer.stop_requested()
 
-    def check_enough(self, answers: list[Any], when: str) -> None:
+    def check_enough(self, answers: Sequence[object], when: str) -> None:
         count, least = sum(not isinstance(a, Missing) for a in answers), self.federation.settings.min_clients
         if count < min(least, len(answers)):
             raise UserError(
@@ -186,8 +186,8 @@ class FlowerClients:
         sizes = {split: int(self.federation.sizes[split][client]) for split in EVALUATED}
         return checks.evaluated(reply, sizes)
 
-    def judged(self, client: int, came: Exchange, read: Callable[[int, Reply], Any]) -> Any:
-        """What a client's reply says, or why it is missing, which the user is told."""
+    def judged(self, client: int, came: Exchange, read: Callable[[int, Reply], T]) -> T | Missing:
+        """A client's reply as `read` understands it, or why the client is missing, which the user is told."""
         reply = came.replies.get(client)
         missing, why = Missing.ABSENT, "no node serves it"
         if client in came.down:
@@ -204,7 +204,7 @@ class FlowerClients:
         return self.missed(client, missing, why)
 
     def missed(self, client: int, missing: Missing, why: str) -> Missing:
-        """The user is told once for each message."""
+        """Tells the user, once for each message."""
         note = f"Client {client} is missing after round {self.done}: {printable(why, LONGEST)}"
         if note not in self.told:
             self.registry.observer.note(note)
@@ -214,7 +214,7 @@ class FlowerClients:
     def exchange(self, rounds: int, download: Any, work: Mapping[int, str], evaluate: Collection[int] = ()) -> Exchange:
         """Send clients their `work`, train or evaluate; those who train do both if they are among `evaluate`.
 
-        What comes within `round_timeout` counts.
+        Only what arrives within `round_timeout` counts.
         """
         begun = time.monotonic()
         settings, timeout, self.told = self.federation.settings, self.federation.settings.round_timeout, set()
@@ -270,7 +270,7 @@ def require_nodes(registry: NodeRegistry, timeout: float, clients: int | None = 
     if absent or not registry.claims:
         whom = f"clients {printable(', '.join(map(str, absent)), 100)}" if absent else "any client"
         raise UserError(
-            f"No node came for {whom} within {timeout:g} seconds; start the nodes with fedktl federation join."
+            f"No node connected for {whom} within {timeout:g} seconds; start the nodes with fedktl federation join."
         )
     return [registry.claims[node] for _, node in sorted(registry.nodes.items())]
 

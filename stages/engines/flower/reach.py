@@ -15,16 +15,16 @@ PATIENCE = 10.0  # seconds for one
 
 
 def parsed(address: str) -> tuple[str, int]:
-    """Host and port; UserError for what is no HOST:PORT."""
+    """Host and port; UserError for anything but HOST:PORT."""
     host, _, port = address.rpartition(":")
     named = re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", host)
     if not (named and port.isdecimal() and 0 < int(port[:6]) < 65536):
-        raise UserError(f"'{printable(address, 80)}' is no address; write HOST:PORT.")
+        raise UserError(f"'{printable(address, 80)}' is not an address; write HOST:PORT.")
     return host.strip("[]"), int(port)
 
 
 def wait(address: str, root_certificates: str | None, note: Callable[[str], None]) -> None:
-    """Return once a SuperLink answers. UserError for what does not pass by waiting."""
+    """Return once a SuperLink answers. UserError for a problem that waiting does not solve."""
     said = ""
     while why := absent(address, root_certificates):
         if why != said:
@@ -34,12 +34,12 @@ def wait(address: str, root_certificates: str | None, note: Callable[[str], None
 
 
 def absent(address: str, root_certificates: str | None) -> str:
-    """Why nothing answers at the address now, or nothing if a SuperLink does. UserError for what does not pass by waiting."""
+    """Why no SuperLink answers at the address now; empty if one does. UserError for a problem that waiting does not solve."""
     import httpx
 
     tls, proxy = root_certificates is not None, proxy_of(address, root_certificates is not None)
     way = (
-        f" through the proxy {proxy} of this environment (NO_PROXY={parsed(address)[0]} would go around it)"
+        f" through the proxy {proxy} of this environment (NO_PROXY={parsed(address)[0]} would bypass it)"
         if proxy
         else ""
     )
@@ -49,14 +49,14 @@ def absent(address: str, root_certificates: str | None) -> str:
         why = printable(str(error) or type(error).__name__)
         if "CERTIFICATE_VERIFY_FAILED" in why:
             raise UserError(
-                f"The certificate of the SuperLink at {address} is not one that {root_certificates} vouches for ({why})."
+                f"The certificate of the SuperLink at {address} can't be verified with {root_certificates} ({why})."
             ) from error
         if tls and "SSL" in why:
             raise UserError(
-                f"What answers at {address}{way} has no TLS ({why}); leave out `root_certificates`."
+                f"The server at {address}{way} does not use TLS ({why}); leave out `root_certificates`."
             ) from error
         if not tls and speaks_tls(address):
-            raise UserError(f"The SuperLink at {address} speaks TLS; add `root_certificates`.") from error
+            raise UserError(f"The SuperLink at {address} uses TLS; add `root_certificates`.") from error
         return f"No SuperLink answers at {address}{way} ({why})."
     if status >= 500 or (proxy and status in (401, 403, 407)):
         return f"No SuperLink answers at {address}{way} (HTTP {status})."

@@ -1,6 +1,6 @@
-"""What a SuperLink knows of us: the server's Flower app, which it runs, is a relay to `fedktl train`.
+"""What a SuperLink runs: a Flower app for the server, which only relays to `fedktl train`.
 
-Flower wants a client's app to be named, too. No node of ours loads it: what they run is on their own machines.
+Flower also requires an app for the clients. No node of ours loads it: each runs the code on its own machine.
 """
 
 from flwr.clientapp import ClientApp

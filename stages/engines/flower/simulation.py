@@ -1,6 +1,6 @@
 """Simulated clients: Flower's Ray backend in this process, which ends with the run and leaves nothing behind.
 
-Ray starts on this machine, or `ray_address` names a cluster that is there.
+Ray starts on this machine, or `ray_address` names a cluster that is already running.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import queue
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages.artifacts.folders import scratch
 from stages.artifacts.store import Artifact
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 
-class Lasting(GridLink):
+class SimulationLink(GridLink):
     """A grid's link that raises if the simulation behind it has ended, as it does when Ray can't start a client."""
 
     def __init__(self, grid: Grid, thread: threading.Thread):
@@ -80,7 +80,7 @@ def simulated(data: Artifact, clients: int, settings: Train) -> Iterator[tuple[G
                 raise grid
             if isinstance(grid, BaseException):
                 raise UserError(f"Flower's simulation did not start ({printable(str(grid), 300)}).") from grid
-            yield Lasting(grid, thread), folder
+            yield SimulationLink(grid, thread), folder
         finally:
             done.set()
             thread.join()
@@ -88,7 +88,7 @@ def simulated(data: Artifact, clients: int, settings: Train) -> Iterator[tuple[G
 
 @contextmanager
 def models(data: Artifact, settings: Train) -> Iterator[Path]:
-    """A folder for the clients' models, which every machine of a cluster sees: beside the data, which it must see as well."""
+    """A folder for the clients' models, which every machine of a cluster sees: beside the data, which all of them must see as well."""
     if settings.ray_address:
         with scratch(data.path.parent.absolute()) as folder:
             yield folder
@@ -99,7 +99,7 @@ def models(data: Artifact, settings: Train) -> Iterator[Path]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Flower and Ray tell of errors alone."""
+    """Within this block, Flower and Ray report errors only."""
     for talkative in ("flwr", "ray"):
         logging.getLogger(talkative).setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -108,18 +108,21 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def run(serve: Any, data: Artifact, clients: int, settings: Train, folder: Path) -> None:
+def run(serve: Callable[[Grid, Context], None], data: Artifact, clients: int, settings: Train, folder: Path) -> None:
     from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 
-    server, seen = ServerApp(), replace(data, path=data.path.absolute())  # from wherever Ray starts its processes
+    server, seen = (
+        ServerApp(),
+        replace(data, path=data.path.absolute()),
+    )  # Ray may start its processes in another folder
     server.main()(serve)
 
     def home(context: Context) -> ClientNode:
         return ClientNode(int(context.node_config["partition-id"]), seen, folder)
 
     with socket_folder() as sockets:
-        run_simulation(  # its replacement, for which it is deprecated, would leave a daemon running
+        run_simulation(  # deprecated, but its replacement would leave a daemon running
             server, client_app(home), clients,
             backend_config={
                 "init_args": {  # unless this process is in a cluster already

@@ -1,6 +1,6 @@
-"""The process of a node that works: it holds the client's images, its model and the libraries for as long as the node lives.
+"""A node's working process: it holds the client's images, its model and the libraries for as long as the node lives.
 
-Its parent, which talks to the server, loads none of these. They speak over a pair of sockets that nobody else can reach.
+Its parent, which talks to the server, loads none of these. The two speak over a pair of sockets that nobody else can reach.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from stages.errors import UserError, printable
 if TYPE_CHECKING:
     from stages.engines.flower.node import Client
 
-TRIES = 2  # of a message whose worker dies
+TRIES = 2  # at a message whose worker dies
 
 
 @dataclass(frozen=True)
 class Home:
-    """Where a client lives, as a process is told it: the store and the artifact of its images, the folder of its models.
+    """Where a client lives, for its process: the store and artifact with its images, the folder of its models.
 
-    Of the code on this machine that a server may name, `code` may be run.
+    `code` is the only code of one's own on this machine that a server may have run.
     """
 
     store: Path
@@ -39,10 +39,10 @@ class Home:
 
 
 class Worker:
-    """The parent's end. A worker that died is started again, and its message is answered by the new one.
+    """The parent's end. If the process dies, a new one is started and answers its message.
 
-    Nothing is lost with it: a model is on the client's disk before its answer is sent, and the same round trains it to
-    the same bits again.
+    Nothing is lost: a model is on the client's disk before its answer is sent, and training a round again gives the same
+    bits.
     """
 
     def __init__(self, home: Home):
@@ -66,7 +66,7 @@ class Worker:
         return told
 
     def answer(self, kind: str, arrays: Arrays, facts: Facts) -> tuple[Arrays, Facts]:
-        """The client's answer to a message, or why it failed, which is an answer, too."""
+        """The client's answer to a message; if it failed, the answer says why."""
         for _ in range(TRIES):
             try:
                 if self.connection is None:
@@ -80,10 +80,10 @@ class Worker:
             except UserError as error:
                 self.end()
                 return {}, {"error": str(error)}
-        return {}, {"error": f"The process of client {self.home.client} died {TRIES} times of this message."}
+        return {}, {"error": f"The process of client {self.home.client} died {TRIES} times on this message."}
 
     def end(self) -> None:
-        """Kill the process; what it was doing is done again when the server asks again."""
+        """Kill the process; unfinished work is done again when the server next asks."""
         if self.process is not None and self.connection is not None:
             self.connection.close()
             self.process.kill()

@@ -41,7 +41,7 @@ def load(
 
     `steps` and `guidance` are diffusers' num_inference_steps and guidance_scale; `scheduler` is one of
     library.SCHEDULERS, by default the pipeline's own; `size` is the side of the pictures in pixels, by default the
-    pipeline's own. No negative prompt is not an empty one. Given the `embeddings` of an earlier load, no text encoder is
+    pipeline's own. Leaving out the negative prompt differs from an empty one. Given the `embeddings` of an earlier load, no text encoder is
     read. An unconditional pipeline takes no prompt and no size. UserError says what is wrong with the folder or an argument.
     """
     if steps < 1 or not math.isfinite(guidance) or guidance < 0:

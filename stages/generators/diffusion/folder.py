@@ -166,7 +166,7 @@ class Folder:
 
 
 def read(path: Path, pipelines: Collection[str], source: str | None = None) -> Folder:
-    """The folder at `path`, or UserError if it holds none of these pipelines as diffusers saves them, or code."""
+    """The folder at `path`, or UserError if it holds none of these pipelines as diffusers saves them, or if it holds code."""
     if not (path / INDEX).is_file():
         raise UserError(f"{path} is not a diffusers folder: it has no {INDEX}.")
     for file in (*path.glob("*"), *path.glob("*/*")):
@@ -181,7 +181,7 @@ def read(path: Path, pipelines: Collection[str], source: str | None = None) -> F
     pipeline = index.get("_class_name")
     if not isinstance(pipeline, str):
         raise UserError(
-            f"{path / INDEX} names no pipeline of diffusers but {printable(repr(pipeline))}; code from a folder is not run."
+            f"{path / INDEX} names {printable(repr(pipeline))}, which is not a pipeline of diffusers; code from a folder is not run."
         )
     pipeline = re.sub("(Img2Img|Inpaint)Pipeline$", "Pipeline", pipeline)  # other uses of what draws from text, too
     if pipeline not in pipelines:
@@ -195,7 +195,7 @@ def read(path: Path, pipelines: Collection[str], source: str | None = None) -> F
     return found
 
 
-def _is_part(part: str, value: Any) -> bool:
+def _is_part(part: str, value: object) -> bool:
     """Whether an entry of the index is a part that draws; one that is switched off is [null, null]."""
     return isinstance(value, list) and part not in UNUSED and value != [None, None]
 
@@ -213,7 +213,7 @@ def _class(path: Path, part: str, value: list[Any]) -> str:
 
 
 def _check_numbers(path: Path) -> None:
-    """UserError for a configuration whose numbers would take any memory and any time to build."""
+    """UserError for a configuration whose numbers would take unbounded memory or time to build."""
     stack = list(_json(path).items())
     while stack:
         key, value = stack.pop()

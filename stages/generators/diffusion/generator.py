@@ -44,7 +44,7 @@ class Diffusion:
     def render(self, latents: Tensor) -> Tensor:
         """As the protocol says; a picture depends on its own latent alone, also under a scheduler that adds noise."""
         if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
-            raise UserError(f"Latents are {list(latents.shape)}, where this pipeline takes [n, {self.latent_dim}].")
+            raise UserError(f"Latents are {list(latents.shape)}, but this pipeline takes [n, {self.latent_dim}].")
         with library.calling(f"The pipeline in {self.descriptor['source']} can't draw"):
             return torch.cat([self._render(some) for some in torch.split(latents.float(), self._at_once)])
 

@@ -144,7 +144,7 @@ def with_scheduler(built: Any, kind: str, steps: int) -> Any:
 
 @contextmanager
 def calling(sentence: str) -> Iterator[None]:
-    """Within, the libraries are called: what they raise becomes a UserError of this sentence and their reason.
+    """Within this block, what the libraries raise becomes a UserError of this sentence and their reason.
 
     They write nothing to the terminal. Their warnings, except NOISE, become ours.
     """
@@ -164,7 +164,7 @@ def calling(sentence: str) -> Iterator[None]:
 
 
 class _Said(logging.Handler):
-    """The warnings that both libraries log, in place of their way to the terminal."""
+    """The warnings that both libraries log, kept from the terminal."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -74,7 +74,7 @@ def load(
     precision: str,
     size: int | None,
 ) -> Diffusion:
-    """The prompt is encoded first and its encoders are gone before the rest of the pipeline is read."""
+    """The prompt is encoded first, and its encoders are discarded before the rest of the pipeline is read."""
     folder.check(parts(folder))
     precision = precisions.resolved(precision, device, on_gpu="bf16")
     shape, dtype = geometry(folder, size), precisions.dtype(precision, device)
@@ -108,7 +108,7 @@ def load(
 def drawing(
     pipeline: Any, embeddings: Mapping[str, Tensor], dtype: torch.dtype, steps: int, guidance: float, size: int
 ) -> Callable[[Tensor, list[torch.Generator]], Tensor]:
-    """Draws pictures of `size` pixels from noise, each with the generator of its own that the scheduler may ask."""
+    """Draws pictures of `size` pixels from noise, each with its own random generator, which the scheduler may use."""
 
     def draw(noise: Tensor, generators: list[torch.Generator]) -> Tensor:
         images: Tensor = pipeline(

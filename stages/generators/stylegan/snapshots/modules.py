@@ -156,7 +156,7 @@ class Interpreter:
         return storage.as_strided(shape, strides, offset).to(torch.float32).clone(memory_format=torch.contiguous_format)
 
 
-def _are_sizes(numbers: tuple[Any, ...], most: int) -> bool:
+def _are_sizes(numbers: tuple[object, ...], most: int) -> bool:
     """Whether these can describe a few dimensions of at most so many bytes."""
     return len(numbers) < 20 and all(type(number) is int and 0 <= number <= most for number in numbers)
 
@@ -199,7 +199,7 @@ def _storage(data: memoryview) -> Tensor:
     return torch.empty(0, dtype=FLOATS[kind]).set_(storage)
 
 
-def _described(value: Any) -> str:
+def _described(value: object) -> str:
     match value:
         case Call(Name(path)) | Name(path):
             return f"{path[:80]!r}"
