@@ -16,6 +16,8 @@ from stages.artifacts.store import Store
 from stages.errors import UserError
 from stages.settings import DECISIVE, Train
 
+OFF = {"clip": 0.0, "noise": 0.0}  # hyperparameters that did not always exist: runs of before are as if they were off
+
 
 def identity(facts: Mapping[str, Any]) -> str:
     """A digest of what decides a run's result: algorithm, hyperparameters, settings, seed, and the contents of its sources.
@@ -24,7 +26,7 @@ def identity(facts: Mapping[str, Any]) -> str:
     """
     settings = Train().as_dict() | facts["settings"]
     decisive = {
-        "algorithm": facts["algorithm"], "hyper": _plain(facts["hyper"]), "seed": facts["seed"],
+        "algorithm": facts["algorithm"], "hyper": _plain(OFF | facts["hyper"]), "seed": facts["seed"],
         "settings": _plain({name: settings[name] for name in DECISIVE}),
         "pretrained": facts.get("pretrained", settings["pretrained"]),
         "sources": {role: source["seal"] for role, source in facts["made_from"].items()},

@@ -2,6 +2,7 @@
 
 plan.py            what a run is: from settings and data, or from what an earlier run recorded
 preview.py         what a run would be: shapes, message sizes; pricing.py what it would cost
+trials.py          what a few real steps of each architecture take
 study.py           the runs of a study: names, and what the store has of each
 making.py          one of them found, resumed or made; playing.py: its rounds, to the artifact
 assembly.py        from a RunSpec to a federation ready for its first round

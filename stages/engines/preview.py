@@ -13,7 +13,7 @@ import torch
 from stages import memory
 from stages.algorithms.common.records import cost
 from stages.clock import collecting
-from stages.engines import clients, pricing, rounds
+from stages.engines import clients, pricing, rounds, trials
 from stages.engines.assembly import assemble, on_disk
 from stages.engines.checkpoint import predicting
 from stages.engines.federation import ClientData, Federation, State
@@ -44,7 +44,7 @@ def preview(spec: RunSpec) -> dict[str, Any]:
     memory.watch()
     federation, state = assemble(spec, alike=True)
     names = split.architectures(spec.settings.models, len(state.clients))
-    small, clock = one_image_per_class(federation), rounds.clock_of(federation.device, pricing.watch(federation))
+    small, clock = one_image_per_class(federation), rounds.clock_of(federation.device, trials.watch(federation))
     with closing(in_process(small, state.clients)) as pool, collecting(clock), clock.phase("server"):
         rounds.play_round(small, state, pool)
     shape = tuple(federation.shares["train"][0].images.shape[1:])

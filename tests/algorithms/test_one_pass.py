@@ -69,13 +69,22 @@ def test_a_model_that_cant_be_split_is_passed_twice(layers):
         assert torch.equal(ours, theirs)
 
 
-def test_each_architecture_is_tried_once(monkeypatch):
+@pytest.mark.parametrize(("layers", "tries"), [([], 1), ([nn.Dropout(0.5)], 2)])
+def test_each_architecture_is_tried_once_and_once_more_with_other_random_numbers_if_it_draws_any(
+    monkeypatch, layers, tries
+):
     monkeypatch.setattr(one_pass, "_known", {})
-    tries = []
-    monkeypatch.setattr(one_pass, "tried", lambda model, shape, seed: tries.append(seed) is None)
-    for seed in range(3):
-        joins(split.build("FedAvgCNN", SHAPE, 10, 512, seed), torch.Size(SHAPE))
-    assert len(tries) == 2
+    seeds, tried = [], one_pass.tried
+
+    def counted(model, shape, seed):
+        seeds.append(seed)
+        return tried(model, shape, seed)
+
+    monkeypatch.setattr(one_pass, "tried", counted)
+    for _ in range(3):
+        base = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), *layers, nn.Flatten(), nn.Linear(4 * 30 * 30, 2))
+        assert joins(SplitModel(base, 4, 2).train(), torch.Size(SHAPE))
+    assert len(set(seeds)) == len(seeds) == tries
 
 
 @pytest.mark.slow

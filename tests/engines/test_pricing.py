@@ -11,7 +11,7 @@ from stages.clock import phase
 from stages.engines import clients
 from stages.engines.assembly import assemble
 from stages.engines.preview import preview
-from stages.engines.pricing import largest
+from stages.engines.trials import largest
 from stages.prepare import prepare
 from stages.settings import Prepare
 from tests.helpers.toy_runs import planned
@@ -42,7 +42,7 @@ def counted(monkeypatch):
     clock = SimpleNamespace(process_time=lambda: now[0])  # what else the machine does costs nothing
     monkeypatch.setattr(clients, "train", timed_train)
     monkeypatch.setattr(clients, "evaluated", timed_evaluation)
-    monkeypatch.setattr("stages.engines.pricing.time", clock)
+    monkeypatch.setattr("stages.engines.trials.time", clock)
     return lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
