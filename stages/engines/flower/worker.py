@@ -28,7 +28,7 @@ TRIES = 2  # at a message whose worker dies
 class Home:
     """Where a client lives, for its process: the store and artifact with its images, the folder of its models.
 
-    `code` is the only code of one's own on this machine that a server may have run.
+    `code` is all the user's own code on this machine that a server may have run.
     """
 
     store: Path
