@@ -9,7 +9,7 @@ node.py         a client: its images, its model on its own disk, its answers; di
 simulation.py   nodes on this machine, over Ray; cluster.py: on several
 deployment.py   the server's side of a SuperLink; server_app.py: what that runs
 fleet.py        a node's side of a SuperLink; reach.py: whether one answers
-worker.py       the process in which a node keeps its client ready; frames.py: how it is spoken to
+worker.py       the process in which a node keeps its client ready; frames.py: how the two talk
 """
 
 from __future__ import annotations
