@@ -174,6 +174,11 @@ BLOBS = (  # the other arrays of a run, each a safetensors file
 )  # fmt: skip
 
 
+def client_path(number: int) -> str:
+    """Where a client's weights are among the arrays of a run, and its tensors in a checkpoint."""
+    return f"clients/{number:03d}"
+
+
 def read(artifact: Artifact) -> Any:
     """The content of an artifact of any kind: Data, Latents, Run or Report; UserError if it does not follow its schema."""
     return READERS[artifact.kind, artifact.attributes["schema"]](artifact)
