@@ -147,7 +147,7 @@ class Run(Content):
         return int(self.test_accuracy.shape[1])
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """Every number of every round, in columns: round, client (-1: of no single one), metric, value."""
+        """Every number of every round, in columns: round, client (-1: not of a single client), metric, value."""
         return metrics.columns(self)
 
     def frame(self) -> Any:
