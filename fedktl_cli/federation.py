@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -145,9 +146,20 @@ def started(terminal: Terminal, command: list[str]) -> Iterator[subprocess.Popen
     terminal.say(f"$ {shlex.join(command)}")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # where it looks for Flower's other programs
     program = shutil.which(command[0], path=path) or command[0]
-    with stopping(signal.default_int_handler):
+    running, stopped = False, False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        if running:
+            raise KeyboardInterrupt
+
+    with stopping(stop):
         process = subprocess.Popen([program, *command[1:]], env={**os.environ, "PATH": path})
         try:
+            running = True
+            if stopped:  # while it started, when nobody could have ended it
+                raise KeyboardInterrupt
             yield process
         finally:
             process.terminate()

@@ -40,24 +40,25 @@ def generate(
         raise UserError("--resume continues a bank with the settings it was started with; give no others.")
     settings = Generate.make(presets.load(preset).generate, given)
     from stages.generate import generate as begin
-    from stages.generate import resume as go_on
+    from stages.generate import resume as continued
 
     with terminal.observer() as observer, plugins.only(given.get("generator")):
         if resume:
-            artifact = go_on(terminal.store, resume, given.get("generator"), observer)
+            artifact = continued(terminal.store, resume, given.get("generator"), observer)
         else:
             artifact = begin(terminal.store, name or default_name(settings), settings, observer)
-    latents, images = artifact.group["latents"], artifact.group["images"]
+    (count, width), (_, *image) = artifact.shape("latents"), artifact.shape("images")
     if json:
         terminal.json({
-            "latents": str(artifact.ref), "samples": latents.shape[0], "latent_dim": latents.shape[1],  # type: ignore[union-attr]
-            "image_shape": list(images.shape[1:]), "generator": artifact.attributes["generator"],  # type: ignore[union-attr]
+            "latents": str(artifact.ref), "samples": count, "latent_dim": width, "image_shape": image,
+            "generator": artifact.attributes["generator"],
         })  # fmt: skip
     else:
-        count, width, side = latents.shape[0], latents.shape[1], images.shape[-1]  # type: ignore[union-attr]
         facts = artifact.attributes["generator"]
         made_by = ", ".join(str(facts[part]) for part in ("family", "training", "factory", "source") if facts.get(part))
-        terminal.show(f"{artifact.ref}  {count} pairs, latents of {width}, images {side}x{side}, by {made_by}")
+        terminal.show(
+            f"{artifact.ref}  {count} pairs, latents of {width}, images {image[-1]}x{image[-1]}, by {made_by}"
+        )
         terminal.show(str(artifact.path))
     if licence := artifact.attributes["generator"].get("licence"):
         terminal.say(f"Licence: {licence}")
