@@ -21,7 +21,7 @@ class Group(TyperGroup):
 
 
 class Program(Group):
-    """Accepts some of its options after a command, too, says where the others belong, and repeats nothing."""
+    """Accepts some of its options after a command, too, says where the others belong, and suggests nothing twice."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)

@@ -48,9 +48,10 @@ def setting(
 
     `low` and `high` are inclusive bounds, `above` is an exclusive one; `off` is the option that switches a flag off, `also`
     are other spellings of the option; `none` is the word for None; `empty` allows an empty text, which is not None; with
-    `own` a user's `package.module:name` is a choice too; with `commas` text that has some is one value; `affects` says whether the result depends on the setting, except
-    for the last digits, which depend on the device; `resumable` whether it may change when a run is resumed (by default,
-    if the result does not depend on it); `source` is where the default comes from.
+    `own` a user's `package.module:name` is allowed beside the choices; with `commas` a text with commas is one value;
+    `affects` says whether the result depends on the setting (apart from the last digits, which depend on the device);
+    `resumable` whether it may change when a run is resumed (by default, if the result does not depend on it); `source` is
+    where the default comes from.
     """
     resumable = not affects if resumable is None else resumable
     metadata = dict(
@@ -132,7 +133,7 @@ class Settings:
 
 
 class CommandSettings(Settings):
-    """Settings that a command has options for: sentences have their names in backticks, for which it puts the option."""
+    """Settings of a command: messages have their names in backticks, which the command replaces by its options."""
 
     @classmethod
     def called(cls, name: str) -> str:

@@ -175,7 +175,9 @@ class Train(CommandSettings):
         panel="Training", choices=("independent", "same"),
     )  # fmt: skip
     join_ratio: float = setting(1.0, "Fraction of the clients that join a round.", panel="Clients", above=0, high=1)
-    random_join: bool = setting(False, "Draw the fraction anew each round, between join-ratio and 1.", panel="Clients")
+    random_join: bool = setting(
+        False, "Draw the fraction anew each round, between `join_ratio` and 1.", panel="Clients"
+    )
     drop_rate: float = setting(
         0.0, "Fraction of the joined clients whose upload is lost.", panel="Clients", low=0, high=0.99
     )

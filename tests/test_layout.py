@@ -143,3 +143,25 @@ def test_what_tests_share_stands_in_helpers():
             if module.startswith("tests."):
                 file = ROOT / module.replace(".", "/")
                 assert file.is_dir() or file.with_suffix(".py").is_file(), f"{path} imports {module}, which is missing"
+
+
+INDEXED = [
+    name
+    for name, path in MODULES.items()
+    if path.name == "__init__.py" and re.search(r"^\w+\.py ", path.read_text(), re.M)
+]
+
+
+def test_there_are_rooms_with_an_index():
+    assert {"stages.engines", "stages.engines.flower", "stages.algorithms.common"} <= set(INDEXED)
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_an_index_names_every_file(name):
+    told = set(re.findall(r"\b(\w+)(?:\.py|/)", ast.get_docstring(tree(MODULES[name]))))
+    inner = {
+        path.stem if path.is_file() else path.name
+        for path in MODULES[name].parent.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    assert inner - {"__init__"} == told

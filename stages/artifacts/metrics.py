@@ -13,11 +13,11 @@ from stages.errors import UserError
 if TYPE_CHECKING:
     from stages.artifacts.schemas import Run
 
-NOBODY = -1  # the client of what belongs to no single one
+NOBODY = -1  # in place of a client, for what belongs to no single one
 
 
 def columns(run: Run) -> dict[str, np.ndarray]:
-    """Columns of one length: round int64, client int64 (-1: of no single one), metric str, value float64; without NaN.
+    """Columns of one length: round int64, client int64 (-1: not of a single client), metric str, value float64; without NaN.
 
     A metric has the name of its array in the artifact, without `rounds/`; evaluations have round 0, too.
     """

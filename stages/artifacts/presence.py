@@ -52,7 +52,7 @@ class Presence:
 
 
 def present(path: Path) -> dict[str, Any] | None:
-    """The process that is at work: `host`, `process`, `since` (seconds since 1970) and facts; None if there is none any more.
+    """The process that is at work: `host`, `process`, `since` (seconds since 1970) and facts; None if there is none left.
 
     One that was killed is known to be gone at once on its own machine, and on others once its signs of life stop.
     """

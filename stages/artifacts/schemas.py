@@ -147,7 +147,7 @@ class Run(Content):
         return int(self.test_accuracy.shape[1])
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """Every number of every round, in columns: round, client (-1: of no single one), metric, value."""
+        """Every number of every round, in columns: round, client (-1: not of a single client), metric, value."""
         return metrics.columns(self)
 
     def frame(self) -> Any:
@@ -172,6 +172,11 @@ BLOBS = (  # the other arrays of a run, each a safetensors file
         optional=True,
     ),
 )  # fmt: skip
+
+
+def client_path(number: int) -> str:
+    """Where a client's weights are among the arrays of a run, and its tensors in a checkpoint."""
+    return f"clients/{number:03d}"
 
 
 def read(artifact: Artifact) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stages.algorithms.common.records import below, rebuilt, tensors
 from stages.algorithms.contract import AnyAlgorithm
+from stages.artifacts.schemas import client_path
 from stages.engines.federation import State
 from stages.engines.history import History
 from stages.engines.shelf import NAMED, expanded, shelved
@@ -36,8 +37,7 @@ def predicting(state: State) -> dict[str, Tensor]:
     if state.shelf:
         return below_paths(parts) | rest | {NAMED: state.shelf.snapshot()}
     for number, client in enumerate(state.clients):
-        parts[f"clients/{number:03d}/model"] = client.model
-        parts[f"clients/{number:03d}/private"] = client.private
+        parts |= {f"{client_path(number)}/model": client.model, f"{client_path(number)}/private": client.private}
     return below_paths(parts) | rest
 
 
@@ -83,11 +83,11 @@ def unpack_predicting(
         state.shelf.files = packed[NAMED].clone()
     joined = state.history["rounds/joined"].any(0) if "rounds/joined" in state.history else None
     for number, client in enumerate(state.clients):
-        weights = below(packed, f"clients/{number:03d}/model")
+        weights = below(packed, f"{client_path(number)}/model")
         if not weights and joined is not None and not joined[number]:
             continue  # of a client on a shelf, which stays as it began
         client.model.load_state_dict(weights)
-        client.private = {k: v.to(device) for k, v in below(packed, f"clients/{number:03d}/private").items()}
+        client.private = {k: v.to(device) for k, v in below(packed, f"{client_path(number)}/private").items()}
 
 
 def restore(record: Any, values: Mapping[str, Tensor]) -> None:

@@ -93,7 +93,7 @@ def write_state(writer: Writer, group: str, packed: Mapping[str, Tensor], folder
     """A blob of weights for every client, on a shelf for every one that has trained, and one of the rest."""
     rest, models = dict(packed), defaultdict[str, dict[str, Tensor]](dict)
     for file in named(rest.pop(NAMED, NOBODY)):
-        values, client = read(folder, *file), f"clients/{file[0]:03d}"
+        values, client = read(folder, *file), schemas.client_path(file[0])
         writer.array(f"{group}{client}", blob(save(below(values, "model"))))
         rest |= {f"{client}/{path}": value for path, value in values.items() if path.startswith("private/")}
     for path in packed:
@@ -107,12 +107,13 @@ def write_state(writer: Writer, group: str, packed: Mapping[str, Tensor], folder
 
 @understood("A part of the run")
 def read_state(artifact: Artifact, group: str = "", only: str | None = None) -> dict[str, Tensor]:
-    """What `write_state` wrote, as it was packed; of the models only that of one client, or with "" none."""
+    """What `write_state` wrote, as it was packed; of the models only that at one client's path, or with "" none."""
     packed = load(artifact.array(f"{group}checkpoint").tobytes())
     packed["rounds"].item()  # raises unless it is a single number
-    for number in artifact.names(f"{group}clients") if only is None else filter(None, [only]):
-        weights = load(artifact.array(f"{group}clients/{number}").tobytes())
-        packed |= {f"clients/{number}/model/{name}": value for name, value in weights.items()}
+    every = [f"clients/{number}" for number in artifact.names(f"{group}clients")]
+    for client in every if only is None else filter(None, [only]):
+        weights = load(artifact.array(f"{group}{client}").tobytes())
+        packed |= {f"{client}/model/{name}": value for name, value in weights.items()}
     return packed
 
 

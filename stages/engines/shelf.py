@@ -22,6 +22,7 @@ from torch import Tensor
 from stages.algorithms.common.records import below
 from stages.algorithms.contract import ClientState
 from stages.artifacts import seal
+from stages.artifacts.schemas import client_path
 from stages.foreign import understood
 from stages.models.split import SplitModel
 
@@ -132,7 +133,7 @@ def expanded(packed: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
     """A packed state with what the files hold in place of their names; clients without a file are left out."""
     rest = {path: value for path, value in packed.items() if path != NAMED}
     for file in named(packed[NAMED]) if NAMED in packed else ():
-        rest |= {f"clients/{file[0]:03d}/{path}": value for path, value in read(folder, *file).items()}
+        rest |= {f"{client_path(file[0])}/{path}": value for path, value in read(folder, *file).items()}
     return rest
 
 

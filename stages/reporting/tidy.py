@@ -20,7 +20,7 @@ Columns = dict[str, Any]  # by name, each a sequence of the same length
 def table(runs: Sequence[Run]) -> Columns:
     """Run, algorithm, data, models, seed, the settings in which the runs differ, round, client, metric, value.
 
-    The client is None for what belongs to no single one, a setting for an algorithm that does not have it. Where some of the
+    The client is None for what belongs to no single client, a setting for an algorithm that does not have it. Where some of the
     runs are unfinished, `finished` is among the settings.
     """
     chosen = [configuration(run) for run in runs]

@@ -27,7 +27,7 @@ Values = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Description(Settings):
-    """What a client is, besides its tensors. The names of these say what they belong to: `base.`, `head.`, `download.`, ..."""
+    """What a client is, besides its tensors, whose names say what they belong to: `base.`, `head.`, `download.`, ..."""
 
     architecture: str = setting("FedAvgCNN", "Its model, as in `fedktl models list`.")
     feature_dim: int = setting(512, "Width of its features.", low=1, high=WIDEST)

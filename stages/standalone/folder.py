@@ -52,7 +52,7 @@ def read(folder: Path, code: Sequence[str | Sequence[str] | None] | None = ()) -
     values = foreign.parsed(folder / TENSORS, "an exported client's tensors", load, LARGEST_TENSORS)
     with nullcontext() if code is None else plugins.only(*code):
         check_size(description, values, folder)
-        with understood(str(folder)):  # whatever building it makes of numbers that are allowed, but not together
+        with understood(str(folder)):  # numbers that are allowed one by one may not fit together
             client = Client(description, hyper, values)
     for name in sorted(client.used().keys() ^ values.keys()):
         found = "has" if name in values else "lacks"

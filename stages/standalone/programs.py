@@ -25,7 +25,7 @@ MOST = 1 << 31  # images at once; without any bound PyTorch 2.6 refuses what it 
 def tracing() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # whatever the tracer makes of a model's code
+    except Exception as error:  # the tracer may raise anything on a model's code
         raise UserError(
             f"The client can't be traced into a program ({reason(error)}); export its tensors instead."
         ) from error

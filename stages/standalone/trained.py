@@ -57,12 +57,12 @@ class Clients:
         """UserError for a client that the run does not have."""
         if not 0 <= number < len(self):
             raise UserError(f"{self.run.ref} has no client {number}; its clients are 0 to {len(self) - 1}.")
-        name = f"{number:03d}"
-        if f"{self._group}clients/{name}" not in self.run:
+        path = schemas.client_path(number)
+        if f"{self._group}{path}" not in self.run:
             raise UserError(f"Client {number} never trained in {self.run.ref}, which kept no weights of it.")
-        packed = read_state(self.run, self._group, name)
-        private, download = below(packed, f"clients/{name}/private"), below(packed, "download")
-        values = below(packed, f"clients/{name}/model")
+        packed = read_state(self.run, self._group, path)
+        private, download = below(packed, f"{path}/private"), below(packed, "download")
+        values = below(packed, f"{path}/model")
         values |= {f"private.{k}": value for k, value in private.items()}
         values |= {f"download.{k}": value for k, value in download.items()}
         description = describe(self._spec, self.data, number, bool(download))

@@ -115,7 +115,7 @@ def test_a_message_that_is_too_large_or_torn_is_a_lost_connection(sent):
         far.sendall(sent)
         far.shutdown(socket.SHUT_WR)
         with pytest.raises(ConnectionError):
-            frames.heard(near)
+            frames.receive(near)
 
 
 def overheard(store, folder, algorithm, **settings):

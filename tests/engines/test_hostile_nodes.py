@@ -201,7 +201,7 @@ def test_an_answer_that_can_not_be_is_refused_by_name(federation, kind, name):
     told = reply(answer)
     if kind == "query":
         registry = NodeRegistry(pool.link, notes)
-        registry.heard(9, told)
+        registry.record(9, told)
         assert registry.refused == {9} and not registry.claims
         told_of = "A node was refused: "
     else:
@@ -218,7 +218,7 @@ def test_genuine_answers_are_not_refused(federation):
     assert not isinstance(pool.judged(1, came(reply(answers["train"])), pool.trained), Missing)
     assert not isinstance(pool.judged(1, came(reply(answers["evaluate"])), pool.evaluated), Missing)
     registry = NodeRegistry(pool.link, notes)
-    registry.heard(9, reply(answers["query"]))
+    registry.record(9, reply(answers["query"]))
     assert registry.nodes == {1: 9}
 
 

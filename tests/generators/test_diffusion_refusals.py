@@ -169,7 +169,7 @@ def test_neither_folder_nor_hub_name(tmp_path):
 @pytest.mark.parametrize(
     "error, advice",
     [
-        (OSError("no network"), r"gave none \(no network\); check the name and the network"),
+        (OSError("no network"), r"none on the hub \(no network\); check the name and the network"),
         (errors.GatedRepoError("restricted", response=SimpleNamespace(headers={}, request=None)), "accept its licence"),
     ],
 )

@@ -248,7 +248,7 @@ SNAPSHOTS = {
     "clamps that differ": (
         "sg2_32", lambda g: set_attribute(child(g, "synthesis", "b8", "conv0"), "conv_clamp", 1), "different bounds",
     ),
-    "no StyleGAN": ("sg2_32", lambda g: g.arguments[0].append(("state", state(child(g, "mapping")))), "none of"),
+    "no StyleGAN": ("sg2_32", lambda g: g.arguments[0].append(("state", state(child(g, "mapping")))), "is not StyleGAN2"),
     "blocks without end": (
         "sg2_32", lambda g: set_attribute(child(g, "synthesis"), "block_resolutions", [4] * 10_000), "can't be",
     ),

@@ -4,18 +4,18 @@ import os
 import signal
 from pathlib import Path
 
-from stages.engines.flower.frames import heard, tell
+from stages.engines.flower.frames import receive, send
 from stages.engines.flower.worker import Home, Worker
 
 
 def work(connection, home):
     if home.data == "missing":
-        tell(connection, {"error": "There is no data artifact 'missing'."}, {})
+        send(connection, {"error": "There is no data artifact 'missing'."}, {})
         return
-    tell(connection, {"pid": os.getpid()}, {})
+    send(connection, {"pid": os.getpid()}, {})
     while True:
         try:
-            asked, arrays = heard(connection)
+            asked, arrays = receive(connection)
         except ConnectionError:
             return
         dies = Path(asked["facts"].get("dies", "/nowhere"))
@@ -24,7 +24,7 @@ def work(connection, home):
             os.kill(os.getpid(), signal.SIGKILL)
         if asked["facts"].get("always"):
             os.kill(os.getpid(), signal.SIGKILL)
-        tell(connection, {**asked["facts"], "pid": os.getpid()}, arrays)
+        send(connection, {**asked["facts"], "pid": os.getpid()}, arrays)
 
 
 if __name__ == "__main__":  # a node that is killed: prints its worker's process and waits

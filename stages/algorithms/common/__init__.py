@@ -9,4 +9,5 @@ one_pass.py      two batches through a network in one pass
 one_head.py      a head that all clients come to share
 weights.py       averages of weights, auxiliary models
 records.py       a record's tensors by name, its cost, and how it travels
+privacy.py       clipping and noise on uploaded prototypes, and what they promise
 """

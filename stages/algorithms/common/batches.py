@@ -123,7 +123,7 @@ def eval_batch(images: Tensor, weights: int = 0) -> int:
     """How many of the images [n, C, H, W] a model of so many weights takes at once where there is no gradient.
 
     On a CPU few, since their activations set a run's peak memory; more where weights outweigh them, because these are laid
-    out anew for each forward.
+    out again for each forward pass.
     """
     if images.device.type != "cpu":
         return 2048

@@ -2,13 +2,14 @@
 
 payload.py      named arrays and facts <-> Flower's records
 link.py         how the server reaches nodes: in this process, or through a relay that the SuperLink runs
+engine.py       the two engines: simulated nodes, and those of a SuperLink
 pool.py         the pool for the round loop: sends, waits, checks what arrives, knows who is missing
 checks.py       the rules for an answer
 node.py         a client: its images, its model on its own disk, its answers; disk.py: that disk
 simulation.py   nodes on this machine, over Ray; cluster.py: on several
-deployment.py   the server's side of a SuperLink
+deployment.py   the server's side of a SuperLink; server_app.py: what that runs
 fleet.py        a node's side of a SuperLink; reach.py: whether one answers
-worker.py       the process in which a node keeps its client ready; frames.py: how it is spoken to
+worker.py       the process in which a node keeps its client ready; frames.py: how the two talk
 """
 
 from __future__ import annotations

@@ -135,7 +135,9 @@ def check_shapes(uploaded: Mapping[str, Tensor], wanted: UploadSpec) -> None:
         if labels is not None and shape:
             shape = (len(labels) if labels.ndim else 0, *shape[1:])
         if value.dtype != dtype or tuple(value.shape) != shape:
-            raise UserError(f"its {name} is {kindly(value.dtype, value.shape)}, not {kindly(dtype, shape)}")
+            raise UserError(
+                f"its {name} is {type_and_shape(value.dtype, value.shape)}, not {type_and_shape(dtype, shape)}"
+            )
     if labels is not None and not set(labels.tolist()) <= set(range(wanted.classes)):
         raise UserError(f"its labels are not all in 0..{wanted.classes - 1}")
     if labels is not None and len(labels.unique()) != len(labels):
@@ -188,7 +190,7 @@ def seconds(reply: Reply, phases: Collection[str], most: float) -> dict[str, flo
     return found
 
 
-def kindly(dtype: torch.dtype, shape: Sequence[int]) -> str:
+def type_and_shape(dtype: torch.dtype, shape: Sequence[int]) -> str:
     return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
 
 

@@ -16,13 +16,13 @@ HEADER = struct.Struct("!QQ")  # bytes of the JSON, bytes of the arrays
 MOST = 1 << 28, 1 << 36  # of each
 
 
-def tell(connection: socket.socket, facts: Facts, arrays: Arrays) -> None:
+def send(connection: socket.socket, facts: Facts, arrays: Arrays) -> None:
     text, blob = json.dumps(facts).encode(), save({name: np.asarray(v, order="C") for name, v in arrays.items()})
     connection.sendall(HEADER.pack(len(text), len(blob)) + text)
     connection.sendall(blob)
 
 
-def heard(connection: socket.socket) -> tuple[dict[str, Any], Arrays]:
+def receive(connection: socket.socket) -> tuple[dict[str, Any], Arrays]:
     """Raises ConnectionError when the other end has closed the socket, or announces more than any message has."""
     text, blob = HEADER.unpack(exactly(connection, HEADER.size))
     if text > MOST[0] or blob > MOST[1]:

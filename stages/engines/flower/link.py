@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from stages.engines.flower.frames import heard, tell
+from stages.engines.flower.frames import receive, send
 from stages.engines.flower.payload import Arrays, Facts, from_records, size, to_records
 from stages.errors import UserError, printable
 
@@ -117,8 +117,8 @@ class RelayLink:
 
     def _ask(self, question: dict[str, Any], arrays: Arrays | None = None) -> tuple[dict[str, Any], Arrays]:
         try:
-            tell(self.connection, question, arrays or {})
-            return heard(self.connection)
+            send(self.connection, question, arrays or {})
+            return receive(self.connection)
         except OSError as error:
             raise UserError(f"The SuperLink ended this run ({error}); see its log, then resume the run.") from error
 
@@ -130,7 +130,7 @@ def relay(grid: Grid, context: Context) -> None:
         connection.connect(str(context.run_config["socket"]))
         while True:
             try:
-                asked, arrays = heard(connection)
+                asked, arrays = receive(connection)
             except OSError:
                 return
             with at_most(LONGEST):
@@ -139,15 +139,15 @@ def relay(grid: Grid, context: Context) -> None:
 
 def carry_out(link: GridLink, connection: socket.socket, asked: Mapping[str, Any], arrays: Arrays) -> None:
     if asked["do"] == "nodes":
-        tell(connection, {"nodes": sorted(link.nodes())}, {})
+        send(connection, {"nodes": sorted(link.nodes())}, {})
     elif asked["do"] == "push":
         sent = link.push(asked["kind"], arrays, dict(asked["facts"]), asked["ttl"])
-        tell(connection, {"sent": [(node, (one.id, one.size)) for node, one in sent.items()]}, {})
+        send(connection, {"sent": [(node, (one.id, one.size)) for node, one in sent.items()]}, {})
     else:
         replies = link.pull(asked["ids"])
         told = {id: (one.facts, one.size, one.error) for id, one in replies.items()}
         joint = {f"{id}/{name}": value for id, one in replies.items() for name, value in one.arrays.items()}
-        tell(connection, {"replies": told}, joint)
+        send(connection, {"replies": told}, joint)
 
 
 @contextmanager

@@ -69,9 +69,9 @@ class NodeRegistry:
         for node, id in list(self.asked.items()):
             if id in replies:
                 del self.asked[node]
-                self.heard(node, replies[id])
+                self.record(node, replies[id])
 
-    def heard(self, node: int, reply: Reply) -> None:
+    def record(self, node: int, reply: Reply) -> None:
         try:
             checks.described(reply, self.alike)
         except UserError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages import plugins, processes
-from stages.engines.flower.frames import heard, tell
+from stages.engines.flower.frames import receive, send
 from stages.engines.flower.payload import Arrays, Facts
 from stages.errors import UserError, printable
 
@@ -28,7 +28,7 @@ TRIES = 2  # at a message whose worker dies
 class Home:
     """Where a client lives, for its process: the store and artifact with its images, the folder of its models.
 
-    `code` is the only code of one's own on this machine that a server may have run.
+    `code` is all the user's own code on this machine that a server may have run.
     """
 
     store: Path
@@ -58,7 +58,7 @@ class Worker:
         with theirs:
             self.process = processes.started(work, theirs, self.home, daemon=True)
         try:
-            told, _ = heard(ours)
+            told, _ = receive(ours)
         except OSError as error:
             raise UserError(f"The process of client {self.home.client} died as it started ({error}).") from error
         if "error" in told:
@@ -72,8 +72,8 @@ class Worker:
                 if self.connection is None:
                     self.start()
                 assert self.connection is not None
-                tell(self.connection, {"kind": kind, "facts": facts}, arrays)
-                told, own = heard(self.connection)
+                send(self.connection, {"kind": kind, "facts": facts}, arrays)
+                told, own = receive(self.connection)
                 return own, told
             except OSError:
                 self.end()
@@ -109,14 +109,14 @@ def work(connection: socket.socket, home: Home) -> None:
     try:
         data = Store(home.store).open(home.data, "data")
         client = Client(ClientNode(home.client, data, home.folder, secret_in(home.folder)))
-        tell(connection, client.answer("query", {}, {})[1], {})
+        send(connection, client.answer("query", {}, {})[1], {})
         while True:
-            asked, arrays = heard(connection)
+            asked, arrays = receive(connection)
             with plugins.only(home.code):
                 own, told = answered(client, asked["kind"], arrays, asked["facts"])
-            tell(connection, told, own)
+            send(connection, told, own)
     except UserError as error:
-        tell(connection, {"error": str(error)}, {})
+        send(connection, {"error": str(error)}, {})
     except ConnectionError:
         return
 

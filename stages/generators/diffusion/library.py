@@ -77,7 +77,7 @@ def opened(weights: str | Path, pipelines: Collection[str]) -> Folder:
         cause = error.__cause__ or error
         gated = isinstance(cause, GatedRepoError)
         advice = "accept its licence there and run `hf auth login`" if gated else "check the name and the network"
-        raise UserError(f"There is no folder {name}, and the hub gave none ({_reason(cause)}); {advice}.") from error
+        raise UserError(f"There is no folder {name}, and none on the hub ({_reason(cause)}); {advice}.") from error
     return read(Path(found), pipelines, name)
 
 

@@ -34,7 +34,7 @@ def recognised(generator: Module) -> tuple[str, dict[str, Any]]:
         pretrained = "mapping.embed" in modules and modules["mapping.embed"].class_name == "Embedding"
         family, synthesis = "stylegan-xl" if pretrained else "stylegan3", _stylegan3_synthesis
     else:
-        raise UserError("Its generator is none of StyleGAN2, StyleGAN3 and StyleGAN-XL.")
+        raise UserError("Its generator is not StyleGAN2, StyleGAN3 or StyleGAN-XL.")
     for path, module in modules.items():
         if module.class_name not in CLASSES[family] or module.attributes.get("activation", "linear") not in (
             "linear", "lrelu",
