@@ -33,9 +33,9 @@ Traffic = tuple[int, int]
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Store:
-    """Clients with 45 classes each, an image of each; class c is at least with client c mod 20."""
+    """Clients with some 20 classes each, an image of each; class c is at least with client c mod 20."""
     found, rng = Store(tmp_path_factory.mktemp("store")), np.random.default_rng(0)
-    held = [rng.permutation(np.union1d(np.arange(k, C, K), rng.permutation(C)[:42])) for k in range(K)]
+    held = [rng.permutation(np.union1d(np.arange(k, C, K), rng.permutation(C)[:16])) for k in range(K)]
     with found.write("data", "cifar100", {}, 0, {}) as writer:
         for split, piles in (("train", held), ("validation", [[]] * K), ("test", [pile[:1] for pile in held])):
             labels = np.concatenate(piles).astype(np.int64)
