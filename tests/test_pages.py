@@ -78,7 +78,7 @@ def test_commands_parse(page, words):
 
 def test_the_readme_is_readable():
     text = (ROOT / "README.md").read_text()
-    lines = text.splitlines()
+    lines = [line for line in text.splitlines() if not re.match(r"\[.*\]: http", line)]  # nobody sees these
     assert len(lines) < 200 and max(map(len, lines)) <= 100
     paragraphs = [part.splitlines() for part in prose(ROOT / "README.md").split("\n\n")]
     assert [part[0] for part in paragraphs if len(part) > 5 and not part[0].startswith(("|", "- ", "["))] == []
