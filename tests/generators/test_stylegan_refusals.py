@@ -73,9 +73,12 @@ def test_a_device_that_lacks_the_precision(monkeypatch):
 
 TENSORS = {
     "a missing tensor": (lambda t: t.pop("synthesis.b8.conv1.bias"), "lacks synthesis.b8.conv1.bias"),
-    "a surplus tensor": (lambda t: t.update({"synthesis.b8.extra": torch.zeros(1)}), "no use for synthesis.b8.extra"),
+    "a surplus tensor": (
+        lambda t: t.update({"synthesis.b8.extra": torch.zeros(1)}),
+        "does not use: synthesis.b8.extra",
+    ),
     "many surplus tensors": (lambda t: t.update({f"x{i}": torch.zeros(1) for i in range(9)}), "x0, x1, x2, ..."),
-    "an unfit shape": (lambda t: t.update({"mapping.w_avg": torch.zeros(31)}), "unfit shape mapping.w_avg"),
+    "an unfit shape": (lambda t: t.update({"mapping.w_avg": torch.zeros(31)}), "wrong shape: mapping.w_avg"),
     "NaN": (lambda t: t["mapping.fc0.bias"].fill_(float("nan")), "not finite in mapping.fc0.bias"),
     "a name to trick the terminal": (lambda t: t.update({"\x1b[31mred": torch.zeros(1)}), r"\x1b[31mred"),
 }

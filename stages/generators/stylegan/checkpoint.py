@@ -157,8 +157,8 @@ def _network(family: str, config: Any, tensors: dict[str, Tensor]) -> Network:
     broken = {name for name, tensor in tensors.items() if not tensor.isfinite().all()}
     for problem, names in (
         ("It lacks", wanted.keys() - tensors.keys()),
-        ("Its family has no use for", tensors.keys() - wanted.keys()),
-        ("It has in an unfit shape", unfit),
+        ("It has tensors that its family does not use:", tensors.keys() - wanted.keys()),
+        ("It has tensors of the wrong shape:", unfit),
         ("It has numbers that are not finite in", broken),
     ):
         if names:
