@@ -1,4 +1,4 @@
-"""FedKTL with a transfer that waits for the task: gentle, of the client's own classes, and only as far as the task is learned.
+"""FedKTL with a transfer that waits for the task: gentle, and only as far as the task is learned.
 
 In the paper a pair pulls at a client's features with the same weight from the first step to the last. A client that
 takes few steps then fits latents instead of its own labels: in a federation of handwritten digits the paper's weight,
@@ -7,8 +7,7 @@ a learned head and a hundred pairs a class end far below training alone. Here th
 - no longer than `pull`, about as long as the gradient that a wrongly classified image has there at first, and
 - multiplied by p^gate, p being the geometric mean of the probabilities that the batch's true classes get.
 
-So a client begins as if alone, and the pairs take hold where its own images have no more to teach. Pairs of classes that it
-has no image of, which in the paper take part, are left out: they are no part of its task. Two gradients of
+So a client begins as if alone, and the pairs take hold where its own images have no more to teach. Two gradients of
 different tasks are often brought to one scale (GradNorm: Chen et al., ICML 2018, arXiv 1711.02257); this rule needs no
 trained weights and no second backward pass. Meant for many pairs: `--pairs-per-class 100`. Evidence:
 `tests/benchmarks/README.md`.
@@ -23,9 +22,7 @@ import torch
 from torch import Tensor
 
 from stages.algorithms import fedktl, fedktl_reference
-from stages.algorithms.common.batches import Batches
-from stages.algorithms.contract import Algorithm, ClientState, Metrics
-from stages.randomness import Rng
+from stages.algorithms.contract import Algorithm
 from stages.settings import setting
 
 
@@ -55,29 +52,7 @@ class Hyper(fedktl_reference.Hyper):
         return features
 
 
-def client_update(
-    hyper: Hyper,
-    shared: fedktl.Shared,
-    client: ClientState,
-    download: fedktl.Download | None,
-    batches: Batches,
-    rng: Rng,
-) -> tuple[fedktl.Upload, Metrics]:
-    """FedKTL's, with the pairs of the client's own classes."""
-    if download is not None:
-        own = torch.isin(download.labels, batches.labels)
-        pairs = fedktl.Download(download.labels[own], download.images[own], download.latents[own])
-        download = pairs if len(pairs.labels) else None
-    return fedktl.client_update(hyper, shared, client, download, batches, rng)
-
-
 gated = cast(
     "Algorithm[Hyper, fedktl.Shared, fedktl.ServerState, fedktl.Upload, fedktl.Download]", fedktl_reference.ALGORITHM
 )
-ALGORITHM = replace(
-    gated,
-    name="fedktl-gated",
-    source="FedKTL; the gate is this program's own",
-    Hyper=Hyper,
-    client_update=client_update,
-)
+ALGORITHM = replace(gated, name="fedktl-gated", source="FedKTL; the gate is this program's own", Hyper=Hyper)
