@@ -27,6 +27,7 @@ def test_a_global_option_after_a_command_is_answered_with_where_it_belongs(tmp_p
     assert f"--store goes before the command: fedktl --store ... {command[0]}" in answer.output
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_four_stages_in_a_row_as_json(tmp_path):
     store = tmp_path / "s"
     data = json.loads(run(store, "prepare", "--clients", "3", "--beta", "1", "--image-size", "16", "--json").stdout)

@@ -70,6 +70,7 @@ def test_over_flower_nobody_else_is_sent_a_message(toy_store, homes, everyone):
     assert not any(name.startswith("faults") for name in state.history)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_of_it_is_another_run_and_its_report_says_of_how_many_clients_it_tells(toy_store):
     plans = [planned(toy_store, "fedproto", **HALF, eval_clients=clients) for clients in ("all", "joined")]
     assert len({Point("x", plan).identity for plan in plans}) == 2

@@ -81,20 +81,16 @@ class Deaf(InProcess):
 
 
 @pytest.mark.parametrize("algorithm", [name for name in algorithms.NAMES if name != "ktl"])
-@pytest.mark.parametrize("deaf", [{0}, {1}])
-def test_a_round_in_which_no_upload_arrives_leaves_the_server_as_it_was(toy_store, algorithm, deaf):
+def test_a_round_in_which_no_upload_arrives_leaves_the_server_as_it_was(toy_store, algorithm):
     federation, state = assemble(planned(toy_store, algorithm, rounds=3, drop_rate=0.5))
-    pool, sent = Deaf(federation, state.clients, deaf), []
+    pool, sent = Deaf(federation, state.clients, deaf={0, 2}), []
     for _ in range(3):
         rounds.play_round(federation, state, pool)
         sent.append(state.download)
-    if deaf == {0}:
-        assert sent[0] is None
-    else:
-        assert sent[1] is sent[0]
+    assert sent[0] is None and sent[2] is sent[1]
     for name in state.history:
         if name.startswith("server_metrics/"):
-            assert state.history[name].isnan().nonzero().flatten().tolist() == list(deaf)
+            assert state.history[name].isnan().nonzero().flatten().tolist() == [0, 2]
 
 
 class Hasty(InProcess):
