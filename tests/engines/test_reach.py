@@ -86,6 +86,20 @@ def test_only_a_server_that_the_authority_signed_is_reached(authorities):
             absent(address, str(ours / "ca.pem"))
 
 
+def test_a_certificate_is_as_good_with_every_python(authorities, monkeypatch):
+    """From 3.13 on, contexts are strict, which Flower's connection is not: these certificates don't name their authority's key."""
+    made = ssl.create_default_context
+
+    def strict(**given):
+        context = made(**given)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr("stages.engines.flower.reach.ssl.create_default_context", strict)
+    with listening(authorities[0]) as (address, _):
+        assert absent(address, str(authorities[0] / "ca.pem")) == ""
+
+
 def test_a_node_waits_until_somebody_answers_and_says_so_once(monkeypatch):
     monkeypatch.setattr("stages.engines.flower.reach.PAUSE", 0.01)
     port, said = free_port(), []
