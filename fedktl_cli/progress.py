@@ -76,7 +76,7 @@ class Progress(Observer):
     def end_run(self, state: str) -> None:
         self.study.going.pop(id(self), None)
         self.line(f"{self._run} is {state} after {duration(time.monotonic() - self._began)}{self._reached}")
-        self._run = ""
+        self._run = self._place = ""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         self._task, self._total, self._done = task, total, done

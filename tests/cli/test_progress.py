@@ -51,6 +51,23 @@ def test_a_run_that_goes_on_says_from_where(clock):
     assert said == ["mine@v1 continues after round 12 of 50"]
 
 
+def test_what_follows_a_study_is_no_run_of_it(clock):
+    screen = io.StringIO()
+    err = console(screen)
+    err._force_terminal = True
+    live = LiveProgress(SimpleNamespace(err=err, verbose=False, say=lambda text: None))
+    played(live, clock, 50, 7.0, number=9)
+    live.finish()
+    live.end_run("done")
+    assert "run 9 of 9" in screen.getvalue()
+    seen = len(screen.getvalue())
+    live.start("reading runs", 9)
+    live.advance(1, run="mine@v1")
+    live.finish()
+    told = screen.getvalue()[seen:]
+    assert "reading runs" in told and "run 9 of 9" not in told
+
+
 @pytest.mark.parametrize("width", [60, 100])
 def test_a_terminal_shows_which_run_its_bar_and_the_study_s_time_left_in_every_width(clock, width):
     screen = io.StringIO()
