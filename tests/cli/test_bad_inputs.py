@@ -20,7 +20,7 @@ from tests.helpers.bad_inputs import cases
 from tests.helpers.toy_store import write_toy_data, write_toy_latents
 
 SECONDS, BYTES = 2.0, 1 << 30
-SOME, MANY, PROCESSES = 30, 1000, 36
+SOME, MANY, PROCESSES = 60, 1000, 36
 
 
 @pytest.fixture(scope="module")

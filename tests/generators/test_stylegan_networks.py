@@ -135,7 +135,7 @@ def test_a_picture_depends_on_its_own_w_alone(case):
     assert_allclose(network.synthesis(crowd)[:-1], alone, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("precision", [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
 def test_half_precision_is_near(case, precision):
     network, io = case
     image = network.synthesis(io["w"][:1], precision)
