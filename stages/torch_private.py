@@ -35,6 +35,11 @@ def clip(gradients: list[Tensor], max_norm: float) -> None:
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
 
+def count(counters: list[Tensor], numbers: list[int]) -> None:
+    """`Tensor.add_` of its number to every counter, in few launches."""
+    torch._foreach_add_(counters, numbers)
+
+
 def approach(tensors: list[Tensor], goals: list[Tensor], part: float) -> None:
     """`Tensor.lerp_` for every pair, in few launches."""
     torch._foreach_lerp_(tensors, goals, part)

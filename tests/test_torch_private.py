@@ -54,6 +54,12 @@ def test_clipping_is_torchs_to_the_last_bit(size):
     assert all(torch.equal(gradient, parameter.grad) for gradient, parameter in zip(ours, theirs, strict=True))
 
 
+def test_counting_adds_each_counter_its_number():
+    counters = [torch.tensor(5), torch.tensor(7)]
+    torch_private.count(counters, [1, 2])
+    assert counters == [6, 9] and counters[0].dtype == torch.int64
+
+
 def test_approaching_is_torchs_lerp_to_the_last_bit():
     ours, goals = pair(2)[0], pair(3)[0]
     theirs = [tensor.lerp(goal, 0.3) for tensor, goal in zip(ours, goals, strict=True)]

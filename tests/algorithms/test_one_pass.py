@@ -33,7 +33,7 @@ def outcome(model, way, track_both):
 def test_one_pass_computes_what_two_do(name, track_both):
     """Features, gradients and running statistics; two of these draw dropout once."""
     model = split.build(name, SHAPE, 10, 512, seed=0)
-    assert joins(model, torch.Size(SHAPE))
+    assert joins(model, torch.Size(SHAPE), track_both)
     one, two = (outcome(model, way, track_both) for way in ("_one_pass", "_two_passes"))
     for ours, theirs in zip(one, two, strict=True):
         scale = max(1e-6, float(theirs.abs().max()))
@@ -50,6 +50,37 @@ def test_running_statistics_are_of_the_first_batch_unless_both_count():
         assert bool(own.base[0].running_mean.max() > 1) == track_both
 
 
+class Sometimes(nn.Module):
+    """One layer that is passed twice, and one that never is."""
+
+    def __init__(self):
+        super().__init__()
+        self.often, self.never = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.often(self.often(x) + 1)
+
+
+@pytest.mark.parametrize("track_both", [False, True])
+def test_each_pass_through_a_layer_is_counted(track_both):
+    model = SplitModel(nn.Sequential(Sometimes(), nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), 4, 2)
+    one, two = (outcome(model, way, track_both) for way in ("_one_pass", "_two_passes"))
+    counts = [[int(value) for value in way if not value.is_floating_point()] for way in (one, two)]
+    assert counts[0] == counts[1] == [4 if track_both else 2, 0]
+
+
+@pytest.mark.parametrize("track_both", [False, True])
+def test_a_layer_that_averages_over_all_batches_has_its_count_at_once(track_both):
+    """Of two batches that count, the second must have less weight than the first: that takes two passes."""
+    model = SplitModel(nn.Sequential(nn.BatchNorm2d(3, momentum=None), nn.Flatten(), nn.Linear(3072, 2)), 4, 2).train()
+    assert joins(model, torch.Size(SHAPE), track_both) == (not track_both)
+    own, apart = copy.deepcopy(model), copy.deepcopy(model)
+    for _ in range(3):
+        OnePass(own, track_both)(images(6, 0), images(4, 1) + 1)
+        OnePass(apart, track_both)._two_passes(images(6, 0), images(4, 1) + 1)
+    torch.testing.assert_close(own.state_dict(), apart.state_dict())
+
+
 class Mixing(nn.Module):
     """Normalises by statistics of its own."""
 
@@ -61,7 +92,7 @@ class Mixing(nn.Module):
 def test_a_model_that_cant_be_split_is_passed_twice(layers):
     base = nn.Sequential(*layers, nn.Flatten(), nn.Linear(3 * 32 * 32, 2))
     model = SplitModel(base, 4, 2).train()
-    assert not joins(model, torch.Size(SHAPE))
+    assert not joins(model, torch.Size(SHAPE), False)
     torch.manual_seed(0)
     expected = OnePass(model, False)._two_passes(images(6, 0), images(4, 1))
     torch.manual_seed(0)
@@ -76,14 +107,14 @@ def test_each_architecture_is_tried_once_and_once_more_with_other_random_numbers
     monkeypatch.setattr(one_pass, "_known", {})
     seeds, tried = [], one_pass.tried
 
-    def counted(model, shape, seed):
+    def counted(model, shape, track_both, seed):
         seeds.append(seed)
-        return tried(model, shape, seed)
+        return tried(model, shape, track_both, seed)
 
     monkeypatch.setattr(one_pass, "tried", counted)
     for _ in range(3):
         base = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), *layers, nn.Flatten(), nn.Linear(4 * 30 * 30, 2))
-        assert joins(SplitModel(base, 4, 2).train(), torch.Size(SHAPE))
+        assert joins(SplitModel(base, 4, 2).train(), torch.Size(SHAPE), False)
     assert len(set(seeds)) == len(seeds) == tries
 
 
@@ -91,5 +122,5 @@ def test_each_architecture_is_tried_once_and_once_more_with_other_random_numbers
 @pytest.mark.parametrize("name", sorted({part for group in zoo.GROUPS.values() for part in group}))
 def test_one_pass_is_found_right_or_passed_over_for_every_model_of_the_zoo(name):
     model = split.build(name, SHAPE, 10, 512, seed=0)
-    if joins(model, torch.Size(SHAPE)):
+    if joins(model, torch.Size(SHAPE), False):
         test_one_pass_computes_what_two_do(name, False)

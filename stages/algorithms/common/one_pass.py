@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from stages import torch_private
 from stages.models.split import SplitModel
 from stages.randomness import seeded
 
@@ -40,15 +41,13 @@ class OnePass:
         if first.shape[1:] != second.shape[1:]:
             return self._two_passes(first, second)
         if self._joins is None:
-            self._joins = joins(self._model, first.shape[1:])
+            self._joins = joins(self._model, first.shape[1:], self._track_both)
         return self._one_pass(first, second) if self._joins else self._two_passes(first, second)
 
     def _one_pass(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        with Parted(len(first), self._track_both):
+        counters = [norm.num_batches_tracked for norm in self._norms if getattr(norm, "momentum", None) is not None]
+        with Parted(len(first), self._track_both, counters):
             features = self._model.features(torch.cat([first, second]))
-        if self._track_both:
-            for norm in self._norms:
-                norm.num_batches_tracked.add_(1)
         return features[: len(first)], features[len(first) :]
 
     def _two_passes(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,17 +57,31 @@ class OnePass:
 
 
 class Parted(TorchFunctionMode):
-    """Within the block, BatchNorm and dropout treat the first `size` rows and the others as two batches, one after the other."""
+    """Within the block, BatchNorm and dropout treat the first `size` rows and the others as two batches, one after the other.
 
-    def __init__(self, size: int, track_both: bool):
+    What layers add to their `counters` of batches is added when the block ends, for all at once and once more for a second
+    batch that is tracked. A layer that averages by its counter, having no momentum, needs its own at once.
+    """
+
+    def __init__(self, size: int, track_both: bool, counters: Iterable[Tensor]):
         super().__init__()
         self._size, self._track_both = size, track_both
+        self._counted = dict.fromkeys(counters, 0)
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        counted = {counter: count for counter, count in self._counted.items() if count}
+        if counted:
+            torch_private.count(list(counted), list(counted.values()))
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if function is F.batch_norm:
             return self._batch_norm(*args, **(kwargs or {}))
+        if function is Tensor.add_ and args[0] in self._counted:
+            self._counted[args[0]] += args[1] * (1 + self._track_both)
+            return args[0]
         if function in DROPOUTS:
             return torch.cat([function(part, *args[1:], **(kwargs or {})) for part in self._parts(args[0])])
         return function(*args, **(kwargs or {}))
@@ -87,20 +100,21 @@ class Parted(TorchFunctionMode):
         return parts
 
 
-def joins(model: SplitModel, shape: torch.Size) -> bool:
+def joins(model: SplitModel, shape: torch.Size, track_both: bool) -> bool:
     """Whether one pass over two batches of images [C, H, W] computes what two passes do, found by trying.
 
-    It does not if images also mix outside BatchNorm, or if several layers draw random numbers, whose order would change.
+    It does not if images also mix outside BatchNorm, if several layers draw random numbers, whose order would change, or if
+    a running statistic that both batches move is an average over all batches so far.
     """
-    description = f"{tuple(shape)} {model}"
+    description = f"{tuple(shape)} {track_both} {model}"
     if description not in _known:
-        same, drew = tried(model, shape, seed=0)
-        _known[description] = same and (not drew or tried(model, shape, seed=1)[0])
+        same, drew = tried(model, shape, track_both, seed=0)
+        _known[description] = same and (not drew or tried(model, shape, track_both, seed=1)[0])
     return _known[description]
 
 
 @torch.no_grad()
-def tried(model: SplitModel, shape: torch.Size, seed: int) -> tuple[bool, bool]:
+def tried(model: SplitModel, shape: torch.Size, track_both: bool, seed: int) -> tuple[bool, bool]:
     """Whether both ways compute the same with random numbers from `seed`, and whether the model draws any."""
     device = next(model.parameters()).device
     draw = torch.Generator().manual_seed(seed)
@@ -112,8 +126,9 @@ def tried(model: SplitModel, shape: torch.Size, seed: int) -> tuple[bool, bool]:
         own = copy.deepcopy(model).train()
         own.bf16 = False
         with seeded(seed, device):
-            features = passes(OnePass(own, track_both=False))(first.to(device), second.to(device))
-            return [*features, *(norm.running_mean for norm in tracking(own))], torch.rand((), device=device)
+            features = passes(OnePass(own, track_both))(first.to(device), second.to(device))
+            moved = [buffer for norm in tracking(own) for buffer in norm.buffers(recurse=False)]
+            return [*features, *moved], torch.rand((), device=device)
 
     try:
         (joint, _), (apart, next_drawn) = outcome(lambda both: both._one_pass), outcome(lambda both: both._two_passes)
