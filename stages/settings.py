@@ -273,7 +273,8 @@ class Train(CommandSettings):
         panel="Speed", choices=("fp32", "tf32", "bf16"),
     )  # fmt: skip
     channels_last: bool = setting(
-        True, "Convolve with the channels last in memory: a sixth to a third faster, with different rounding.",
+        True, "Convolve with the channels last in memory: a sixth to a third faster, with different rounding. Not on a GPU "
+        "for networks with depthwise convolutions.",
         panel="Speed", off="channels-first",
     )  # fmt: skip
     deterministic: bool = setting(

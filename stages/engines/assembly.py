@@ -140,7 +140,7 @@ def model_of(
     seed = spec.seed if same else Rng(spec.seed).seed("weights", client)
     model = split.build(name, data_spec.shape, data_spec.classes, spec.settings.feature_dim, seed, weights)
     model.bf16 = spec.settings.precision == "bf16"
-    return model.to(memory_format=torch.channels_last if spec.settings.channels_last else torch.contiguous_format)
+    return split.laid_out(model, spec.settings.channels_last, placed(spec.settings.device))
 
 
 def pair_source(spec: RunSpec, data_spec: schemas.DataSpec, device: torch.device) -> PairSource | None:

@@ -193,5 +193,16 @@ def check_single(model: SplitModel, image_shape: tuple[int, int, int]) -> None:
         raise UserError(f"It can't train on one image at a time ({reason(error)}); raise `batch_size`.") from error
 
 
+def laid_out(model: SplitModel, channels_last: bool, device: torch.device) -> SplitModel:
+    """The model in the memory format in which it convolves.
+
+    With the channels last cuDNN compiles kernels for depthwise convolutions, anew in each thread: the first step of
+    mobilenet_v2 took 3.5 to 7.6 s on an H100, and 0.15 s with the channels first, where every later step took a sixth less.
+    """
+    depthwise = any(isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1 for layer in model.modules())
+    last = channels_last and not (depthwise and device.type == "cuda")
+    return model.to(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
 def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())

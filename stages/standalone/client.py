@@ -71,8 +71,7 @@ class Client(nn.Module):
             description.architecture, description.image_shape, len(description.class_names), description.feature_dim, 0
         )
         model.bf16 = description.precision == "bf16"
-        memory_format = torch.channels_last if description.channels_last else torch.contiguous_format
-        self.model = model.to(memory_format=memory_format)
+        self.model = split.laid_out(model, description.channels_last, HOST)
         private = dict(_below(values, "private."))
         _, shared = algorithm.init(self.hyper, description.task, Rng(description.seed).at("init"))
         download = None

@@ -119,3 +119,16 @@ def test_an_image_of_the_wrong_size_is_refused():
     model = split.build("FedAvgCNN", (3, 32, 32), 10, 512, seed=0)
     with pytest.raises(UserError, match="3x28x28"):
         split.shapes(model, (3, 28, 28))
+
+
+@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize(("name", "on_gpu"), [("resnet18", True), ("mobilenet_v2", False), ("resnext50_32x4d", True)])
+def test_channels_come_last_unless_a_gpu_convolves_each_on_its_own(name, on_gpu, asked):
+    model = split.build(name, (3, 32, 32), 10, 512, seed=0)
+    weight = next(
+        layer.weight for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size > (1, 1)
+    )
+    for device, expected in (("cpu", asked), ("cuda", asked and on_gpu)):
+        split.laid_out(model, asked, torch.device(device))
+        assert weight.is_contiguous(memory_format=torch.channels_last) == expected
+        assert weight.is_contiguous() != expected
