@@ -12,6 +12,7 @@ import torch
 
 from stages import memory
 from stages.algorithms.common.records import cost
+from stages.algorithms.contract import ClientState
 from stages.clock import collecting
 from stages.engines import clients, pricing, rounds, trials
 from stages.engines.assembly import assemble, on_disk
@@ -39,14 +40,18 @@ def previews(specs: Sequence[RunSpec], observer: Observer) -> list[dict[str, Any
 def preview(spec: RunSpec) -> dict[str, Any]:
     """Shapes and parameters of every architecture, the floats of a round in which everyone takes part, and its price.
 
-    One model stands for all clients of its architecture; the server hears from all of them.
+    One model stands for all clients of its architecture, in the round played for the server, who hears from all, the smallest
+    for everyone.
     """
     memory.watch()
     federation, state = assemble(spec, alike=True)
     names = split.architectures(spec.settings.models, len(state.clients))
     small, clock = one_image_per_class(federation), rounds.clock_of(federation.device, trials.watch(federation))
-    with closing(in_process(small, state.clients)) as pool, collecting(clock), clock.phase("server"):
+    playing = cheapest(small, state.clients)
+    with closing(in_process(small, playing)) as pool, collecting(clock), clock.phase("server"):
         rounds.play_round(small, state, pool)
+    for client, played in zip(state.clients, playing, strict=True):
+        client.private = played.private
     shape = tuple(federation.shares["train"][0].images.shape[1:])
     rows = []
     for name in dict.fromkeys(names):
@@ -71,6 +76,16 @@ def kept_bytes(spec: RunSpec, state: State) -> dict[str, int]:
     validated = any(data_spec_of(spec.data).sizes["validation"])
     kept = {"last": True, "selected": validated} if spec.settings.keep == "both" else {spec.settings.keep: True}
     return {name: size for name, is_kept in kept.items() if is_kept}
+
+
+def cheapest(federation: Federation, states: Sequence[ClientState]) -> list[ClientState]:
+    """The clients, all with the smallest of their models, if it sends as much for the same images as the next larger one."""
+    models = sorted({id(state.model): state.model for state in states}.values(), key=split.parameters)
+    share = federation.shares["train"][0]
+    answers = [clients.train(federation, 0, ClientState(model), share, 0, None) for model in models[:2]]
+    if len({cost(answer.upload) for answer in answers}) == 1:
+        return [ClientState(models[0]) for _ in states]
+    return list(states)
 
 
 def one_image_per_class(federation: Federation) -> Federation:

@@ -14,7 +14,7 @@ from stages.engines.federation import ClientData, Federation, State
 from stages.engines.local import in_process
 from stages.models.split import parameters
 
-LONG = 0.5  # seconds; longer steps are timed once, quicker ones as often as they fit
+LONG = 0.25  # seconds; longer steps are timed once, quicker ones as often as they fit
 MOST_STEPS = 64
 FEW_IMAGES = 10  # to evaluate; where they are quick, as many as fit and the model takes at once
 IMAGE_PASSES = 6  # that an image costs in a step: forward and back, the latter twice as long, and as much for a pair
@@ -31,11 +31,10 @@ class Pace:
 
 def pace(federation: Federation, state: State, client: int) -> Pace:
     with closing(Trial(federation, state, [client])) as trial:
-        first, _ = trial.train(1)  # no measure: libraries choose their kernels in it
-        slow = first > 2 * LONG and federation.device.type == "cpu"
+        trial.train(1)  # no measure: libraries choose their kernels in it
         few, steps = trial.train(1)
         turn, step = 0.0, few / steps
-        if not slow:
+        if step < LONG or federation.device.type != "cpu":
             many, more = trial.train(min(MOST_STEPS, 2 + int(LONG / few)))
             if more > steps:
                 step = max(0.0, many - few) / (more - steps)

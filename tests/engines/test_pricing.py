@@ -1,10 +1,11 @@
 """The price of a run, with a clock that counts what is asked of the clients."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from stages import memory
 from stages.clock import phase
@@ -12,6 +13,7 @@ from stages.engines import clients
 from stages.engines.assembly import assemble
 from stages.engines.preview import preview
 from stages.engines.trials import largest
+from stages.models.split import parameters
 from stages.prepare import prepare
 from stages.settings import Prepare
 from tests.helpers.toy_runs import planned
@@ -117,6 +119,36 @@ def test_what_a_client_keeps_to_itself_is_not_taken_for_that_of_another_of_its_a
     """It may be about its images, of which the others have more or fewer."""
     uneven = prepare(toy_store, "uneven", Prepare(clients=6, beta=0.2, min_samples=20, image_size=16))
     assert preview(replace(planned(toy_store, name, batch_size=1, workers=1), data=uneven))["seconds_per_round"] > 0
+
+
+@dataclass(frozen=True)
+class Everything:
+    weights: torch.Tensor
+
+
+def test_one_model_stands_for_all_in_the_small_round_only_if_all_send_the_same(toy_store):
+    """Two clients of either architecture: what they send is counted right even if it depends on their model."""
+    plan = planned(toy_store, "local", workers=1)
+    models = [client.model for client in assemble(plan)[1].clients]
+
+    def client_update(hyper, shared, client, *given):
+        _, metrics = plan.algorithm.client_update(hyper, shared, client, *given)
+        trained.append(parameters(client.model))
+        return Everything(torch.cat([p.detach().flatten() for p in client.model.parameters()])), metrics
+
+    trained = []
+    found = preview(replace(plan, algorithm=replace(plan.algorithm, client_update=client_update)))
+    assert found["upload_floats_per_round"] == sum(parameters(model) for model in models)
+    small, large = sorted(set(map(parameters, models)))
+    assert trained[:6] == [small, large, *map(parameters, models)]
+
+    def silent(*given):
+        client_update(*given)
+        return plan.algorithm.client_update(*given)
+
+    trained = []
+    preview(replace(plan, algorithm=replace(plan.algorithm, client_update=silent)))
+    assert trained[:6] == [small, large, *[small] * 4]
 
 
 def test_peak_memory_is_that_since_the_watch_began():

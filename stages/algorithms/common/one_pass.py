@@ -123,7 +123,9 @@ def tried(model: SplitModel, shape: torch.Size, track_both: bool, seed: int) -> 
         undisturbed = torch.rand((), device=device)
 
     def outcome(passes: Callable[[OnePass], Callable[..., tuple[Tensor, Tensor]]]) -> tuple[list[Tensor], Tensor]:
-        own = copy.deepcopy(model).train()
+        own = copy.deepcopy(
+            model, {id(weights): weights for weights in model.parameters()}
+        ).train()  # these don't change
         own.bf16 = False
         with seeded(seed, device):
             features = passes(OnePass(own, track_both))(first.to(device), second.to(device))
