@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -43,6 +44,17 @@ def set_up(settings: Train) -> None:
     # A user's model may have no deterministic algorithms. `use_deterministic_algorithms` would take two seconds: it
     # imports PyTorch's compiler.
     torch.set_deterministic_debug_mode("warn" if settings.deterministic else "default")
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Within the block, a GPU does not round the inputs of float32 products and convolutions to ten bits (TF32)."""
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def home(offload: str, models: Iterable[nn.Module], device: torch.device) -> torch.device:

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from stages import devices
 from stages.algorithms.common import one_pass
 from stages.algorithms.common.one_pass import OnePass, joins
 from stages.models import split, zoo
 from stages.models.split import SplitModel
+from stages.settings import Train
 
 SHAPE = (3, 32, 32)
 
@@ -98,6 +100,25 @@ def test_a_model_that_cant_be_split_is_passed_twice(layers):
     torch.manual_seed(0)
     for ours, theirs in zip(OnePass(model, False)(images(6, 0), images(4, 1)), expected, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_it_is_tried_in_exact_numbers():
+    """With TF32 deep networks would seem to mix their images: its rounding grows from layer to layer."""
+    seen = set()
+
+    class Noting(nn.Module):
+        def forward(self, x):
+            seen.add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+            return x
+
+    model = SplitModel(nn.Sequential(Noting(), nn.Flatten(), nn.Linear(3 * 32 * 32, 2)), 4, 2)
+    devices.set_up(Train(precision="tf32"))
+    try:
+        assert joins(model, torch.Size(SHAPE), True)
+        assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
+    finally:
+        devices.set_up(Train())
+    assert seen == {(False, False)}
 
 
 @pytest.mark.parametrize(("layers", "tries"), [([], 1), ([nn.Dropout(0.5)], 2)])

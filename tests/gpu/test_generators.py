@@ -5,8 +5,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from stages.devices import exact_float32
 from stages.generators.stylegan import checkpoint
-from stages.generators.stylegan.generator import _exact_float32, load
+from stages.generators.stylegan.generator import load
 from tests.helpers.stylegan import FIXTURES, FOLDERS
 
 pytestmark = pytest.mark.gpu
@@ -18,7 +19,7 @@ GPU = torch.device("cuda", 0)
 def test_images_are_the_official_ones(name):
     network = checkpoint.read(FIXTURES / name / "network.pkl").network.to(GPU)
     io = np.load(FIXTURES / name / "io.npz")
-    with _exact_float32(GPU):
+    with exact_float32():
         image = network.synthesis(torch.from_numpy(io["w"]).to(GPU)).cpu()
         assert_allclose(image, io["image"], rtol=0, atol=5e-5)
         half = network.synthesis(torch.from_numpy(io["w"]).to(GPU), torch.float16).cpu()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from stages import algorithms, devices
-from stages.algorithms.common import cuda_graphs
+from stages.algorithms.common import cuda_graphs, one_pass
 from stages.algorithms.common.cuda_graphs import Baton, CudaLane, Refused
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
@@ -62,7 +62,8 @@ def pictures(toy_store):
 
 
 def pictured(store, models, algorithm="fedktl", **settings):
-    plan = on_gpu(store, algorithm, models=models, feature_dim=512, batch_size=10, rounds=2, **settings)
+    settings = {"models": models, "feature_dim": 512, "batch_size": 10, "rounds": 2} | settings
+    plan = on_gpu(store, algorithm, **settings)
     object.__setattr__(plan, "data", store.open("made-up", "data"))
     object.__setattr__(plan, "latents", store.open("made-up", "latents"))
     return plan
@@ -72,6 +73,13 @@ def pictured(store, models, algorithm="fedktl", **settings):
 def test_replayed_steps_are_the_eager_ones(pictures, name):
     plan = pictured(pictures, name)
     assert same(weights(played(plan)), weights(played(plan, lane=Eager)))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_pairs_go_with_the_own_images_in_tf32_too(pictures, name, monkeypatch):
+    monkeypatch.setattr(one_pass, "_known", {})
+    played(pictured(pictures, name, precision="tf32", hyper={"statistics": "both"}))
+    assert list(one_pass._known.values()) == [True]
 
 
 @pytest.mark.parametrize("algorithm", algorithms.NAMES)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from stages import torch_private
+from stages.devices import exact_float32
 from stages.models.split import SplitModel
 from stages.randomness import seeded
 
@@ -123,11 +124,10 @@ def tried(model: SplitModel, shape: torch.Size, track_both: bool, seed: int) -> 
         undisturbed = torch.rand((), device=device)
 
     def outcome(passes: Callable[[OnePass], Callable[..., tuple[Tensor, Tensor]]]) -> tuple[list[Tensor], Tensor]:
-        own = copy.deepcopy(
-            model, {id(weights): weights for weights in model.parameters()}
-        ).train()  # these don't change
+        shared = {id(weights): weights for weights in model.parameters()}  # these don't change
+        own = copy.deepcopy(model, shared).train()
         own.bf16 = False
-        with seeded(seed, device):
+        with seeded(seed, device), exact_float32():  # coarser rounding grows from layer to layer
             features = passes(OnePass(own, track_both))(first.to(device), second.to(device))
             moved = [buffer for norm in tracking(own) for buffer in norm.buffers(recurse=False)]
             return [*features, *moved], torch.rand((), device=device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stages.devices import exact_float32
 from stages.errors import UserError, unknown
 from stages.generators.precision import dtype, resolved
 from stages.generators.stylegan import checkpoint
@@ -89,7 +89,7 @@ class StyleGAN:
     def _drawn(self, latents: Tensor) -> Iterator[Tensor]:
         """Pixels float32 in 0..255, a few images at a time."""
         offset = 128 if self._reference and self._family != "stylegan-xl" else 127.5
-        with _exact_float32(self._device):
+        with exact_float32():
             for w in torch.split(latents.to(self._device, torch.float32), self._images_at_once):
                 ws = w[:, None].expand(-1, self._network.synthesis.num_ws, -1)
                 yield self._network.synthesis(ws, self._precision).mul(127.5).add_(offset).clamp_(0, 255)
@@ -112,17 +112,3 @@ def load(
     reference does. UserError says what is wrong with the file or an argument.
     """
     return StyleGAN(checkpoint.read(weights), torch.device(device), truncation, class_id, precision, image_range)
-
-
-@contextmanager
-def _exact_float32(device: torch.device) -> Iterator[None]:
-    """Keeps a GPU from rounding the inputs of float32 products and convolutions to ten bits (TF32)."""
-    if device.type != "cuda":
-        yield
-        return
-    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
-    try:
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
