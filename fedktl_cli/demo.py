@@ -27,6 +27,8 @@ def demo(
     """
     terminal = here(context)
     store = terminal.store
+    from torch import cuda
+
     from fedktl_cli import tables
     from stages.artifacts.schemas import read_data, read_report
     from stages.generate import generate
@@ -43,7 +45,7 @@ def demo(
         terminal.say(f"3/4 train: FedKTL, FedTGP and local training, twice each, {rounds} rounds, four architectures")
         settings = Train(
             algorithm=("fedktl-gated", "fedtgp", "local"), data=f"{data.ref}", latents=f"{bank.ref}", rounds=rounds,
-            pairs_per_class=100, seeds=(seed, seed + 1),
+            pairs_per_class=100, seeds=(seed, seed + 1), jobs=1 if cuda.is_available() else 2,
         )  # fmt: skip
         runs = train(store, None, settings, {}, observer)
         terminal.say("4/4 report")
