@@ -40,8 +40,8 @@ def previews(specs: Sequence[RunSpec], observer: Observer) -> list[dict[str, Any
 def preview(spec: RunSpec) -> dict[str, Any]:
     """Shapes and parameters of every architecture, the floats of a round in which everyone takes part, and its price.
 
-    One model stands for all clients of its architecture, in the round played for the server, who hears from all, the smallest
-    for everyone.
+    One model stands for all clients of its architecture. The server hears from all clients, in a round in which the smallest
+    model may stand for everyone's.
     """
     memory.watch()
     federation, state = assemble(spec, alike=True)
@@ -80,10 +80,11 @@ def kept_bytes(spec: RunSpec, state: State) -> dict[str, int]:
 
 def cheapest(federation: Federation, states: Sequence[ClientState]) -> list[ClientState]:
     """The clients, all with the smallest of their models, if it sends as much for the same images as the next larger one."""
-    models = sorted({id(state.model): state.model for state in states}.values(), key=split.parameters)
-    share = federation.shares["train"][0]
-    answers = [clients.train(federation, 0, ClientState(model), share, 0, None) for model in models[:2]]
-    if len({cost(answer.upload) for answer in answers}) == 1:
+    models = sorted({id(state.model): state.model for state in states}.values(), key=split.parameters)[:2]
+    alike = replace(federation, shares=federation.shares | {"train": federation.shares["train"][:1] * len(models)})
+    with closing(in_process(alike, [ClientState(model) for model in models])) as pool:
+        answers = pool.train(0, list(range(len(models))), None)
+    if len({cost(answer.upload) for answer in answers.values()}) == 1:
         return [ClientState(models[0]) for _ in states]
     return list(states)
 

@@ -140,8 +140,9 @@ def test_each_architecture_is_tried_once_and_once_more_with_other_random_numbers
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("track_both", [False, True])
 @pytest.mark.parametrize("name", sorted({part for group in zoo.GROUPS.values() for part in group}))
-def test_one_pass_is_found_right_or_passed_over_for_every_model_of_the_zoo(name):
+def test_one_pass_is_found_right_or_passed_over_for_every_model_of_the_zoo(name, track_both):
     model = split.build(name, SHAPE, 10, 512, seed=0)
-    if joins(model, torch.Size(SHAPE), False):
-        test_one_pass_computes_what_two_do(name, False)
+    if joins(model, torch.Size(SHAPE), track_both):
+        test_one_pass_computes_what_two_do(name, track_both)

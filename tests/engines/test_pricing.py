@@ -1,6 +1,7 @@
 """The price of a run, with a clock that counts what is asked of the clients."""
 
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from stages import memory
 from stages.clock import phase
 from stages.engines import clients
 from stages.engines.assembly import assemble
+from stages.engines.local import InProcess
 from stages.engines.preview import preview
 from stages.engines.trials import largest
 from stages.models.split import parameters
@@ -149,6 +151,26 @@ def test_one_model_stands_for_all_in_the_small_round_only_if_all_send_the_same(t
     trained = []
     preview(replace(plan, algorithm=replace(plan.algorithm, client_update=silent)))
     assert trained[:6] == [small, large, *[small] * 4]
+
+
+def test_a_client_trains_only_where_its_model_was_brought(toy_store, monkeypatch):
+    """Where models wait in the memory of the host, the pool brings each to the GPU for its turn."""
+    present, train, here = InProcess._present, clients.train, []
+
+    @contextmanager
+    def noted(self, *given):
+        with present(self, *given) as state:
+            here.append(state.model)
+            yield state
+            here.remove(state.model)
+
+    def checked(federation, client, state, *rest):
+        assert any(state.model is model for model in here)
+        return train(federation, client, state, *rest)
+
+    monkeypatch.setattr(InProcess, "_present", noted)
+    monkeypatch.setattr(clients, "train", checked)
+    preview(planned(toy_store, "fedproto", workers=1))
 
 
 def test_peak_memory_is_that_since_the_watch_began():

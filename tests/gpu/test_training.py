@@ -10,6 +10,7 @@ from stages.algorithms.common.cuda_graphs import Baton, CudaLane, Refused
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
 from stages.engines.local import InProcess, in_process
+from stages.engines.preview import preview
 from stages.engines.slots import Slots
 from stages.models import zoo
 from stages.observer import SILENT
@@ -107,6 +108,10 @@ def test_a_run_resumed_equals_one_in_one_go(toy_store, tmp_path):
     checkpoint.write(half, tmp_path / "c.safetensors")
     resumed = played(on_gpu(toy_store, rounds=4), 4, start=tmp_path / "c.safetensors")
     assert same(weights(whole), weights(resumed))
+
+
+def test_a_dry_run_tries_models_that_wait_on_the_host(toy_store):
+    assert preview(on_gpu(toy_store, offload="on"))["device_memory"] > 0
 
 
 def test_off_loaded_models_compute_the_same(toy_store):
