@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 M_ARENA_MAX = -8  # of malloc.h
-SHARE = 0.05  # of the memory in use may be free
+SHARE, SPARE = 0.05, 32 << 20  # of the memory in use may be free; so may as many bytes
 
 
 class Usage(ctypes.Structure):
@@ -41,7 +41,7 @@ def give_back() -> None:
     """
     if GLIBC:
         usage = GLIBC.mallinfo2()
-        if usage.fordblks > SHARE * (usage.uordblks + usage.hblkhd):
+        if usage.fordblks > max(SPARE, SHARE * (usage.uordblks + usage.hblkhd)):
             GLIBC.malloc_trim(0)
 
 

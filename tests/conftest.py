@@ -32,6 +32,8 @@ def pytest_configure(config):
 
 
 def pytest_unconfigure(config):
+    gc.collect()
+    gc.freeze()  # pytest looks for garbage several times now, among all that was imported
     shutil.rmtree(getattr(config, "files_in_memory", MEMORY / "none"), ignore_errors=True)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from stages.errors import UserError, printable
 from stages.foreign import reason
@@ -154,13 +155,24 @@ def made_head(name: str, feature_dim: int, hidden: list[int], classes: int) -> n
     return nn.Sequential(first, *(layer for linear in others for layer in (activation(), linear)))
 
 
+class Unfilled(TorchFunctionMode):
+    """Fills no tensor: on the meta device that does nothing, and yet PyTorch imports its compiler for it, for over a second."""
+
+    FILLS = ("constant_", "kaiming_normal_", "kaiming_uniform_", "normal_", "uniform_")
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in self.FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def meta_model(architecture: str, image_shape: tuple[int, int, int], classes: int, feature_dim: int) -> SplitModel:
     """The model on the meta device, without memory or time for its weights: good for counts and shapes.
 
     A model whose code reads values while it is built (RegNet's does) is built in full instead.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Unfilled():
             return build(architecture, image_shape, classes, feature_dim, seed=0)
     except UserError:
         return build(architecture, image_shape, classes, feature_dim, seed=0)

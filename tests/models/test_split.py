@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.errors import UserError
 from stages.models import split, zoo
@@ -24,6 +25,26 @@ def test_parameter_counts(name, classes):
     assert sum(buffer.numel() for buffer in model.base.buffers()) == expected["buffers"]
     features, projections = split.shapes(model, (3, 32, 32))
     assert [list(features), list(projections)] == [expected["feature_shape"], expected["output_shape"]]
+
+
+@pytest.mark.parametrize("architecture", zoo.GROUPS["HtFE8"])
+def test_an_outline_is_not_filled(architecture):
+    """Random numbers on the meta device are PyTorch's compiler's, whose import takes more than a second."""
+    with Operations() as made:
+        split.meta_model(architecture, (3, 32, 32), 10, 512)
+    assert not {name for name in made.names if name.endswith(("normal_", "uniform_"))}
+
+
+class Operations(TorchDispatchMode):
+    """Their names."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names.add(operation.overloadpacket.__name__)
+        return operation(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("name", INITIAL)
