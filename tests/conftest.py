@@ -8,9 +8,11 @@ import os
 import shutil
 import signal
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from stages.artifacts.store import Store
 
@@ -58,6 +60,14 @@ def no_power_cuts():
     """What is written need not outlast one, and waiting for the disk would take much of the time."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("os.fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_program():
+    """Its commands are read once, not for each command line, for which that takes 25 ms."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("typer.testing._get_command", cache(get_command))
         yield
 
 
