@@ -33,9 +33,20 @@ def numbers(folder: Path, suffix: str) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
+def taken(folder: Path) -> list[int]:
+    """The numbers of versions published or in progress.
+
+    Who begins one holds `name_lock` until its `run.json` is there, so a folder without that was left by a killed process. If
+    it has a checkpoint nevertheless, it is damaged, and its number is not free.
+    """
+    partial = ((number, folder / f"v{number}.partial") for number in numbers(folder, "partial"))
+    begun = (number for number, path in partial if (path / "run.json").exists() or any(path.glob("checkpoint-*")))
+    return sorted({*numbers(folder, "zarr"), *begun})
+
+
 def next_version(folder: Path) -> int:
     """One above every version published or in progress. Hold `name_lock` from here until the number is taken."""
-    return max([0, *numbers(folder, "zarr"), *numbers(folder, "partial")]) + 1
+    return max(taken(folder), default=0) + 1
 
 
 def name_lock(folder: Path) -> FileLock:

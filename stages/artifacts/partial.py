@@ -62,6 +62,8 @@ class Partial:
                 raise Taken
             version = next_version(folder)
             path = folder / f"v{version}.partial"
+            if path.exists():  # of a process that was killed here
+                erase(path)
             path.mkdir()
             begun = cls(Ref(name, version, kind), path, {}, Hold(path))
             begun.record(facts)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts import partial, seal
-from stages.artifacts.folders import numbers
+from stages.artifacts.folders import taken
 from stages.artifacts.refs import Ref
 from stages.artifacts.store import Store
 from stages.errors import UserError
@@ -68,7 +68,7 @@ def kept(store: Store, among: Collection[str] | None = None) -> Iterator[Kept]:
     """Every run of the store, or of some names, by name and version; what can't be read is left out."""
     for name in store.names("run") if among is None else sorted(among):
         folder = store.folder("run", name)
-        for number in sorted({*numbers(folder, "zarr"), *numbers(folder, "partial")}):
+        for number in taken(folder):
             try:
                 yield _one(folder, Ref(name, number, "run"))
             except (UserError, OSError, KeyError, TypeError, AttributeError, ValueError):

@@ -27,6 +27,7 @@ from stages.artifacts.folders import (
     resumable,
     resumed,
     scratch,
+    taken,
     unlocked,
 )
 from stages.artifacts.refs import FOLDERS, IDENTITY, NAME, Ref, checked_name
@@ -260,7 +261,7 @@ class Store:
         """`ref` with the number of the next version, or with its own if no version or unfinished work has that."""
         assert ref.kind is not None
         folder = self.folder(ref.kind, ref.name)
-        if ref.version in (*self.versions(ref.kind, ref.name), *numbers(folder, "partial")):
+        if ref.version in taken(folder):
             raise UserError(f"{ref} is already there; leave out the version to get the next one.")
         return Ref(ref.name, ref.version or next_version(folder), ref.kind)
 

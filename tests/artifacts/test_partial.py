@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -70,6 +71,29 @@ def test_a_version_under_way_is_reserved(store, partial):
     partial.discard()
     left = {path.name for path in partial.path.parent.glob("*")}
     assert left - {".lock"} == {"v1.zarr", "v2.zarr"}  # some releases of filelock remove the lock
+
+
+def test_a_number_is_free_whose_folder_a_killed_process_left_before_it_said_what_it_is(store, monkeypatch):
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("stages.artifacts.partial._sealed", Mock(side_effect=KeyboardInterrupt))
+        Partial.begin(store, "run", "r", FACTS)
+    assert [path.name for path in store.folder("run", "r").glob("v*")] == ["v1.partial"]
+    assert store.vacant(Ref("r", 1, "run")).version == 1
+    begun = Partial.begin(store, "run", "r", FACTS)
+    assert begun.ref.version == 1 and unfinished(store) == [begun.path]
+    with pytest.raises(UserError, match="already there"):
+        store.vacant(Ref("r", 1, "run"))
+    begun.close()
+
+
+def test_the_number_of_a_damaged_folder_is_not_free(store, partial):
+    """What could be mended by hand is not overwritten."""
+    save(partial, 3)
+    (partial.path / "run.json").unlink()
+    partial.close()
+    other = Partial.begin(store, "run", "r", FACTS)
+    assert other.ref.version == 2 and list(checkpoints(partial.path)) == [3]
+    other.close()
 
 
 def test_one_process_at_a_time(partial):

@@ -204,8 +204,8 @@ def test_a_lock_that_nfs_keeps_while_it_is_held_fails_no_finished_work(store, mo
 
 def test_left_overs_are_what_killed_writers_left_and_nothing_else(store):
     write(store)
-    folder, runs = store.root / "reports" / "a", store.root / "runs" / "r"
-    dead = [folder / f".writing-{'0' * 32}", folder / f".removed-{'1' * 32}", runs / "v1.partial"]
+    folder = store.root / "reports" / "a"
+    dead = [folder / f".writing-{'0' * 32}", folder / f".removed-{'1' * 32}", store.root / "runs" / "s" / "v1.partial"]
     for path in dead:
         path.mkdir(parents=True)
     (dead[0] / "lock").write_text("")
