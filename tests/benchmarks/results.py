@@ -40,6 +40,7 @@ SETTINGS = {
     "shots-9": "CIFAR-10, nine",
     "shots-23": "CIFAR-10, 23",
     "folder": "a folder of pictures",
+    "folder-dealt": "the same, dealt anew for each seed",
     "sound": "CIFAR-10 mini, 20 clients",
     "reference": "the same, `--preset reference`",
 }

@@ -9,8 +9,9 @@ stopped, and several processes can share the work with --only. `python -m tests.
 reference, sound: 20 clients share the partition's 12,000 images. scarce: at most ten images of a class a client, where
 rounds are cheap enough to try what the transfer depends on. shots-2, -9, -23: the paper's cloud-edge case, one client.
 digits-2, -9: the same with handwritten digits, which the built-in generator has nothing of. digits: ten clients share them.
-folder: images of the partition as a folder of PNG files, ten clients of three classes, twenty images of each. full: all
-60,000 images by the partition's label counts times five, which are the published ones to within two images a client and class.
+folder: images of the partition as a folder of PNG files, ten clients of three classes, twenty images of each; folder-dealt:
+the same, dealt anew for each seed. full: all 60,000 images by the partition's label counts times five, which are the
+published ones to within two images a client and class.
 """
 
 import argparse
@@ -63,6 +64,11 @@ class Part:
     rows: Mapping[str, Row]
     given: dict[str, Any] = field(default_factory=dict)
     preset: str | None = None
+    dealt_anew: bool = False  # for each seed
+
+    def artifact(self, seed: int) -> str:
+        """The name of its data."""
+        return f"{self.data}-{seed}" if self.dealt_anew else self.data
 
 
 def several(
@@ -125,6 +131,7 @@ PARTS = {
     "scarce": Part("scarce", SCARCE, {"local_epochs": 2, "eval_every": 2}),
     "digits": Part("digits", ALL),
     "folder": Part("folder", ALL, {"local_epochs": 5, "eval_every": 2}),
+    "folder-dealt": Part("folder", ALL, {"local_epochs": 5, "eval_every": 2}, dealt_anew=True),
     "full": Part("full", FULL, {"eval_every": 2}),
     **{
         name: Part(name, FEW_SHOT, {"models": "FedAvgCNN", "eval_every": 5, "local_epochs": SHOTS[shots]})
@@ -133,15 +140,15 @@ PARTS = {
 }
 
 
-def make_data(store: Store, folder: Path, name: str) -> None:
+def make_data(store: Store, folder: Path, part: Part, seed: int) -> None:
     """The recorded partition, its images dealt anew, or all images; what is there already is left alone."""
-    if store.versions("data", name):
+    if store.versions("data", part.artifact(seed)):
         return
-    if name == "cifar10-mini":
+    if part.data == "cifar10-mini":
         write_data(store, folder)
     else:
-        settings = {"validation_fraction": 0.0, **dealt(store.root.parent, folder, name)}
-        prepare(store, name, Prepare(**settings))
+        settings = {"validation_fraction": 0.0, **dealt(store.root.parent, folder, part.data)}
+        prepare(store, part.artifact(seed), Prepare(**settings, seed=seed if part.dealt_anew else 0))
 
 
 def dealt(scratch: Path, folder: Path, name: str) -> dict[str, Any]:
@@ -202,9 +209,9 @@ def run(store: Store, name: str, part: Part, row: Row, rounds: int, seed: int) -
         generator, samples = BANKS[row.bank]
         generate(store, row.bank, Generate(generator=generator, samples=samples))
     base = presets.load(part.preset) if part.preset else None
-    given = part.given | {"data": part.data, "rounds": rounds, "patience": 0, "checkpoint_every": 5, "workers": 1}
-    own: dict[str, Any] = {"algorithm": (row.algorithm,), "latents": row.bank, "pairs": row.pairs, "seeds": (seed,)}
-    own["pairs_per_class"] = row.per_class
+    given = part.given | {"rounds": rounds, "patience": 0, "checkpoint_every": 5, "workers": 1}
+    own: dict[str, Any] = {"algorithm": (row.algorithm,), "data": part.artifact(seed), "seeds": (seed,)}
+    own |= {"latents": row.bank, "pairs": row.pairs, "pairs_per_class": row.per_class}
     if row.pairs == "live" and row.bank != "trained":  # code that is not fedktl's must be named to be run
         own["generator"] = BANKS[row.bank][0]
     hyper = [f"{key}={value}" for key, value in row.hyper.items()]
@@ -224,10 +231,9 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     store = Store(asked.store)
-    for name in asked.part:
-        make_data(store, asked.folder, PARTS[name].data)
     for seed in asked.seeds:
         for name in asked.part:
+            make_data(store, asked.folder, PARTS[name], seed)
             for key, row in PARTS[name].rows.items():
                 if key in (asked.only or PARTS[name].rows):
                     run(store, f"{name}-{key}-s{seed}", PARTS[name], row, asked.rounds, seed)
