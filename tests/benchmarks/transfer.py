@@ -125,13 +125,14 @@ FULL = {
     name: ALL.get(name, Row(name)) for name in ("trained-live", "local", "fedproto", "gated", "fd", "fedtgp", "fml")
 }
 FEW = {f"shots-{shots}": shots for shots in SHOTS} | {f"digits-{shots}": shots for shots in (2, 9)}
+FOLDER = Part("folder", ALL, {"local_epochs": 5, "eval_every": 2})
 PARTS = {
     "reference": Part("cifar10-mini", ALL, preset="reference"),
     "sound": Part("cifar10-mini", ALL),
     "scarce": Part("scarce", SCARCE, {"local_epochs": 2, "eval_every": 2}),
     "digits": Part("digits", ALL),
-    "folder": Part("folder", ALL, {"local_epochs": 5, "eval_every": 2}),
-    "folder-dealt": Part("folder", ALL, {"local_epochs": 5, "eval_every": 2}, dealt_anew=True),
+    "folder": FOLDER,
+    "folder-dealt": replace(FOLDER, dealt_anew=True),
     "full": Part("full", FULL, {"eval_every": 2}),
     **{
         name: Part(name, FEW_SHOT, {"models": "FedAvgCNN", "eval_every": 5, "local_epochs": SHOTS[shots]})
