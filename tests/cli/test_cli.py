@@ -202,13 +202,15 @@ def rewritten(root: Path, change) -> None:
 
 
 def test_help_is_quick():
-    """0.3 s on a quiet machine. Beside others the same work takes a core longer, so one of three times counts."""
-    assert any(taken_by_help() < 0.8 for _ in range(3))
+    """0.3 s. Where nothing is compiled yet the first time takes a second, so the quickest of three counts."""
+    assert min(taken_by_help() for _ in range(3)) < 0.5
 
 
 def taken_by_help() -> float:
     """Seconds of the processor, by that process alone: others may end meanwhile."""
-    with subprocess.Popen([sys.executable, "-m", "fedktl_cli", "--help"], stdout=subprocess.PIPE, text=True) as child:
+    compiling = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    command = [sys.executable, "-m", "fedktl_cli", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=compiling) as child:
         assert "prepare" in child.stdout.read()
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
