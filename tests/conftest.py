@@ -28,7 +28,7 @@ def pytest_configure(config):
     The many small files of the tests lie in memory, where it has room for them, unless --basetemp says otherwise.
     """
     if "gpu" not in (config.getoption("markexpr") or ""):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ |= {"CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "1"}  # Triton's kernels run as Python
     if not config.option.basetemp and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
         config.option.basetemp = config.files_in_memory = tempfile.mkdtemp(prefix="fedktl-tests-", dir=MEMORY)
 

@@ -42,6 +42,28 @@ def test_first_steps_are_eager_and_each_shape_is_captured_once():
     assert tape.captures == 1 and tape.replays == 8 - WARM_UP
 
 
+def test_what_a_lane_has_captured_it_captures_at_once_the_next_time():
+    tape, seen = Tape(), []
+    for captures, (kind, size) in ((1, ("kind", 2)), (2, ("kind", 2)), (2, ("kind", 3)), (2, ("another", 2))):
+        step = Replayed(lambda x: seen.append(x.clone()), tape, kind)
+        for number in range(WARM_UP + 1 if captures == 1 else WARM_UP):
+            step(torch.full((size,), float(number)))
+        assert tape.captures == captures
+    assert [float(x[0]) for x in seen] == [*range(WARM_UP + 1), *3 * [*range(WARM_UP)]]
+
+
+def test_a_capture_refused_before_any_eager_step_is_tried_again_after_one(monkeypatch):
+    monkeypatch.setattr(cuda_graphs, "_refused", set())
+    tape, seen = Tape(), []
+    for _ in range(2):
+        step = Replayed(lambda x: seen.append(float(x)), tape, "kind")
+        for number in range(WARM_UP + 2):
+            tape.refuses = bool(tape.captures == 1)
+            step(torch.tensor(float(number)))
+    assert seen == [*range(WARM_UP + 2)] * 2
+    assert tape.captures == 3 and not cuda_graphs._refused and not cuda_graphs.refusals()
+
+
 def test_a_replay_works_on_tensors_of_its_own():
     tape, met = Tape(), []
     step = Replayed(lambda x: met.append(x.data_ptr()), tape, "kind")

@@ -1,11 +1,14 @@
 """Clients on a real GPU: replayed steps are the eager ones, and any number of clients in flight computes the same."""
 
+from itertools import islice
+
 import pytest
 import torch
 from torch import nn
 
 from stages import algorithms, devices
 from stages.algorithms.common import cuda_graphs, one_pass
+from stages.algorithms.common.batches import endless
 from stages.algorithms.common.cuda_graphs import Baton, CudaLane, Refused
 from stages.engines import checkpoint, rounds
 from stages.engines.assembly import assemble
@@ -112,6 +115,14 @@ def test_a_run_resumed_equals_one_in_one_go(toy_store, tmp_path):
 
 def test_a_dry_run_tries_models_that_wait_on_the_host(toy_store):
     assert preview(on_gpu(toy_store, offload="on"))["device_memory"] > 0
+
+
+def test_pairs_come_in_the_order_in_which_a_cpu_takes_them():
+    def rows(device):
+        given = endless((torch.zeros(7, device=device),), 3, torch.Generator().manual_seed(0)).given
+        return [each[0].tolist() for each in islice(given, 1000)]
+
+    assert rows("cuda:0") == rows("cpu")
 
 
 def test_off_loaded_models_compute_the_same(toy_store):

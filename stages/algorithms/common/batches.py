@@ -13,6 +13,8 @@ from stages.models.split import parameters
 from stages.pixels import normalised
 from stages.randomness import Rng
 
+AHEAD = 1024  # rows whose order goes to the device at once: ten pairs would make one copy a step
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -47,14 +49,16 @@ def passes(
 
 
 def endless(tables: Sequence[Tensor], size: int, generator: torch.Generator) -> Steps:
-    """Endless passes, each in an order of its own, cut as `slices` cuts them."""
+    """Endless passes, each in an order of its own, cut as `slices` cuts them. Nothing else may draw from `generator`."""
     tables = [two_or_more(table) for table in tables]
-    device = tables[0].device
+    count, device = len(tables[0]), tables[0].device
+    ahead = 1 if device.type == "cpu" else max(1, AHEAD // count)
 
     def orders() -> Iterator[tuple[Tensor]]:
         while True:
-            order = torch.randperm(len(tables[0]), generator=generator).to(device, non_blocking=True)
-            yield from ((order[rows],) for rows in slices(len(order), size))
+            drawn = torch.stack([torch.randperm(count, generator=generator) for _ in range(ahead)])
+            for order in drawn.to(device, non_blocking=True):
+                yield from ((order[rows],) for rows in slices(count, size))
 
     return Steps(orders(), lambda rows: tuple(table[rows] for table in tables))
 

@@ -19,10 +19,9 @@ from stages import torch_private
 
 Step = Callable[..., None]
 Replay = Callable[[], object]
+Shapes = tuple[torch.Size, ...]
 
-WARM_UP = (
-    1  # eager steps before a capture, in which libraries choose their kernels; each costs about as much as a capture
-)
+WARM_UP = 1  # eager steps before a lane's first capture of a kind of step, in which libraries choose their kernels
 
 _refused: set[Hashable] = set()  # kinds of steps of this process that can't be captured
 _reasons: list[str] = []  # not reported yet
@@ -78,6 +77,7 @@ class Lane:
     def __init__(self, baton: Baton):
         self._baton = baton
         self._random: Tensor | None = None  # state of the CPU's generator as this lane left it
+        self.captured: set[Hashable] = set()  # kinds of steps and the shapes of their inputs
 
     @contextmanager
     def turn(self) -> Iterator[Lane]:
@@ -205,14 +205,14 @@ class CudaLane(Lane):
 class Replayed:
     """A step captured once for every combination of input shapes, and replayed on tensors of its own from then on.
 
-    Every call is one real step: the first of each shape is run eagerly, and a capture computes nothing. A step that can't
-    be captured stays eager, and so do all steps of its kind.
+    Every call is one real step: the first of each shape is run eagerly unless its kind has been captured on this lane, and a
+    capture computes nothing. A step that can't be captured stays eager, and so do all steps of its kind.
     """
 
     def __init__(self, step: Step, lane: Lane, kind: Hashable):
         self._step, self._lane, self._kind = step, lane, kind
-        self._eager: dict[tuple[torch.Size, ...], int] = {}
-        self._captured: dict[tuple[torch.Size, ...], tuple[tuple[Tensor, ...], Replay]] = {}
+        self._eager: dict[Shapes, int] = {}
+        self._captured: dict[Shapes, tuple[tuple[Tensor, ...], Replay]] = {}
 
     def __call__(self, *given: Tensor) -> None:
         shapes = tuple(tensor.shape for tensor in given)
@@ -226,17 +226,21 @@ class Replayed:
         replay()
         self._lane.hand_on()
 
-    def _capture(self, shapes: tuple[torch.Size, ...], given: tuple[Tensor, ...]) -> bool:
-        """Capture the step for these shapes if it has been warmed up; returns whether there is a graph now."""
-        if self._eager.get(shapes, 0) < WARM_UP or self._kind in _refused:
+    def _capture(self, shapes: Shapes, given: tuple[Tensor, ...]) -> bool:
+        """Capture the step for these shapes if libraries know it; returns whether there is a graph now."""
+        warmed_up, known = self._eager.get(shapes, 0) >= WARM_UP, (self._kind, shapes) in self._lane.captured
+        if not (warmed_up or known) or self._kind in _refused:
             return False
         inputs = tuple(tensor.clone() for tensor in given)
         try:
             self._captured[shapes] = inputs, self._lane.capture(lambda: self._step(*inputs))
         except Refused as refused:
-            _refused.add(self._kind)
-            _reasons.append(str(refused))
+            self._lane.captured.discard((self._kind, shapes))
+            if warmed_up:
+                _refused.add(self._kind)
+                _reasons.append(str(refused))
             return False
+        self._lane.captured.add((self._kind, shapes))
         return True
 
     def forget(self) -> None:

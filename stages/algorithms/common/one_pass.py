@@ -6,6 +6,7 @@ One pass over twenty images launches half as many kernels as two over ten each, 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -36,6 +37,7 @@ class OnePass:
         self._model, self._track_both = model, track_both
         self._norms = tracking(model)
         self._joins: bool | None = None
+        self._joint_norm: Callable[..., Tensor] | None = None  # the trial whether networks join does without
 
     def __call__(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Features float32 [n, feature_dim] and [m, feature_dim] of images float32 [n, C, H, W] and [m, C, H, W]."""
@@ -43,11 +45,12 @@ class OnePass:
             return self._two_passes(first, second)
         if self._joins is None:
             self._joins = joins(self._model, first.shape[1:], self._track_both)
+            self._joint_norm = joint_norm_on(first.device)
         return self._one_pass(first, second) if self._joins else self._two_passes(first, second)
 
     def _one_pass(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         counters = [norm.num_batches_tracked for norm in self._norms if getattr(norm, "momentum", None) is not None]
-        with Parted(len(first), self._track_both, counters):
+        with Parted(len(first), self._track_both, counters, self._joint_norm):
             features = self._model.features(torch.cat([first, second]))
         return features[: len(first)], features[len(first) :]
 
@@ -64,9 +67,11 @@ class Parted(TorchFunctionMode):
     batch that is tracked. A layer that averages by its counter, having no momentum, needs its own at once.
     """
 
-    def __init__(self, size: int, track_both: bool, counters: Iterable[Tensor]):
+    def __init__(
+        self, size: int, track_both: bool, counters: Iterable[Tensor], joint_norm: Callable[..., Tensor] | None = None
+    ):
         super().__init__()
-        self._size, self._track_both = size, track_both
+        self._size, self._track_both, self._joint_norm = size, track_both, joint_norm
         self._counted = dict.fromkeys(counters, 0)
 
     def __exit__(self, *raised: Any) -> None:
@@ -88,17 +93,35 @@ class Parted(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
     def _batch_norm(
-        self, x: Tensor, mean: Tensor | None, variance: Tensor | None, *others: Any, **named: Any
-    ) -> Tensor:
-        first, second = self._parts(x)
+        self, x: Tensor, mean: Tensor | None, variance: Tensor | None, weight: Tensor | None = None,
+        bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+    ) -> Tensor:  # fmt: skip
+        if self._joint_norm and training and weight is not None and bias is not None:
+            tracked = 0 if mean is None else 1 + self._track_both
+            return self._joint_norm(x, weight, bias, mean, variance, self._size, tracked, momentum, eps)
         kept = (mean, variance) if self._track_both else (None, None)
-        return torch.cat(
-            [F.batch_norm(first, mean, variance, *others, **named), F.batch_norm(second, *kept, *others, **named)]
-        )
+        parts = zip(self._parts(x), ((mean, variance), kept), strict=True)
+        return torch.cat([F.batch_norm(part, *moved, weight, bias, training, momentum, eps) for part, moved in parts])
 
     def _parts(self, x: Tensor) -> tuple[Tensor, ...]:
         parts: tuple[Tensor, ...] = torch.split(x, [self._size, len(x) - self._size])
         return parts
+
+
+@functools.cache
+def joint_norm_on(device: torch.device) -> Callable[..., Tensor] | None:
+    """What normalises both batches in one launch, where there is a GPU with Triton and a C compiler, found by trying."""
+    if device.type != "cuda":
+        return None
+    try:
+        from stages.algorithms.common.joint_norm import joint_norm
+
+        x, one = torch.eye(4, 2, device=device).requires_grad_(), torch.ones(2, device=device)
+        with torch.enable_grad():
+            joint_norm(x, one, one, None, None, 2, 0, 0.1, 1e-5).sum().backward()
+    except Exception:  # whatever Triton misses on this machine
+        return None
+    return joint_norm
 
 
 def joins(model: SplitModel, shape: torch.Size, track_both: bool) -> bool:

@@ -13,7 +13,8 @@ from stages.algorithms.common.batches import Steps
 from stages.algorithms.common.cuda_graphs import replayable
 from stages.algorithms.contract import Metrics
 
-LossAndMetrics = tuple[Tensor, Metrics]  # a loss to descend, and scalars to report
+LossAndMetrics = tuple[Tensor, Metrics]  # a loss to descend, and at most MOST scalars to report
+MOST = 32
 
 
 class SGD:
@@ -24,29 +25,31 @@ class SGD:
         self._groups = [list(module.parameters()) for module in modules]
 
     def minimise(self, objective: Callable[..., LossAndMetrics], *sources: Steps) -> dict[str, Tensor]:
-        """One step a batch along `objective(*batch)`: a loss, and scalars to report, of which the means come back.
+        """One step a batch along `objective(*batch)`: a loss, and the same scalars each time, of which the means come back.
 
         A batch is what all sources give for a step, one after the other; the first source says how many steps there are.
         On a GPU the steps are replayed from graphs (`stages.algorithms.common.cuda_graphs`), so the objective must compute with
         tensors alone: what it reads stays where it is, what it writes it writes in place.
         """
-        sums: dict[str, Tensor] = {}
+        device = self._groups[0][0].device
+        sums, names = torch.zeros(MOST, device=device), dict[str, None]()
 
         def step(*given: Tensor) -> None:
             rest = iter(given)
             taken = [source.take(*islice(rest, width)) for source, width in zip(sources, widths, strict=True)]
             loss, measured = objective(*chain(*taken))
             self.step(loss)
-            for name, value in measured.items():
-                sums.setdefault(name, torch.zeros_like(value)).add_(value.detach())
+            if measured:
+                names.update(dict.fromkeys(measured))
+                sums[: len(measured)].add_(torch.stack([value.detach() for value in measured.values()]))
 
         count, widths = 0, [0] * len(sources)
-        with replayable(step, self._groups[0][0].device, self._kind(objective)) as run:
+        with replayable(step, device, self._kind(objective)) as run:
             for count, given in enumerate(zip(*(source.given for source in sources), strict=False), 1):  # noqa: B007
                 widths = [len(each) for each in given]
                 run(*chain(*given))
         self._forget()
-        return {name: total / count for name, total in sums.items()}
+        return dict(zip(names, sums / max(count, 1), strict=False))
 
     def _kind(self, objective: Callable[..., LossAndMetrics]) -> Hashable:
         """What tells steps apart that can be captured from steps that can't: their code and the networks they move."""
