@@ -96,6 +96,7 @@ def train(
     """Train the built-in generator on your own images. The same command, run again, continues from the checkpoint.
 
     [dim]fedktl generator train cifar10.npz work --steps 8000[/]
+    [dim]fedktl generator train cifar10.npz work --steps 25000 --batch-size 128 --discriminator-width 128 --precision bf16[/]
     """
     import torch
 

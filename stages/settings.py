@@ -139,6 +139,9 @@ class TrainGenerator(CommandSettings):
     steps: int = setting(6000, "Steps of training; a larger number than before continues from the checkpoint.", low=1)
     batch_size: int = setting(64, "Images per step.", low=2, high=10_000)
     precision: str = setting("fp32", "Number format of the convolutions.", choices=("fp32", "bf16"))
+    discriminator_width: int = setting(
+        64, "Channels of the discriminator's first layer; on a GPU 128.", low=1, high=1024
+    )
     device: str = setting("auto", "cpu, cuda, cuda:1, or auto.")
     threads: int = setting(2, "CPU threads.", low=1, high=1024)
     seed: int = setting(0, "Seed of every random choice.", low=0, high=LARGEST_SEED)

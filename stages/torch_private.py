@@ -19,12 +19,12 @@ def descend(parameters: list[Tensor], gradients: list[Tensor], lr: float) -> Non
 
 def descend_by_adam(
     parameters: list[Tensor], gradients: list[Tensor], means: list[Tensor], squares: list[Tensor], steps: list[Tensor],
-    lr: float,
+    lr: float, betas: tuple[float, float],
 ) -> None:  # fmt: skip
-    """A step of `torch.optim.Adam` with its defaults; the moments, and the steps that were done, change in place."""
+    """A step of `torch.optim.Adam`; the moments, and the steps that were done, change in place."""
     torch._foreach_add_(steps, 1)
     torch._fused_adam_(
-        parameters, gradients, means, squares, [], steps, lr=lr, beta1=0.9, beta2=0.999, weight_decay=0.0,
+        parameters, gradients, means, squares, [], steps, lr=lr, beta1=betas[0], beta2=betas[1], weight_decay=0.0,
         eps=1e-8, amsgrad=False, maximize=False,
     )  # fmt: skip
 

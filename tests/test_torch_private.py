@@ -37,7 +37,7 @@ def test_descent_by_adam_is_torchs_adam():
     means, squares = ([torch.zeros_like(tensor) for tensor in ours] for _ in range(2))
     steps = [torch.zeros(()) for _ in ours]
     for step in range(3):
-        torch_private.descend_by_adam(ours, gradients(theirs, step), means, squares, steps, 0.1)
+        torch_private.descend_by_adam(ours, gradients(theirs, step), means, squares, steps, 0.1, (0.9, 0.999))
         optimizer.step()
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
     assert [float(each) for each in steps] == [3, 3]

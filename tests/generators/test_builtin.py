@@ -1,5 +1,8 @@
 """The generator that comes with fedktl: its weights, and the command that trains it."""
 
+import dataclasses
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,12 @@ from stages.settings import Generate, TrainGenerator
 from tests.helpers.cli import run
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """A network that trains in a moment; what reads weights learns its widths from them."""
+    monkeypatch.setattr(train, "Network", lambda: Network((16, 8, 8, 8)))
 
 
 @pytest.fixture
@@ -45,7 +54,7 @@ def trained(source, work, *options, code=0):
 
 def test_standardising_changes_coordinates_and_no_image():
     with seeded(3):
-        network = Network()
+        network = Network((16, 8, 8, 8))
     z = torch.randn(2000, 64, generator=Rng(1).torch("z"))
     with torch.no_grad():
         before = network.synthesis(network.mapping(z[:20]))
@@ -57,22 +66,48 @@ def test_standardising_changes_coordinates_and_no_image():
     torch.testing.assert_close(torch.cov(latents.T), found * (64 / found.trace()), atol=0.05, rtol=0)
 
 
-def test_training_goes_on_as_if_it_had_never_stopped(tmp_path):
-    images = torch.randint(0, 256, (12, 3, 32, 32), generator=Rng(0).torch(), dtype=torch.uint8)
-    whole, half, rest = (train.Training(seed, CPU) for seed in (0, 0, 1))
-    for _ in range(4):
-        whole.step(images, 4, Rng(0), bf16=False)
-    for training in (half, rest):
+def test_training_goes_on_as_if_it_had_never_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "AHEAD", 3)  # so that the checkpoint is not where new random choices are drawn
+    images = torch.randint(0, 256, (12, 3, 32, 32), generator=Rng(0).torch(), dtype=torch.uint8).numpy()
+    settings = TrainGenerator(batch_size=4, discriminator_width=8, device="cpu")
+    whole, half, rest = (train.Training(dataclasses.replace(settings, seed=seed), images) for seed in (0, 0, 1))
+    rest.rng = Rng(0)
+    for training, steps in ((whole, 4), (half, 2), (rest, 2)):
         if training is rest:
             half.save(tmp_path / "checkpoint")
             rest.load(tmp_path / "checkpoint")
-        for _ in range(2):
-            training.step(images, 4, Rng(0), bf16=False)
+        for given in islice(training.choices(), steps):
+            training.step(*given)
+            training.average_in()
+            training.steps += 1
     assert rest.steps == 4
-    for name, value in whole.average.state_dict().items():
-        assert torch.equal(value, rest.average.state_dict()[name])
-    for name, value in whole.networks.state_dict().items():
-        assert torch.equal(value, rest.networks.state_dict()[name])
+    for ours, theirs in ((whole.average, rest.average), (whole.networks, rest.networks)):
+        for name, value in ours.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[name]), name
+    for (name, value), (_, other) in zip(whole.moments(), rest.moments(), strict=True):
+        assert torch.equal(value, other), name
+
+
+def test_a_checkpoint_of_another_discriminator_is_refused_and_kept(source, tmp_path):
+    work = tmp_path / "work"
+    trained(source, work, "--steps", "1", "--discriminator-width", "4")
+    before = (work / "checkpoint.safetensors").read_bytes()
+    said = trained(source, work, "--steps", "2", "--discriminator-width", "8", code=2).stderr
+    assert f"{work / 'checkpoint.safetensors'} is no checkpoint of this network" in said
+    assert (work / "checkpoint.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_discriminator_and_generator_learn(precision):
+    """Of grey images: the discriminator tells them from the generator's at once, whose images then turn grey."""
+    images = np.full((8, 3, 32, 32), 128, np.uint8)
+    settings = TrainGenerator(batch_size=8, discriminator_width=8, precision=precision, device="cpu")
+    training, losses = train.Training(settings, images), []
+    for given in islice(training.choices(), 40):
+        training.step(*given)
+        losses.append(training.losses.tolist())
+    assert losses[20][0] < losses[0][0] - 0.5  # hinge losses of the discriminator
+    assert all(parameter.requires_grad for parameter in training.networks.parameters())
 
 
 def test_the_command_leaves_checkpoint_grid_and_weights(source, tmp_path):

@@ -81,9 +81,12 @@ class SGD:
 class Adam(SGD):
     """The same with Adam (Kingma and Ba, ICLR 2015) in place of SGD."""
 
-    def __init__(self, lr: float, *modules: nn.Module, max_norm: float | None = None):
+    def __init__(
+        self, lr: float, *modules: nn.Module, max_norm: float | None = None, betas: tuple[float, float] = (0.9, 0.999)
+    ):
         super().__init__(lr, *modules, max_norm=max_norm)
-        self._moments: dict[Tensor, tuple[Tensor, Tensor, Tensor]] = {
+        self._betas = betas
+        self.moments: dict[Tensor, tuple[Tensor, Tensor, Tensor]] = {  # of gradients, of their squares, the steps done
             parameter: (torch.zeros_like(parameter), torch.zeros_like(parameter), parameter.new_zeros(()))
             for group in self._groups
             for parameter in group
@@ -91,5 +94,5 @@ class Adam(SGD):
 
     @torch.no_grad()
     def _move(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        means, squares, steps = map(list, zip(*(self._moments[p] for p in parameters), strict=True))
-        torch_private.descend_by_adam(parameters, gradients, means, squares, steps, self._lr)
+        means, squares, steps = map(list, zip(*(self.moments[p] for p in parameters), strict=True))
+        torch_private.descend_by_adam(parameters, gradients, means, squares, steps, self._lr, self._betas)

@@ -12,7 +12,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from stages.errors import UserError, printable
-from stages.generators.builtin.network import LATENT_DIM, Network
+from stages.generators.builtin.network import LATENT_DIM, WIDEST, WIDTHS, Network
 from stages.pixels import to_uint8
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"  # what they are: README.md beside them
@@ -54,16 +54,26 @@ def facts(path: Path) -> dict[str, str]:
     return found if found.get("family") == "builtin" else {}
 
 
+def widths(tensors: dict[str, Tensor]) -> list[int]:
+    """The channels of the blocks of a network of which these are the weights. ValueError if there can't be such a network."""
+    found = [len(tensors[f"blocks.{block}.conv.weight"]) for block in range(len(WIDTHS))]
+    if not all(1 <= width <= WIDEST for width in found):
+        raise ValueError(f"its blocks have {found} channels, not 1 to {WIDEST}")
+    return found
+
+
 def pretrained(device: torch.device, path: Path = WEIGHTS) -> Builtin:
     """The generator of a weight file that `train` wrote, by default the one that comes with fedktl.
 
     Raises UserError for a file that is not one.
     """
-    content, network = path.read_bytes(), Network()
+    content = path.read_bytes()
     try:
-        network.load_state_dict(load(content))
+        tensors = load(content)
+        network = Network(widths(tensors))
+        network.load_state_dict(tensors)
         training = "{steps} steps on {images} images".format_map(facts(path))
-    except (SafetensorError, RuntimeError, KeyError) as error:
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} holds no weights of the built-in generator ({printable(str(error))}).") from error
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise UserError(f"{path} holds weights of the built-in generator that are not finite.")

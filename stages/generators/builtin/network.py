@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 LATENT_DIM = 64
-WIDTHS = (160, 96, 64, 32)  # channels at 4, 8, 16 and 32 pixels
+WIDTHS = (256, 192, 96, 48)  # channels at 4, 8, 16 and 32 pixels
+WIDEST = 1024  # of a file's
 
 
 class StyledBlock(nn.Module):
@@ -31,16 +33,16 @@ class StyledBlock(nn.Module):
 class Network(nn.Module):
     """`synthesis(mapping(z))`: z float32 [n, 64] -> w float32 [n, 64] -> images float32 [n, 3, 32, 32] in [-1, 1]."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()
         sizes = [LATENT_DIM, 128, 128, LATENT_DIM]
         layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.LeakyReLU(0.2))]
         self.mapping_layers = nn.Sequential(*layers[:-1])
-        self.start = nn.Parameter(torch.randn(1, WIDTHS[0], 4, 4))
+        self.start = nn.Parameter(torch.randn(1, widths[0], 4, 4))
         self.blocks = nn.ModuleList(
-            StyledBlock(WIDTHS[max(i - 1, 0)], width, upsample=i > 0) for i, width in enumerate(WIDTHS)
+            StyledBlock(widths[max(i - 1, 0)], width, upsample=i > 0) for i, width in enumerate(widths)
         )
-        self.to_rgb = nn.Conv2d(WIDTHS[-1], 3, 1)
+        self.to_rgb = nn.Conv2d(widths[-1], 3, 1)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):  # keeps the scale of signals, so that w shows in the image
                 nn.init.kaiming_normal_(module.weight, a=0.2)

@@ -1,28 +1,34 @@
 """Train the built-in generator on natural images, as a GAN with the hinge loss (Lim and Ye, 2017; Miyato et al., ICLR 2018).
 
-The work folder gets a checkpoint, from which training continues, a grid of samples now and then, and finally
-`weights.safetensors`: the generator's moving average in half precision, its latents standardised.
+The work folder gets a checkpoint, from which training continues, a grid of samples, and `weights.safetensors`: the
+generator's moving average in half precision, its latents standardised.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from stages import torch_private
+from stages.algorithms.common.cuda_graphs import replayable
+from stages.algorithms.common.sgd import Adam
 from stages.devices import device as placed
-from stages.errors import Interrupted
+from stages.errors import Interrupted, UserError
 from stages.foreign import understood
 from stages.generators.builtin.network import LATENT_DIM, Network, StyledBlock
 from stages.observer import SILENT, Observer
@@ -31,91 +37,117 @@ from stages.randomness import Rng, seeded
 from stages.settings import TrainGenerator
 
 LEARNING_RATES = {"generator": 2e-4, "discriminator": 4e-4}  # two time scales (Heusel et al., NeurIPS 2017)
-AVERAGE = 0.999  # decay of the moving average that becomes the generator
-EVERY = 250  # steps between checkpoints
+AVERAGE = 0.9998  # decay of the moving average that becomes the generator
+EVERY = 60.0  # seconds between checkpoints
+AHEAD = 64  # steps whose random choices go to the device at once
+
+# Of a step: rows int64 [B], which are flipped bool [B], z float32 [2, B, LATENT_DIM].
+Given = tuple[Tensor, Tensor, Tensor]
 
 
 class Discriminator(nn.Sequential):
     """Images float32 [n, 3, 32, 32] in [-1, 1] -> scores float32 [n, 1]: a DCGAN with spectral normalisation."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         layers: list[nn.Module] = []
-        for inputs, outputs in ((3, 64), (64, 128), (128, 256)):
+        for inputs, outputs in ((3, width), (width, 2 * width), (2 * width, 4 * width)):
             layers += [spectral_norm(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)), nn.LeakyReLU(0.1)]
-        layers += [spectral_norm(nn.Conv2d(256, 256, 3, padding=1)), nn.LeakyReLU(0.1), nn.Flatten()]
-        super().__init__(*layers, spectral_norm(nn.Linear(256 * 4 * 4, 1)))
+        layers += [spectral_norm(nn.Conv2d(4 * width, 4 * width, 3, padding=1)), nn.LeakyReLU(0.1), nn.Flatten()]
+        super().__init__(*layers, spectral_norm(nn.Linear(4 * width * 4 * 4, 1)))
 
 
 class Training:
     """Everything that a checkpoint holds: both networks, their optimisers, the moving average, the steps done."""
 
-    def __init__(self, seed: int, device: torch.device):
-        with seeded(Rng(seed).seed("networks")):
-            self.generator, self.discriminator = Network().to(device), Discriminator().to(device)
+    def __init__(self, settings: TrainGenerator, images: np.ndarray):
+        """images uint8 [n, 3, 32, 32]"""
+        self.device = placed(settings.device)
+        with seeded(Rng(settings.seed).seed("networks")):
+            self.generator = Network().to(self.device)
+            self.discriminator = Discriminator(settings.discriminator_width).to(self.device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.networks = nn.ModuleDict({"generator": self.generator, "discriminator": self.discriminator})
         self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), LEARNING_RATES[name], betas=(0.0, 0.9))
-            for name, network in self.networks.items()
+            name: Adam(LEARNING_RATES[name], network, betas=(0.0, 0.9)) for name, network in self.networks.items()
         }
-        self.steps, self.seconds, self.device = 0, 0.0, device
+        self.images, self.rng = torch.from_numpy(images).to(self.device), Rng(settings.seed)
+        self.batch, self.bf16 = settings.batch_size, settings.precision == "bf16"
+        self.steps, self.seconds, self.losses = 0, 0.0, torch.zeros(2, device=self.device)
 
     def save(self, path: Path) -> None:
         tensors = {f"networks.{name}": value for name, value in self.networks.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        for name, optimizer in self.optimizers.items():
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizers.{name}.{index}.{key}": value for key, value in state.items()}
+        tensors |= {f"moments.{name}": value for name, value in self.moments()}
         tensors["done"] = torch.tensor([self.steps, self.seconds], dtype=torch.float64)
         beside = path.with_suffix(".new")
         save_file({name: value.contiguous() for name, value in tensors.items()}, beside)
         beside.replace(path)
 
     def load(self, path: Path) -> None:
-        tensors = load_file(path, device=str(self.device))
+        """UserError for a checkpoint of other networks."""
+        try:
+            tensors = load_file(path, device=str(self.device))
+            for name, network in (("networks", self.networks), ("average", self.average)):
+                network.load_state_dict({key: tensors[f"{name}.{key}"] for key in network.state_dict()})
+            for name, value in self.moments():
+                value.copy_(tensors[f"moments.{name}"])
+            self.steps, self.seconds = int(tensors["done"][0]), float(tensors["done"][1])
+        except (SafetensorError, RuntimeError, KeyError, IndexError, OSError) as error:
+            raise UserError(
+                f"{path} is no checkpoint of this network beside a discriminator of this width. "
+                "Repeat the command that made it, or name another folder."
+            ) from error
 
-        def below(prefix: str) -> dict[str, Tensor]:
-            return {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
+    def moments(self) -> Iterator[tuple[str, Tensor]]:
+        for name, network in self.networks.items():
+            for parameter_name, parameter in network.named_parameters():
+                for index, moment in enumerate(self.optimizers[name].moments[parameter]):
+                    yield f"{name}.{parameter_name}.{index}", moment
 
-        self.networks.load_state_dict(below("networks."))
-        self.average.load_state_dict(below("average."))
-        for name, optimizer in self.optimizers.items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, value in below(f"optimizers.{name}.").items():
-                index, _, field = key.partition(".")
-                state.setdefault(int(index), {})[field] = value
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        self.steps, self.seconds = int(tensors["done"][0]), float(tensors["done"][1])
+    def choices(self) -> Iterator[Given]:
+        """The random choices of every step from the next one on."""
+        for first in itertools.count(self.steps, AHEAD):
+            drawn = [self._choice(self.rng.torch("step", step)) for step in range(first, first + AHEAD)]
+            yield from zip(*(torch.stack(part).to(self.device) for part in zip(*drawn, strict=True)), strict=True)
 
-    def step(self, images: Tensor, batch: int, rng: Rng, bf16: bool) -> tuple[Tensor, Tensor]:
-        """One update of the discriminator, one of the generator; images uint8 [n, 3, 32, 32]. Both losses, detached."""
-        generator, discriminator = self.generator, self.discriminator
-        stream = rng.torch("step", self.steps)
-        rows = torch.randint(len(images), (batch,), generator=stream)
-        flipped = torch.rand(batch, generator=stream) < 0.5
-        z = torch.randn(2, batch, LATENT_DIM, generator=stream).to(self.device)
-        real = normalised(images[rows.to(self.device)])
-        real = torch.where(flipped.to(self.device)[:, None, None, None], real.flip(3), real)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            with torch.no_grad():
-                fake = generator.synthesis(generator.mapping(z[0]))
-            scores = discriminator(torch.cat([real, fake])).float()
-            judged = F.relu(1 - scores[:batch]).mean() + F.relu(1 + scores[batch:]).mean()
-        self.descend("discriminator", judged)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            fooled = -discriminator(generator.synthesis(generator.mapping(z[1]))).float().mean()
-        self.descend("generator", fooled)
-        decay = min(AVERAGE, (1 + self.steps) / (10 + self.steps))  # the first steps are soon forgotten
+    def _choice(self, stream: torch.Generator) -> Given:
+        rows = torch.randint(len(self.images), (self.batch,), generator=stream)
+        flipped = torch.rand(self.batch, generator=stream) < 0.5
+        return rows, flipped, torch.randn(2, self.batch, LATENT_DIM, generator=stream)
+
+    def step(self, rows: Tensor, flipped: Tensor, z: Tensor) -> None:
+        """One update of the discriminator, one of the generator; `losses` are then theirs. On a GPU it is replayed."""
+        real = normalised(self.images[rows])
+        real = torch.where(flipped[:, None, None, None], real.flip(3), real)
+        with self._autocast(), torch.no_grad():
+            fake = self.generator.synthesis(self.generator.mapping(z[0]))
+        scores = self._judge(torch.cat([real, fake]))
+        judged = F.relu(1 - scores[: len(real)]).mean() + F.relu(1 + scores[len(real) :]).mean()
+        self.optimizers["discriminator"].step(judged)
+        with self._autocast():
+            fake = self.generator.synthesis(self.generator.mapping(z[1]))
+        self.discriminator.requires_grad_(False)
+        fooled = -self._judge(fake).mean()
+        self.optimizers["generator"].step(fooled)
+        self.discriminator.requires_grad_(True)
+        self.losses.copy_(torch.stack([judged.detach(), fooled.detach()]))
+
+    def average_in(self) -> None:
+        """Move the average towards the generator, at first by more: its first steps are soon forgotten."""
+        decay = min(AVERAGE, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            torch_private.approach(list(self.average.parameters()), list(generator.parameters()), 1 - decay)
-        self.steps += 1
-        return judged.detach(), fooled.detach()
+            torch_private.approach(list(self.average.parameters()), list(self.generator.parameters()), 1 - decay)
 
-    def descend(self, name: str, loss: Tensor) -> None:
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        self.optimizers[name].step()
+    def _judge(self, images: Tensor) -> Tensor:
+        with parametrize.cached():
+            for layer in self.discriminator:
+                getattr(layer, "weight", None)  # normalised here, in float32
+            with self._autocast():
+                scores: Tensor = self.discriminator(images)
+                return scores.float()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False)
 
 
 def standardised(network: Network, rng: Rng, samples: int = 50_000) -> Network:
@@ -170,8 +202,8 @@ def rows_to_train_on(count: int, leave_out: Path | None) -> np.ndarray:
         return np.setdiff1d(np.arange(count), listed["source_index"])
 
 
-def save_weights(training: Training, path: Path, rng: Rng, facts: dict[str, Any]) -> None:
-    network = standardised(training.average, rng)
+def save_weights(average: Network, path: Path, rng: Rng, facts: dict[str, Any]) -> None:
+    network = standardised(copy.deepcopy(average), rng)
     tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     save_file(tensors, path, {name: str(value) for name, value in facts.items()})
 
@@ -179,33 +211,42 @@ def save_weights(training: Training, path: Path, rng: Rng, facts: dict[str, Any]
 def train(images: np.ndarray, work: Path, settings: TrainGenerator, observer: Observer = SILENT) -> Path:
     """Train on images uint8 [n, 3, 32, 32], from the checkpoint in `work` on if it has one; the path of the weights.
 
-    Raises Interrupted, with a checkpoint written, when the observer asks to stop.
+    These, a checkpoint and a grid of samples are written once a minute. Raises Interrupted, with a checkpoint written, when
+    the observer asks to stop.
     """
     work.mkdir(parents=True, exist_ok=True)
-    rng, training = Rng(settings.seed), Training(settings.seed, placed(settings.device))
-    checkpoint = work / "checkpoint.safetensors"
+    training, checkpoint = Training(settings, images), work / "checkpoint.safetensors"
     if checkpoint.exists():
         training.load(checkpoint)
-    on_device = torch.from_numpy(images).to(training.device)
-    since = training.seconds - time.monotonic()
-    observer.start("The generator's training", settings.steps, training.steps)
-    while training.steps < settings.steps:
-        losses = training.step(on_device, settings.batch_size, rng, settings.precision == "bf16")
-        ended, stopping = training.steps >= settings.steps, observer.stop_requested()
-        if training.steps % EVERY and not ended and not stopping:
-            observer.advance()
-            continue
-        training.seconds = since + time.monotonic()
-        training.save(checkpoint)
-        grid(training.average, rng).save(work / f"grid-{training.steps:06d}.png")
-        observer.advance(discriminator=float(losses[0]), generator=float(losses[1]))
-        if stopping and not ended:
-            raise Interrupted(f"Stopped after step {training.steps}; the same command continues from {checkpoint}.")
-    observer.finish()
     facts = {
-        "family": "builtin", "steps": training.steps, "batch": settings.batch_size, "seed": settings.seed,
-        "seconds": round(training.seconds), "images": len(images),
+        "family": "builtin", "batch": settings.batch_size, "seed": settings.seed, "images": len(images),
         "images_sha256": hashlib.sha256(images.tobytes()).hexdigest(), "torch": torch.__version__,
     }  # fmt: skip
-    save_weights(training, work / "weights.safetensors", rng, facts)
+    written, since = time.monotonic(), training.seconds - time.monotonic()
+    observer.start("The generator's training", settings.steps, training.steps)
+    if training.steps >= settings.steps:
+        save(training, work, facts)
+    with replayable(training.step, training.device, kind=training) as step:
+        for given in itertools.islice(training.choices(), max(settings.steps - training.steps, 0)):
+            step(*given)
+            training.average_in()
+            training.steps += 1
+            ended, stopping = training.steps >= settings.steps, observer.stop_requested()
+            if not ended and not stopping and time.monotonic() < written + EVERY:
+                observer.advance()
+                continue
+            training.seconds = since + (written := time.monotonic())
+            save(training, work, facts)
+            discriminator, generator = training.losses.tolist()
+            observer.advance(discriminator=discriminator, generator=generator)
+            if stopping and not ended:
+                raise Interrupted(f"Stopped after step {training.steps}; the same command continues from {checkpoint}.")
+    observer.finish()
     return work / "weights.safetensors"
+
+
+def save(training: Training, work: Path, facts: dict[str, Any]) -> None:
+    training.save(work / "checkpoint.safetensors")
+    grid(training.average, training.rng).save(work / f"grid-{training.steps:06d}.png")
+    done = {"steps": training.steps, "seconds": round(training.seconds)}
+    save_weights(training.average, work / "weights.safetensors", training.rng, facts | done)
