@@ -140,7 +140,7 @@ class TrainGenerator(CommandSettings):
     batch_size: int = setting(64, "Images per step.", low=2, high=10_000)
     precision: str = setting("fp32", "Number format of the convolutions.", choices=("fp32", "bf16"))
     discriminator_width: int = setting(
-        64, "Channels of the discriminator's first layer; on a GPU 128.", low=1, high=1024
+        64, "Channels of the discriminator's first layer: 64 suits a CPU, 128 a GPU.", low=1, high=1024
     )
     device: str = setting("auto", "cpu, cuda, cuda:1, or auto.")
     threads: int = setting(2, "CPU threads.", low=1, high=1024)

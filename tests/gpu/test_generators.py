@@ -1,4 +1,4 @@
-"""StyleGAN on a real GPU: the numbers of the public implementations, and half precision near them."""
+"""Generators on a real GPU: StyleGAN has the public implementations' numbers, half precision is near them, training is replayed."""
 
 from contextlib import nullcontext
 from itertools import islice
