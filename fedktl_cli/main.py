@@ -41,9 +41,9 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from stages.doctor import own_version
 
-        typer.echo(f"fedktl {version('fedktl')}")
+        typer.echo(f"fedktl {own_version()}")
         raise typer.Exit
 
 

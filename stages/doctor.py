@@ -48,7 +48,7 @@ class Finding:
 
 def examine(store: Store) -> Iterator[Finding]:
     """All findings, the quick ones first; the last ones compute for a second or two."""
-    yield Finding("fedktl", importlib.metadata.version("fedktl"))
+    yield Finding("fedktl", own_version())
     yield Finding("python", f"{platform.python_version()}, {platform.system()} {platform.machine()}")
     yield Finding("processor", f"{_cores()} cores, {_memory()} of memory")
     yield _disk(store.root)
@@ -81,6 +81,14 @@ def _disk(root: Path) -> Finding:
         return Finding("store", f"{shown} can't be written; choose another store", fault=True)
     free = shutil.disk_usage(there).free
     return Finding("store", f"{shown}, {_gibibytes(free)} free" + ", which is little" * (free < ROOM), fault=free == 0)
+
+
+def own_version() -> str:
+    """This program's version, or that it runs from its sources without being installed."""
+    try:
+        return importlib.metadata.version("fedktl")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed, runs from its sources"
 
 
 def _extra(name: str, distribution: str, purpose: str) -> Finding:

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,12 @@ def test_a_machine_on_which_all_is_well(tmp_path, monkeypatch):
     assert found["https_proxy"]["found"] == "set" and "\x1b" not in found["OMP_NUM_THREADS"]["found"]
     assert not any(finding["fault"] for finding in found.values())
     assert not (tmp_path / "store").exists()  # it only looks
+
+
+def test_sources_that_are_not_installed_are_no_fault_of_the_program(tmp_path, monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: metadata.distribution("nothing-of-this-name").version)
+    assert doctor.own_version() == "not installed, runs from its sources"
+    assert run(tmp_path, "--version").stdout == "fedktl not installed, runs from its sources\n"
 
 
 def test_every_extra_is_told_of_with_how_to_get_it():
