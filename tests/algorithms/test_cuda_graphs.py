@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from stages.algorithms.common import cuda_graphs
 from stages.algorithms.common.batches import Steps
 from stages.algorithms.common.cuda_graphs import WARM_UP, Baton, Lane, Refused, Replayed
-from stages.algorithms.common.sgd import SGD, Adam
+from stages.algorithms.common.sgd import MOST, SGD, Adam
 
 
 class Tape(Lane):
@@ -131,3 +131,16 @@ def test_steps_are_those_of_torchs_optimizers(ours, theirs, lr, max_norm):
         assert norm > 100
         optimizer.step()
     torch.testing.assert_close(one.weight, other.weight, rtol=1e-6, atol=1e-6)
+
+
+def test_an_objective_may_report_so_many_scalars_and_no_more():
+    def reporting(count):
+        loss = model(torch.ones(1, 2)).sum()
+        return loss, {f"{number}": loss.detach() * 0 + number for number in range(count)}
+
+    model, steps = nn.Linear(2, 1), Steps([()] * 3)
+    assert [float(value) for value in SGD(0.1, model).minimise(lambda: reporting(MOST), steps).values()] == [
+        *range(MOST)
+    ]
+    with pytest.raises(ValueError, match="at most 32 scalars, not 33"):
+        SGD(0.1, model).minimise(lambda: reporting(MOST + 1), steps)

@@ -1,5 +1,6 @@
 """The generator that comes with fedktl: its weights, and the command that trains it."""
 
+import copy
 import dataclasses
 from itertools import islice
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.errors import Interrupted, UserError
 from stages.generators import registry
-from stages.generators.builtin import train
+from stages.generators.builtin import generator, train
 from stages.generators.builtin.generator import WEIGHTS, pretrained
 from stages.generators.builtin.network import Network
 from stages.observer import Observer
@@ -97,17 +98,44 @@ def test_a_checkpoint_of_another_discriminator_is_refused_and_kept(source, tmp_p
     assert (work / "checkpoint.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_discriminator_and_generator_learn(precision):
-    """Of grey images: the discriminator tells them from the generator's at once, whose images then turn grey."""
-    images = np.full((8, 3, 32, 32), 128, np.uint8)
-    settings = TrainGenerator(batch_size=8, discriminator_width=8, precision=precision, device="cpu")
-    training, losses = train.Training(settings, images), []
-    for given in islice(training.choices(), 40):
+def test_steps_are_adams_for_the_discriminator_and_then_the_generator():
+    images = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), np.uint8)
+    training = train.Training(TrainGenerator(batch_size=4, discriminator_width=8, device="cpu"), images)
+    critic, made = (copy.deepcopy(training.networks[name]) for name in ("discriminator", "generator"))
+    critics, makers = (
+        torch.optim.Adam(one.parameters(), lr, betas=(0.0, 0.9)) for one, lr in ((critic, 4e-4), (made, 2e-4))
+    )
+    for rows, flipped, z in islice(training.choices(), 2):
+        training.step(rows, flipped, z)
+        real = torch.from_numpy(images)[rows].float() / 127.5 - 1
+        real[flipped] = real[flipped].flip(3)
+        critics.zero_grad()
+        scores = critic(torch.cat([real, made.synthesis(made.mapping(z[0])).detach()]))
+        judged = (1 - scores[:4]).clamp(min=0).mean() + (1 + scores[4:]).clamp(min=0).mean()
+        judged.backward()
+        critics.step()
+        makers.zero_grad()
+        fooled = -critic(made.synthesis(made.mapping(z[1]))).mean()
+        fooled.backward(inputs=list(made.parameters()))
+        makers.step()
+        torch.testing.assert_close(training.losses, torch.stack([judged, fooled]).detach(), rtol=1e-3, atol=1e-4)
+    for ours, theirs in ((training.discriminator, critic), (training.generator, made)):
+        assert all(parameter.requires_grad for parameter in ours.parameters())
+        largest, told = max(float(parameter.grad.abs().max()) for parameter in theirs.parameters()), 0
+        for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            clear = other.grad.abs() > 1e-4 * largest  # Adam's first step goes by the sign, which of less is rounding's
+            torch.testing.assert_close(one[clear], other[clear], rtol=0, atol=2e-5, msg=name)
+            told += int(clear.sum())
+        assert told > 0.5 * sum(parameter.numel() for parameter in theirs.parameters())
+
+
+def test_in_bf16_the_discriminator_learns_to_tell_grey_images():
+    settings = TrainGenerator(batch_size=8, discriminator_width=8, precision="bf16", device="cpu")
+    training, judged = train.Training(settings, np.full((8, 3, 32, 32), 128, np.uint8)), []
+    for given in islice(training.choices(), 21):
         training.step(*given)
-        losses.append(training.losses.tolist())
-    assert losses[20][0] < losses[0][0] - 0.5  # hinge losses of the discriminator
-    assert all(parameter.requires_grad for parameter in training.networks.parameters())
+        judged.append(float(training.losses[0]))
+    assert judged[-1] < judged[0] - 0.5
 
 
 def test_the_command_leaves_checkpoint_grid_and_weights(source, tmp_path):
@@ -129,6 +157,17 @@ def test_weights_that_only_say_they_are_its_own_are_refused(tmp_path):
     save_file({"start": torch.zeros(1)}, tmp_path / "odd.safetensors", {"family": "builtin"})
     with pytest.raises(UserError, match="holds no weights of the built-in generator"):
         registry.make(Generate(weights=str(tmp_path / "odd.safetensors")), CPU)
+
+
+@pytest.mark.parametrize("shape", [(), (0, 8, 3, 3), (2**40, 0, 3, 3), (1025, 0, 3, 3)])
+def test_weights_of_absurd_widths_are_refused_before_a_network_is_made(tmp_path, monkeypatch, shape):
+    tensors = {f"blocks.{block}.conv.weight": torch.zeros(8, 8, 3, 3) for block in range(3)}
+    save_file(
+        tensors | {"blocks.3.conv.weight": torch.zeros(shape)}, tmp_path / "odd.safetensors", {"family": "builtin"}
+    )
+    monkeypatch.setattr(generator, "Network", lambda widths: pytest.fail(f"made with {widths}"))
+    with pytest.raises(UserError, match="holds no weights of the built-in generator"):
+        pretrained(CPU, tmp_path / "odd.safetensors")
 
 
 def test_bad_sources_end_with_a_sentence(tmp_path):

@@ -29,7 +29,8 @@ class SGD:
 
         A batch is what all sources give for a step, one after the other; the first source says how many steps there are.
         On a GPU the steps are replayed from graphs (`stages.algorithms.common.cuda_graphs`), so the objective must compute with
-        tensors alone: what it reads stays where it is, what it writes it writes in place.
+        tensors alone: what it reads stays where it is, what it writes it writes in place, and no call leaves anything that it made
+        to the next one. Raises ValueError for more than MOST scalars.
         """
         device = self._groups[0][0].device
         sums, names = torch.zeros(MOST, device=device), dict[str, None]()
@@ -39,6 +40,8 @@ class SGD:
             taken = [source.take(*islice(rest, width)) for source, width in zip(sources, widths, strict=True)]
             loss, measured = objective(*chain(*taken))
             self.step(loss)
+            if len(measured) > MOST:
+                raise ValueError(f"An objective reports at most {MOST} scalars, not {len(measured)}.")
             if measured:
                 names.update(dict.fromkeys(measured))
                 sums[: len(measured)].add_(torch.stack([value.detach() for value in measured.values()]))

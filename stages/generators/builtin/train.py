@@ -92,7 +92,7 @@ class Training:
             for name, value in self.moments():
                 value.copy_(tensors[f"moments.{name}"])
             self.steps, self.seconds = int(tensors["done"][0]), float(tensors["done"][1])
-        except (SafetensorError, RuntimeError, KeyError, IndexError, OSError) as error:
+        except (SafetensorError, RuntimeError, KeyError, IndexError) as error:
             raise UserError(
                 f"{path} is no checkpoint of this network beside a discriminator of this width. "
                 "Repeat the command that made it, or name another folder."
