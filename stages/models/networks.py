@@ -14,8 +14,8 @@ class CNN(nn.Module):
         side = ((size - 4) // 2 - 4) // 2  # two unpadded 5x5 convolutions, each halved by pooling
         if side < 1:
             raise ValueError("two 5x5 convolutions and poolings need images of 16x16 or more")
-        self.conv1 = nn.Sequential(nn.Conv2d(channels, 32, 5), nn.ReLU(inplace=True), nn.MaxPool2d(2))
-        self.conv2 = nn.Sequential(nn.Conv2d(32, 64, 5), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+        self.conv1 = nn.Sequential(nn.Conv2d(channels, 32, 5), nn.MaxPool2d(2), nn.ReLU(inplace=True))
+        self.conv2 = nn.Sequential(nn.Conv2d(32, 64, 5), nn.MaxPool2d(2), nn.ReLU(inplace=True))
         self.fc1 = nn.Sequential(nn.Linear(64 * side * side, 512), nn.ReLU(inplace=True))
         self.fc = nn.Linear(512, classes)
 
@@ -39,7 +39,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = torch.relu_(self.bn1(self.conv1(x)))
-        return torch.relu_(self.bn2(self.conv2(out)) + self.shortcut(x))
+        return torch.relu_(self.bn2(self.conv2(out)).add_(self.shortcut(x)))
 
 
 class ResNet(nn.Module):
@@ -60,6 +60,6 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layers(self.maxpool(torch.relu_(self.bn1(self.conv1(x)))))
+        x = self.layers(torch.relu_(self.maxpool(self.bn1(self.conv1(x)))))
         logits: Tensor = self.fc(x.mean((2, 3)))
         return logits

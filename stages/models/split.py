@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from stages.errors import UserError, printable
 from stages.foreign import reason
-from stages.models import zoo
+from stages.models import convolution, zoo
 from stages.models.groups import VITS
 from stages.models.pretrained import Weights, load
 from stages.randomness import seeded
@@ -213,6 +213,8 @@ def laid_out(model: SplitModel, channels_last: bool, device: torch.device) -> Sp
     """
     depthwise = any(isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1 for layer in model.modules())
     last = channels_last and not (depthwise and device.type == "cuda")
+    if last:
+        convolution.quick(model)
     return model.to(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
