@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from stages.algorithms.common.batches import endless
 from stages.algorithms.common.losses import arcface
+from stages.models.convolution import Conv2d
 from stages.pixels import normalised
 
 
@@ -21,7 +22,7 @@ def bare_seconds(hyper, shared, client, download, batches, rng) -> float:
     Forward, backward, clip, SGD step on a copy of the client's model in PyTorch's usual memory format: the arithmetic of
     `fedktl.client_update`.
     """
-    task, model = shared.task, copy.deepcopy(client.model).train().to(memory_format=torch.contiguous_format)
+    task, model = shared.task, plain(client.model).train()
     projection = nn.Linear(task.feature_dim, task.latent_dim)
     projection.load_state_dict(shared.projection)
     projection.to(task.device)
@@ -45,3 +46,12 @@ def bare_seconds(hyper, shared, client, download, batches, rng) -> float:
     if task.device.type == "cuda":
         torch.cuda.synchronize(task.device)
     return time.perf_counter() - begun
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """A copy that convolves as PyTorch does, in its usual memory format."""
+    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    for layer in model.modules():
+        if isinstance(layer, Conv2d):
+            layer.__class__ = nn.Conv2d
+    return model
