@@ -48,9 +48,9 @@ def bare_seconds(hyper, shared, client, download, batches, rng) -> float:
     return time.perf_counter() - begun
 
 
-def plain(model: nn.Module) -> nn.Module:
-    """A copy that convolves as PyTorch does, in its usual memory format."""
-    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+def plain(model: nn.Module, memory_format: torch.memory_format = torch.contiguous_format) -> nn.Module:
+    """A copy that convolves as PyTorch does, by default in its usual memory format."""
+    model = copy.deepcopy(model).to(memory_format=memory_format)
     for layer in model.modules():
         if isinstance(layer, Conv2d):
             layer.__class__ = nn.Conv2d

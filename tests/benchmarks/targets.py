@@ -1,11 +1,12 @@
 """What is not a round: one command a number.
 
-    python -m tests.benchmarks.targets alignment|wide|matching|prepare|clients|workers|start [--source FILE]
+    python -m tests.benchmarks.targets alignment|wide|matching|prepare|clients|workers|steps|start [--source FILE]
 
 alignment: 100 server epochs on 20 clients x 100 classes, H = 512, in seconds. wide: the same with H = 16,384, a few
 epochs, and peak memory. matching: 200 centroids to 50,000 latents of 512. prepare: 60,000 images (made up, or from
 --source) into 100 clients, and opening and placing them. clients: seconds a round for 20, 50, 100 and 200 clients of
-equal total data (--images), in turns. workers: one process against two on the `small` case, in turns. start:
+equal total data (--images), in turns. workers: one process against two on the `small` case, in turns. steps: a step on twenty
+images, in milliseconds, with the channels last: as PyTorch convolves, and as the program does, in turns. start:
 `fedktl --help` and `fedktl artifacts list`, cold.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -27,6 +29,7 @@ import torch
 from torch.nn import functional as F
 
 from stages.algorithms import fedktl
+from stages.algorithms.common.sgd import SGD
 from stages.algorithms.contract import Task
 from stages.artifacts import schemas
 from stages.artifacts.store import Store
@@ -34,10 +37,12 @@ from stages.engines import rounds
 from stages.engines.assembly import assemble, shares_of
 from stages.engines.engine import Local
 from stages.generators.pairs import BankPairs
+from stages.models import split, zoo
 from stages.prepare import prepare
 from stages.randomness import Rng
 from stages.settings import Prepare
 from tests.benchmarks import machine
+from tests.benchmarks.bare import plain
 from tests.benchmarks.cases import CASES, Case, plan, stored
 
 
@@ -158,6 +163,21 @@ def workers(asked) -> dict:
     return {"seconds": found, "speedup": found["1"] / found["2"]}
 
 
+def steps(asked) -> dict:
+    x, y = torch.randn(20, 3, 32, 32), torch.arange(20) % 10
+    found = {}
+    for name in dict.fromkeys((*zoo.GROUPS["small"], *zoo.GROUPS["HtFE8"])):
+        model = split.laid_out(split.build(name, (3, 32, 32), 10, 512, seed=0), True, torch.device("cpu")).train()
+        ways = {"PyTorch": plain(model, torch.channels_last), "program": model}
+        found[name] = dict.fromkeys(ways, math.inf)
+        for _ in range(asked.repeats):
+            for way, network in ways.items():
+                sgd = SGD(0.01, network)
+                seconds = timed(lambda network=network, sgd=sgd: sgd.step(F.cross_entropy(network(x), y)), 5)
+                found[name][way] = min(found[name][way], 1000 * seconds)
+    return {"ms": found}
+
+
 def start(asked) -> dict:
     def cold(*words: str) -> float:
         command = [sys.executable, "-m", "fedktl_cli", *words]
@@ -169,7 +189,7 @@ def start(asked) -> dict:
 
 MEASURES = {
     "alignment": alignment, "wide": wide, "matching": matching, "prepare": preparation, "clients": clients,
-    "workers": workers, "start": start,
+    "workers": workers, "steps": steps, "start": start,
 }  # fmt: skip
 
 
