@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from stages.errors import UserError
+from stages.generators.matching import match
 from stages.generators.protocol import Generator
 from stages.pixels import resized
 
@@ -27,22 +28,8 @@ class BankPairs:
 
     def pairs(self, centroids: Tensor) -> tuple[Tensor, Tensor]:
         """`per_class` latents for each centroid and none twice, with the least sum of distances."""
-        rows = match(torch.cdist(centroids, self._latents).repeat_interleave(self._per_class, 0))
+        rows = match(torch.cdist(centroids, self._latents), self._per_class)
         return self._images[rows], self._latents[rows]
-
-
-def match(distances: Tensor) -> Tensor:
-    """Linear assignment: a column int64 [M] for each row of float32 [M, n], M <= n, no column twice.
-
-    Only each row's M nearest columns can be in a best assignment, so the solver sees no others. NaN
-    counts as the largest distance: divergence is reported after the round, by the loss.
-    """
-    from scipy.optimize import linear_sum_assignment  # only a server with pairs needs it; it takes a third of a second
-
-    distances, count = distances.nan_to_num(nan=torch.finfo(distances.dtype).max), len(distances)
-    candidates: Tensor = torch.unique(distances.topk(count, largest=False).indices)
-    _, chosen = linear_sum_assignment(distances[:, candidates].cpu().numpy())
-    return candidates[torch.as_tensor(chosen, device=distances.device)]
 
 
 class LivePairs:
