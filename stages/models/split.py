@@ -213,7 +213,7 @@ def laid_out(model: SplitModel, channels_last: bool, device: torch.device) -> Sp
     """
     depthwise = any(isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1 for layer in model.modules())
     last = channels_last and not (depthwise and device.type == "cuda")
-    if last:
+    if last and device.type == "cpu":
         convolution.quick(model)
     return model.to(memory_format=torch.channels_last if last else torch.contiguous_format)
 

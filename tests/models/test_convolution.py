@@ -81,13 +81,12 @@ def test_a_size_that_evaluation_sees_first_can_be_trained_on():
     outcome(layer, torch.randn(1, 2, 2, 1))
 
 
-def test_models_convolve_so_with_the_channels_last_only():
-    def kinds(last: bool) -> set[type]:
-        model = split.laid_out(split.build("resnet8", (3, 32, 32), 10, 8, seed=0), last, torch.device("cpu"))
-        return {type(layer) for layer in model.modules() if isinstance(layer, nn.Conv2d)}
-
-    assert kinds(True) == {Conv2d}
-    assert kinds(False) == {nn.Conv2d}
+@pytest.mark.parametrize(
+    ("last", "device", "kind"), [(True, "cpu", Conv2d), (False, "cpu", nn.Conv2d), (True, "cuda", nn.Conv2d)]
+)
+def test_models_convolve_so_on_a_cpu_with_the_channels_last(last, device, kind):
+    model = split.laid_out(split.build("resnet8", (3, 32, 32), 10, 8, seed=0), last, torch.device(device))
+    assert {type(layer) for layer in model.modules() if isinstance(layer, nn.Conv2d)} == {kind}
 
 
 def test_an_exported_program_convolves():
