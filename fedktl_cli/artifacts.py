@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,11 +13,12 @@ from fedktl_cli import completion
 from fedktl_cli.commands import Group
 from fedktl_cli.options import Json
 from fedktl_cli.terminal import Terminal, guarded, here, safe
-from stages.artifacts.listing import Entry, find, listed, outdated, picked
-from stages.artifacts.partial import facts, progress
 from stages.artifacts.refs import FOLDERS
 from stages.errors import Interrupted, UserError
 from stages.settings import MOST
+
+if TYPE_CHECKING:
+    from stages.artifacts.listing import Entry
 
 app = typer.Typer(help="List, check, export and remove artifacts.", cls=Group)
 Reference = Annotated[
@@ -28,6 +29,8 @@ Reference = Annotated[
 
 def _made(terminal: Terminal, entry: Entry) -> str:
     """When it was made, how much of it is done, or that it is damaged."""
+    from stages.artifacts.partial import progress
+
     if not entry.finished:
         return f"unfinished, {progress(entry.path)} {'rounds' if entry.ref.kind == 'run' else 'latents'} done"
     try:
@@ -44,6 +47,8 @@ def list_artifacts(context: typer.Context, json: Json = False) -> None:
 
     [dim]fedktl artifacts list[/], or [dim]fedktl artifacts ls[/]
     """
+    from stages.artifacts.listing import listed
+
     terminal = here(context)
     rows = [
         {"kind": entry.ref.kind, "ref": str(entry.ref), "created": _made(terminal, entry)}
@@ -69,6 +74,8 @@ def show(context: typer.Context, ref: Reference, json: Json = False) -> None:
 
     [dim]fedktl artifacts show digits@v1[/]
     """
+    from stages.artifacts.listing import find
+
     terminal = here(context)
     entry = find(terminal.store, ref)
     told = _published(terminal, entry) if entry.finished else _going(entry)
@@ -91,6 +98,8 @@ def _published(terminal: Terminal, entry: Entry) -> dict[str, Any]:
 
 
 def _going(entry: Entry) -> dict[str, Any]:
+    from stages.artifacts.partial import facts, progress
+
     unit = "rounds" if entry.ref.kind == "run" else "latents"
     state = {"kind": entry.ref.kind, "state": "unfinished", f"{unit}_done": progress(entry.path)}
     return {"ref": str(entry.ref), "path": str(entry.path), "bytes": entry.bytes, **state, **facts(entry.path)}
@@ -238,6 +247,8 @@ def remove(context: typer.Context, refs: Annotated[list[str], Patterns], yes: Ye
 
     [dim]fedktl artifacts remove digits@v1 'local-*' --yes[/]
     """
+    from stages.artifacts.listing import picked
+
     terminal = here(context)
     _remove(terminal, picked(terminal.store, refs), yes)
 
@@ -254,6 +265,8 @@ def prune(
 
     [dim]fedktl artifacts prune --keep 2 'fedktl-*'[/]
     """
+    from stages.artifacts.listing import outdated
+
     terminal = here(context)
     found = outdated(terminal.store, keep, refs or [])
     if not found:

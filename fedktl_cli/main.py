@@ -28,7 +28,6 @@ from fedktl_cli import (
 )
 from fedktl_cli.commands import Program
 from fedktl_cli.terminal import Terminal
-from stages.artifacts.store import Store
 
 app = typer.Typer(
     name="fedktl",
@@ -64,6 +63,8 @@ def main(
     Four stages, each a command: [bold]prepare[/] images -> data, [bold]generate[/] generator -> latents,
     [bold]train[/] both -> runs, [bold]report[/] runs -> tables and a page. [bold]demo[/] runs all four.
     """
+    from stages.artifacts.store import Store
+
     context.obj = Terminal(Store(store), quiet, verbose)
 
 

@@ -19,7 +19,6 @@ from fedktl_cli.hints import NEXT
 from fedktl_cli.options import as_options
 from fedktl_cli.progress import LiveProgress, Progress
 from fedktl_cli.streams import Forgiving, console, give_up
-from stages.artifacts.store import Store
 from stages.errors import Failed, Interrupted, UserError, printable, sentence
 from stages.observer import Observer
 
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from rich.console import Console, RenderableType
+
+    from stages.artifacts.store import Store
 
 BAD_INPUT, OUR_FAULT, INCOMPLETE, INTERRUPTED = 2, 1, 3, 130
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

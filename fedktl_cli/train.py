@@ -10,7 +10,7 @@ import typer
 from fedktl_cli import completion
 from fedktl_cli.options import Json, Name, Preset, with_settings
 from fedktl_cli.terminal import INCOMPLETE, INTERRUPTED, Terminal, guarded, here
-from stages import plugins, presets, processes
+from stages import plugins, presets
 from stages.errors import UserError
 from stages.settings import Train, gridded
 
@@ -66,6 +66,8 @@ def train(
     chosen = presets.load(preset)
     settings, grid = gridded(chosen.train, given)
     if settings.jobs > 1 and not dry_run:
+        from stages import processes
+
         processes.get_ready()
     from stages import algorithms
     from stages.engines.making import DONE, Outcome

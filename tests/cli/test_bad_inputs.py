@@ -100,9 +100,8 @@ def test_every_bad_input_is_refused_in_a_sentence_and_leaves_nothing(workplace, 
     folder, lines = workplace
     monkeypatch.chdir(folder)
     seen = everything(folder)
-    CliRunner().invoke(
-        app, ["--store", "store", "generate", "--weights", "none"]
-    )  # libraries are loaded before time counts
+    for line in (["generate", "--weights", "none"], ["train", "--models", "none"]):  # load libraries before time counts
+        CliRunner().invoke(app, ["--store", "store", *line])
     assert not [fault for line in lines[:count] for fault in refused(folder, line, seen)]
 
 
