@@ -1,8 +1,9 @@
 """Centroids to latents of a bank, several each: a transportation problem.
 
-A solver of linear assignments would see each centroid as often as it gets latents, and take minutes for a hundred each of
-a hundred classes. Here a centroid gets one more latent along the cheapest path, over others that pass theirs on (successive
-shortest paths: Ahuja, Magnanti and Orlin, Network Flows, 1993, chapter 9), in a graph with a node for each centroid only.
+SciPy's linear assignment sees each centroid as often as it gets latents, and had not ended after 150 s for a hundred each of a
+hundred classes; its linear programming takes 11 s for ten each. Here a centroid gets one more latent along the cheapest path,
+over others that pass theirs on (successive shortest paths: Ahuja, Magnanti and Orlin, Network Flows, 1993, chapter 9), in a
+graph of centroids only.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Columns:
         """costs [n, C], and each row's nearest columns [C, C each]."""
         self._rows = np.arange(len(nearest))
         self._costs, self._nearest = costs, nearest
-        self._least = ROUNDING * float(np.abs(costs).max())
+        self._tolerance = ROUNDING * float(np.abs(costs).max())
         self.owned: list[list[int]] = [[] for _ in self._rows]
         self._taken: set[int] = set()
         self._free = nearest[:, 0].copy()  # each row's nearest free column
@@ -73,7 +74,7 @@ class Columns:
             through = self._over + total
             best = through.argmin(1)
             least = through[self._rows, best]
-            shorter = least < total - self._least
+            shorter = least < total - self._tolerance
             if not shorter.any():
                 break
             total[shorter], following[shorter] = least[shorter], best[shorter]

@@ -1,7 +1,8 @@
 """Convolutions that make few pixels, as products of matrices.
 
 In networks made for larger images, CIFAR's have shrunk to 2x2 pixels or to one when they reach the last layers. Many of a
-kernel's taps then lie beside the image, and oneDNN's backward pass takes two to ten times as long as the product.
+kernel's taps then lie beside the image, and oneDNN takes two to twelve times as long as the product, most of it for the
+backward pass.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The small image classifiers of the field's benchmarks, each ending in a layer named `fc`."""
+"""The small image classifiers of the field's benchmarks, each ending in a layer named `fc`.
+
+ReLU follows pooling here: the largest of a window is the same before and after it, and a quarter of the pixels are left.
+"""
 
 from __future__ import annotations
 
