@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from typing import TypeVar
 
 import torch
@@ -32,17 +33,26 @@ class Slots:
         """Each client, the longest turn first, with the result of its `turn` and its seconds by phase."""
         order = sorted(clients, key=cost, reverse=True)
 
-        def timed(client: int) -> tuple[int, Made, dict[str, float]]:
-            clock = Clock()
-            with self._lanes[self._slot[client]].turn(), collecting(clock), clock.phase(TURN):
+        def timed(client: int, in_line: Event) -> tuple[int, Made, dict[str, float]]:
+            clock, lane = Clock(), self._lanes[self._slot[client]]
+            lane.line_up()
+            in_line.set()
+            with lane.turn(), collecting(clock), clock.phase(TURN):
                 return client, turn(client), clock.seconds
 
         for client in order:
             if client not in self._slot:
                 self._slot[client] = min(range(len(self._lanes)), key=self._load.__getitem__)
                 self._load[self._slot[client]] += cost(client)
-        begun = [self._threads[self._slot[client]].submit(timed, client) for client in order]
+        begun = list[Future[tuple[int, Made, dict[str, float]]]]()
         try:
+            busy = set[int]()
+            for client in order:
+                slot, in_line = self._slot[client], Event()
+                begun.append(self._threads[slot].submit(timed, client, in_line))
+                if slot not in busy:  # threads that start at once would line up in any order
+                    in_line.wait()
+                busy.add(slot)
             yield from (future.result() for future in begun)
         finally:
             for future in begun:

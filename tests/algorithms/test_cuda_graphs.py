@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from stages.algorithms.common import cuda_graphs
 from stages.algorithms.common.batches import Steps
-from stages.algorithms.common.cuda_graphs import WARM_UP, Baton, Lane, Refused, Replayed
+from stages.algorithms.common.cuda_graphs import AHEAD, WARM_UP, Baton, Lane, Refused, Replayed
 from stages.algorithms.common.sgd import MOST, SGD, Adam
 
 
@@ -70,6 +70,15 @@ def test_a_replay_works_on_tensors_of_its_own():
     for number in range(WARM_UP + 3):
         step(torch.full((4,), float(number)))
     assert len(set(met[WARM_UP:])) == 1
+
+
+def test_others_launch_after_every_replay_but_the_first_ones():
+    tape, done = Tape(), []
+    tape.hand_on = lambda: done.append(tape.replays)
+    step = Replayed(lambda x: None, tape, "kind")
+    for _ in range(WARM_UP + AHEAD + 3):
+        step(torch.zeros(2))
+    assert done == [AHEAD + 1, AHEAD + 2, AHEAD + 3]
 
 
 def test_a_refused_capture_loses_no_step_and_is_not_tried_again_for_its_kind(monkeypatch):

@@ -112,6 +112,26 @@ def test_the_longest_turns_come_first_and_a_client_keeps_its_slot():
     slots.close()
 
 
+class Late(Lane):
+    """Its thread is the later to ask for the baton, the earlier its turn should come."""
+
+    def __init__(self, baton, delay):
+        super().__init__(baton)
+        self.delay = delay
+
+    def _take(self):
+        time.sleep(self.delay)
+        super()._take()
+
+
+def test_turns_come_in_order_however_long_their_threads_take_to_start():
+    baton, begun = Baton(), []
+    slots = Slots([Late(baton, 0.03 * delay) for delay in (3, 2, 1)])
+    list(slots.each(begun.append, range(5), lambda client: 5.0 - client))
+    slots.close()
+    assert begun[:3] == [0, 1, 2] and sorted(begun[3:]) == [3, 4]
+
+
 def test_an_error_in_a_turn_names_its_client_and_ends_the_threads(toy_store):
     with pytest.raises(Diverged, match=r"Client \d diverged in round 1"):
         in_slots(planned(toy_store, "local", models="tests.helpers.toys:wild"), 2)

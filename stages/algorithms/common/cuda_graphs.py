@@ -22,6 +22,7 @@ Replay = Callable[[], object]
 Shapes = tuple[torch.Size, ...]
 
 WARM_UP = 1  # eager steps before a lane's first capture of a kind of step, in which libraries choose their kernels
+AHEAD = 48  # replays that wait for the device while other lanes capture; the 65th of a stream would block its thread
 
 _refused: set[Hashable] = set()  # kinds of steps of this process that can't be captured
 _reasons: list[str] = []  # not reported yet
@@ -43,13 +44,13 @@ class Baton:
     def wanted(self) -> bool:
         return bool(self._waiting)
 
-    def take(self) -> None:
+    def line_up(self) -> threading.Lock:
+        """A place in the line: the baton is this thread's as soon as it acquires the lock."""
         with self._lock:
-            if not self._held:
-                self._held = True
-                return
-            mine = self._join()
-        mine.acquire()
+            if self._held:
+                return self._join()
+            self._held = True
+            return threading.Lock()
 
     def give(self) -> None:
         with self._lock:
@@ -76,8 +77,13 @@ class Lane:
 
     def __init__(self, baton: Baton):
         self._baton = baton
+        self._place: threading.Lock | None = None
         self._random: Tensor | None = None  # state of the CPU's generator as this lane left it
         self.captured: set[Hashable] = set()  # kinds of steps and the shapes of their inputs
+
+    def line_up(self) -> None:
+        """Take a place in the line for this thread's next turn."""
+        self._place = self._baton.line_up()
 
     @contextmanager
     def turn(self) -> Iterator[Lane]:
@@ -108,7 +114,8 @@ class Lane:
             self._take()
 
     def _take(self) -> None:
-        self._baton.take()
+        place, self._place = self._place or self._baton.line_up(), None
+        place.acquire()
         self.enter()
 
     def _give(self) -> None:
@@ -206,11 +213,13 @@ class Replayed:
     """A step captured once for every combination of input shapes, and replayed on tensors of its own from then on.
 
     Every call is one real step: the first of each shape is run eagerly unless its kind has been captured on this lane, and a
-    capture computes nothing. A step that can't be captured stays eager, and so do all steps of its kind.
+    capture computes nothing. A step that can't be captured stays eager, and so do all steps of its kind. Other lanes launch
+    after every replay but the first AHEAD.
     """
 
     def __init__(self, step: Step, lane: Lane, kind: Hashable):
         self._step, self._lane, self._kind = step, lane, kind
+        self._replays = 0
         self._eager: dict[Shapes, int] = {}
         self._captured: dict[Shapes, tuple[tuple[Tensor, ...], Replay]] = {}
 
@@ -224,7 +233,9 @@ class Replayed:
         for own, new in zip(inputs, given, strict=True):
             own.copy_(new)
         replay()
-        self._lane.hand_on()
+        self._replays += 1
+        if self._replays > AHEAD:
+            self._lane.hand_on()
 
     def _capture(self, shapes: Shapes, given: tuple[Tensor, ...]) -> bool:
         """Capture the step for these shapes if libraries know it; returns whether there is a graph now."""
