@@ -13,7 +13,7 @@ from stages.settings import LARGEST_SEED, MOST, Generate, Prepare, Report, Train
 @guarded
 def demo(
     context: typer.Context,
-    rounds: Annotated[int, typer.Option("--rounds", help="Rounds of federation.", min=1, max=MOST)] = 15,
+    rounds: Annotated[int, typer.Option("--rounds", help="Rounds of federation.", min=1, max=MOST)] = 12,
     seed: Annotated[
         int,
         typer.Option(
