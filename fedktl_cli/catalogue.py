@@ -103,7 +103,7 @@ def show_model(
     name: Annotated[
         str,
         typer.Argument(
-            help="A group, or architectures separated by commas.", metavar="NAME", autocompletion=completion.models
+            help="Groups or architectures, separated by commas.", metavar="NAME", autocompletion=completion.models
         ),
     ],
     image_size: Annotated[
@@ -116,11 +116,11 @@ def show_model(
     [dim]fedktl models show HtFE8 --image-size 64[/]
     """
     from fedktl_cli import tables
-    from stages.models import split, zoo
+    from stages.models import split
 
     shape = (3, image_size, image_size)
     rows: list[dict[str, Any]] = []
-    for part in dict.fromkeys(split.architectures(name, len(zoo.GROUPS.get(name) or name.split(",")))):
+    for part in dict.fromkeys(split.listed(name)):
         outlines = {classes: split.meta_model(part, shape, classes, feature_dim=512) for classes in (10, 100)}
         split.shapes(outlines[10], shape)
         base, head = outlines[10].base, {str(k): split.parameters(model.head) for k, model in outlines.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SHOWN = 24  # names in a message
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # of PyTorch, on a GPU and on a CPU
 
 
@@ -41,7 +42,7 @@ def sentence(error: BaseException) -> str:
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not among `known`: it suggests similar names, or lists all."""
+    """The error for a name that is not among `known`: it suggests similar names, or lists the first SHOWN."""
     return UserError(f"There is no {kind} named '{printable(name, 80)}'; {suggestion(name, known)}")
 
 
@@ -49,7 +50,10 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """What of `known` may have been meant by a name that is not among them."""
     names = {each.lower(): each for each in sorted(known)}
     near = [names[each] for each in difflib.get_close_matches(name[:80].lower(), names, n=3, cutoff=0.5)]
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names.values())}."
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    shown, more = list(names.values())[:SHOWN], len(names) - SHOWN
+    return f"known: {', '.join(shown)}{f' and {more} more' if more > 0 else ''}."
 
 
 def printable(text: str, limit: int = 200) -> str:

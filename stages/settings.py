@@ -157,7 +157,7 @@ class Train(CommandSettings):
     data: str | None = setting(None, "Data artifact; default: the newest.", panel="What")
     latents: str | None = setting(None, "Latents artifact; default: the newest.", panel="What")
     models: str = setting(
-        "small", "A model group, or architectures separated by commas: names, timm:NAME, module:factory; +N adds a hidden layer to the head.",
+        "small", "Groups and architectures, separated by commas: names, timm:NAME, module:factory; +N adds a hidden layer to the head.",
         panel="What", commas=True,
     )  # fmt: skip
     pretrained: tuple[str, ...] = setting(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.errors import printable, unknown
+from stages.errors import SHOWN, printable, unknown
 
 
 @pytest.mark.parametrize(
@@ -20,8 +20,10 @@ def test_nothing_in_foreign_text_is_obeyed(text, shown):
     assert printable(text) == shown
 
 
-def test_a_name_that_there_is_not_is_foreign_text_too():
+def test_a_name_that_there_is_not_is_foreign_text_too_and_those_there_are_no_endless_list():
     assert str(unknown("model", "\x1b[2J", ["small"])) == r"There is no model named '\x1b[2J'; known: small."
+    many = [f"artifact {number:02}" for number in range(SHOWN + 7)]
+    assert str(unknown("run", "x", many)).endswith(f", {many[SHOWN - 1]} and 7 more.")
     assert len(str(unknown("model", "small" * 1_000_000, ["small"]))) < 200
 
 

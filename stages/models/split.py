@@ -95,12 +95,23 @@ class SplitModel(nn.Module):
 
 
 def architectures(models: str, clients: int) -> list[str]:
-    """The architecture of each client: client i takes part i mod n of the group or list `models`."""
-    parts = zoo.GROUPS.get(models) or tuple(part.strip() for part in models.split(","))
-    for part in parts:
-        name, _ = parsed(part)
-        zoo.factory(name)
+    """The architecture of each client: client i takes part i mod n of the list `models`."""
+    parts = listed(models)
     return [parts[client % len(parts)] for client in range(clients)]
+
+
+def listed(models: str) -> list[str]:
+    """The architectures of a list such as `small,resnet34+256`; those of a group get the hidden layers that follow its name.
+
+    Raises UserError for one that does not exist.
+    """
+    parts = []
+    for part in map(str.strip, models.split(",")):
+        name, plus, widths = part.partition("+")
+        parts += [f"{member}{plus}{widths}" for member in zoo.GROUPS.get(name, (name,))]
+    for part in parts:
+        zoo.factory(parsed(part)[0])
+    return parts
 
 
 def parsed(architecture: str) -> tuple[str, list[int]]:

@@ -45,7 +45,13 @@ def test_the_auxiliary_model_of_the_published_table():
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("FedAvgCN", "There is no model"), ("tests.helpers.toys:headless", "linear layer")]
+    ("name", "sentence"),
+    [
+        ("FedAvgCN", "There is no model"),
+        ("tests.helpers.toys:headless", "linear layer"),
+        ("small", "one architecture, and 'small' is 4"),
+        ("resnet4,CNN", "is 2"),
+    ],
 )
 def test_an_auxiliary_model_that_is_none(name, sentence):
     with pytest.raises(UserError, match=sentence):

@@ -81,6 +81,12 @@ def test_client_i_takes_architecture_i_mod_n():
     ]
 
 
+def test_groups_are_parts_of_lists_and_take_hidden_layers():
+    assert split.listed("HtFE2+8, resnet4,CNN") == ["FedAvgCNN+8", "resnet18+8", "resnet4", "FedAvgCNN"]
+    with pytest.raises(UserError, match="followed by the width"):
+        split.listed("resnet4,small+x")
+
+
 def test_plus_adds_hidden_layers_to_the_head():
     model = split.build("tests.helpers.toys:tiny+4+3", (3, 16, 16), 10, 64, seed=0)
     kinds = [type(layer) for layer in model.head]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from stages.algorithms.contract import Task
+from stages.errors import UserError, printable
 from stages.models import split
 from stages.models.split import SplitModel
 from stages.randomness import Rng
@@ -60,9 +61,11 @@ def average(states: Sequence[Weights], counts: Sequence[Tensor] | None = None) -
 def auxiliary(architecture: str, task: Task, rng: Rng, feature_dim: int) -> SplitModel:
     """The auxiliary model at the start that everyone derives from the seed.
 
-    Raises UserError for an architecture that does not exist, or that does not take the images.
+    Raises UserError for an architecture that does not exist or does not take the images, and for several.
     """
-    (name,) = split.architectures(architecture, 1)
+    name, *more = split.listed(architecture)
+    if more:
+        raise UserError(f"The auxiliary model is one architecture, and '{printable(architecture)}' is {1 + len(more)}.")
     model = split.build(name, task.image_shape, task.classes, feature_dim, rng.seed("auxiliary"))
     split.shapes(model, task.image_shape)
     return model.to(task.device)
