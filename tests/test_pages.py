@@ -9,6 +9,7 @@ import typer
 
 from fedktl_cli.main import app
 from stages import algorithms
+from stages.models import split
 
 ROOT = Path(__file__).parents[1]
 if not (ROOT / "stages").is_dir():
@@ -94,3 +95,9 @@ def test_every_preset_has_its_line():
     presets = {path.stem for path in (ROOT / "stages/presets").glob("*.toml")}
     page = (ROOT / "stages/presets/README.md").read_text()
     assert presets == set(re.findall(r"`([a-z0-9-]+)`", page)) & presets
+
+
+def test_the_models_on_their_page_are_there():
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "stages/models/README.md").read_text(), re.MULTILINE)
+    named = [found for row in rows for found in re.findall(r"`([\w,+]+)`", row)]
+    assert len(named) >= 5 and all(split.listed(models) for models in named)
