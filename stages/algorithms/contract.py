@@ -90,6 +90,7 @@ class Task:
     batch_size: int
     device: torch.device
     image_shape: tuple[int, int, int] = (3, 32, 32)  # channels, height, width
+    channels_last: bool = False  # how models lie in memory
 
 
 @dataclass

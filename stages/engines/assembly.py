@@ -85,7 +85,7 @@ def task_of(spec: RunSpec, data_spec: schemas.DataSpec, latent_dim: int, device:
     settings = spec.settings
     return Task(
         data_spec.clients, data_spec.classes, settings.feature_dim, latent_dim, settings.lr, settings.batch_size, device,
-        data_spec.shape,
+        data_spec.shape, settings.channels_last,
     )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ class Description(Settings):
         """Predicting has no use for a learning rate or a batch size."""
         return Task(
             self.clients, len(self.class_names), self.feature_dim, self.latent_dim, lr=1.0, batch_size=1, device=HOST,
-            image_shape=self.image_shape,
+            image_shape=self.image_shape, channels_last=self.channels_last,
         )  # fmt: skip
 
 

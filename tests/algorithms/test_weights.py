@@ -1,10 +1,12 @@
 """Averages of weights, auxiliary models."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from stages.algorithms.common.weights import auxiliary, average, copied
+from stages.algorithms.common.weights import auxiliary, average, called_with, copied
 from stages.algorithms.contract import Task
 from stages.errors import UserError
 from stages.models.split import parameters
@@ -56,6 +58,19 @@ def test_the_auxiliary_model_of_the_published_table():
 def test_an_auxiliary_model_that_is_none(name, sentence):
     with pytest.raises(UserError, match=sentence):
         auxiliary(name, TASK, Rng(0), 8)
+
+
+def test_auxiliary_models_lie_in_memory_as_the_clients_models_do():
+    last, first = (auxiliary("resnet4", replace(TASK, channels_last=last), Rng(0), 8) for last in (True, False))
+    assert [weights.is_contiguous() for weights in (first.base.conv1.weight, last.base.conv1.weight)] == [True, False]
+
+
+def test_weights_compute_the_same_however_they_lie_in_memory():
+    layer = nn.Conv2d(8, 16, 3).to(memory_format=torch.channels_last)
+    sent = {name: value.detach().contiguous() for name, value in layer.state_dict().items()}
+    x = torch.randn(4, 8, 16, 16)
+    with torch.no_grad():
+        assert sent["weight"].stride() != layer.weight.stride() and torch.equal(called_with(layer, sent, x), layer(x))
 
 
 def test_a_copy_is_trained_apart():

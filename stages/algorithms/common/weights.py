@@ -68,12 +68,20 @@ def auxiliary(architecture: str, task: Task, rng: Rng, feature_dim: int) -> Spli
         raise UserError(f"The auxiliary model is one architecture, and '{printable(architecture)}' is {1 + len(more)}.")
     model = split.build(name, task.image_shape, task.classes, feature_dim, rng.seed("auxiliary"))
     split.shapes(model, task.image_shape)
-    return model.to(task.device)
+    return split.laid_out(model.to(task.device), task.channels_last, task.device)
 
 
 def called_with(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
-    """What the module makes of x with these weights in the place of its own; any that are missing stay its own."""
-    found: Tensor = functional_call(module, dict(weights), (x,))
+    """What the module makes of x with these weights in the place of its own; any that are missing stay its own.
+
+    Those that came from another process lie otherwise in memory, and convolutions would round otherwise.
+    """
+    own = module.state_dict(keep_vars=True)
+    alike = {
+        name: value if value.stride() == own[name].stride() else torch.empty_like(own[name]).copy_(value)
+        for name, value in weights.items()
+    }
+    found: Tensor = functional_call(module, alike, (x,))
     return found
 
 
