@@ -76,13 +76,17 @@ def called_with(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
 
     Those that came from another process lie otherwise in memory, and convolutions would round otherwise.
     """
-    own = module.state_dict(keep_vars=True)
-    alike = {
-        name: value if value.stride() == own[name].stride() else torch.empty_like(own[name]).copy_(value)
-        for name, value in weights.items()
-    }
+    strides = {name: tensor.stride() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+    alike = {name: laid_out(value, strides[name]) for name, value in weights.items()}
     found: Tensor = functional_call(module, alike, (x,))
     return found
+
+
+def laid_out(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """The tensor, a copy if it does not lie so in memory."""
+    if tensor.stride() == strides:
+        return tensor
+    return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 def copied(module: Module, weights: Weights | None = None) -> Module:
