@@ -73,6 +73,14 @@ def test_weights_compute_the_same_however_they_lie_in_memory():
         assert sent["weight"].stride() != layer.weight.stride() and torch.equal(called_with(layer, sent, x), layer(x))
 
 
+def test_layers_may_share_weights():
+    both = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    both[1].weight = both[0].weight
+    x = torch.randn(2, 3)
+    moved = {name: value + 1 for name, value in both.state_dict().items()}
+    assert torch.equal(called_with(both, moved, x), copied(both, moved)(x))
+
+
 def test_a_copy_is_trained_apart():
     layer = nn.Linear(1, 1)
     own = copied(layer, {"weight": torch.tensor([[7.0]]), "bias": torch.tensor([1.0])})

@@ -76,9 +76,12 @@ def called_with(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
 
     Those that came from another process lie otherwise in memory, and convolutions would round otherwise.
     """
-    strides = {name: tensor.stride() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+    own = *module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)
+    strides = {name: tensor.stride() for name, tensor in own}
     alike = {name: laid_out(value, strides[name]) for name, value in weights.items()}
-    found: Tensor = functional_call(module, alike, (x,))
+    found: Tensor = functional_call(
+        module, alike, (x,), tie_weights=False
+    )  # layers that share weights were sent them each
     return found
 
 
