@@ -74,14 +74,13 @@ def auxiliary(architecture: str, task: Task, rng: Rng, feature_dim: int) -> Spli
 def called_with(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
     """What the module makes of x with these weights in the place of its own; any that are missing stay its own.
 
-    Those that came from another process lie otherwise in memory, and convolutions would round otherwise.
+    Those that came from another process lie otherwise in memory, and convolutions would round otherwise. Layers that share
+    weights find them under each of their names.
     """
     own = *module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)
     strides = {name: tensor.stride() for name, tensor in own}
     alike = {name: laid_out(value, strides[name]) for name, value in weights.items()}
-    found: Tensor = functional_call(
-        module, alike, (x,), tie_weights=False
-    )  # layers that share weights were sent them each
+    found: Tensor = functional_call(module, alike, (x,), tie_weights=False)
     return found
 
 
