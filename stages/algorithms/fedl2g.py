@@ -136,11 +136,12 @@ def quizzed(
     Returns the gradient first. The model stays as it is.
     """
     pupil, vectors = copied(model), vectors.clone().requires_grad_()
-    parameters = dict(pupil.named_parameters())
+    moving = {name: parameter for name, parameter in pupil.named_parameters() if parameter.requires_grad}
     with sdpa_kernel(SDPBackend.MATH):  # the fast kernels of attention have no second derivative
         loss, guidance = losses(hyper, pupil, vectors, *study)
-        slopes = torch.autograd.grad(loss + guidance, list(parameters.values()), create_graph=True)
-        stepped = {name: p - lr * slope for (name, p), slope in zip(parameters.items(), slopes, strict=True)}
+        slopes = torch.autograd.grad(loss + guidance, list(moving.values()), create_graph=True, allow_unused=True)
+        each = zip(moving.items(), slopes, strict=True)
+        stepped = {name: parameter - lr * slope for (name, parameter), slope in each if slope is not None}
         quiz_loss = F.cross_entropy(functional_call(pupil, stepped, (quiz[0],)), quiz[1])
         (gradient,) = torch.autograd.grad(quiz_loss, vectors)
     return gradient, quiz_loss.detach()

@@ -29,9 +29,19 @@ class Line(nn.Module):
         return self.head(self.features(x))
 
 
-def test_the_gradient_of_the_quiz():
+class Partly(Line):
+    """The same, with weights that do not move and weights that nothing is computed from."""
+
+    def __init__(self):
+        super().__init__()
+        self.features, self.unused = nn.Linear(1, 1, bias=False).requires_grad_(False), nn.Linear(1, 1)
+        nn.init.ones_(self.features.weight)
+
+
+@pytest.mark.parametrize("model", [Line, Partly])
+def test_the_gradient_of_the_quiz(model):
     image, label = torch.ones(1, 1), torch.tensor([0])
-    gradient, loss = fedl2g.quizzed(fedl2g.Hyper(), 1.0, Line(), torch.zeros(2, 2), (image, label), (image, label))
+    gradient, loss = fedl2g.quizzed(fedl2g.Hyper(), 1.0, model(), torch.zeros(2, 2), (image, label), (image, label))
     # One guided step takes the logits (0, 0) to (1/2 + v0, -1/2 + v1), where the vector of class 0 is v = 0. The quiz
     # loss log(1 + exp(b - a)) falls with a and rises with b by the probability of class 1.
     other = 1 / (1 + math.e)

@@ -87,6 +87,17 @@ def test_a_copy_is_trained_apart():
     assert own.weight.item() == 7 and layer.weight.item() != 7
 
 
+class Keeping(nn.Linear):
+    def forward(self, x):
+        self.made = super().forward(x)
+        return self.made
+
+
+def test_a_copy_of_a_layer_that_keeps_what_it_computed():
+    layer, x = Keeping(3, 3), torch.randn(2, 3)
+    assert torch.equal(layer(x), copied(layer)(x))
+
+
 def test_seeded_layers_leave_the_global_generator_alone():
     before = torch.get_rng_state()
     with seeded(3):

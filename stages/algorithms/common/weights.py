@@ -93,7 +93,9 @@ def laid_out(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
 
 def copied(module: Module, weights: Weights | None = None) -> Module:
     """A copy of a module to train, with these weights if they are given."""
-    own = copy.deepcopy(module)
+    kept = [value for layer in module.modules() for value in vars(layer).values() if isinstance(value, Tensor)]
+    computed = {id(value): value.detach() for value in kept if not value.is_leaf}  # as by `nn.utils.weight_norm`
+    own = copy.deepcopy(module, computed)
     if weights is not None:
         own.load_state_dict(weights)
     return own
