@@ -79,13 +79,13 @@ def called_with(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
     """
     own = *module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)
     strides = {name: tensor.stride() for name, tensor in own}
-    alike = {name: laid_out(value, strides[name]) for name, value in weights.items()}
+    alike = {name: strided(value, strides[name]) for name, value in weights.items()}
     found: Tensor = functional_call(module, alike, (x,), tie_weights=False)
     return found
 
 
-def laid_out(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """The tensor, a copy if it does not lie so in memory."""
+def strided(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
+    """The tensor, or a copy with these strides if its own are others."""
     if tensor.stride() == strides:
         return tensor
     return torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
